@@ -1,0 +1,95 @@
+"""What the families promise: the page to read first.
+
+Tensors: images are (N, C, H, W) float32 in [0, 1]; logits are (N, K); normalisation is inside the model.
+No base class, no registration: whoever behaves like this is a member, and `tests/test_every_<family>.py`
+checks it for everything named in the family's dictionary.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Protocol
+
+from torch import Tensor, nn
+
+from robustgen.randomness import Rng
+from robustgen.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class Batch:
+    """What one training step sees.
+
+    images     (N, C, H, W) in [0, 1], augmented
+    targets    (N, K) probabilities: labels one-hot, smoothed or mixed
+    generated  (N,) bool: which images come from a proxy set
+    """
+
+    images: Tensor
+    targets: Tensor
+    generated: Tensor
+
+
+class Progress(Protocol):
+    """Told how far a stage is; draws a bar, or says nothing."""
+
+    def __call__(self, done: int, total: int, unit: str, note: str = "") -> None: ...
+
+
+def silent(done: int, total: int, unit: str, note: str = "") -> None:
+    """The `Progress` that says nothing."""
+
+
+class Attack(Protocol):
+    """Finds images within the threat model that its objective likes better.
+
+    `targets` is what the objective compares logits with: labels (N,), probabilities (N, K), or pairs
+    (N, 2) of label and class aimed at. The model is used in the mode it is in; its parameters and their
+    gradients are left alone. The result is allowed by the threat model and carries no graph.
+    """
+
+    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor: ...
+
+
+class ManyRuns(Protocol):
+    """An attack of several runs, each from another start or at another class.
+
+    Calling it makes all of them, leaving out images that fell before; a cascade makes them one by one, to
+    drop images, count and resume between them.
+    """
+
+    @property
+    def attack(self) -> Attack: ...
+
+    def runs(self, classes: int) -> int:
+        """How many runs against a model of that many classes."""
+        ...
+
+    def aims(self, run: int, clean_logits: Tensor, labels: Tensor) -> Tensor:
+        """The targets of one run."""
+        ...
+
+
+class Loss(Protocol):
+    """One training step's scalar, with whatever inner attack it needs; gradients reach the parameters."""
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor: ...
+
+
+class Augment(Protocol):
+    """Images (N, C, H, W) in [0, 1] and targets (N, K), varied; one draw per image."""
+
+    def __call__(self, images: Tensor, targets: Tensor, rng: Rng) -> tuple[Tensor, Tensor]: ...
+
+
+class GenerativeModel(Protocol):
+    """Makes images of asked classes.
+
+    `sample` takes labels (N,) and one stream per image, and returns images in [0, 1]. An image depends on
+    its label and its stream alone, not on its batch.
+    """
+
+    classes: int
+    shape: tuple[int, int, int]
+
+    def sample(self, labels: Tensor, rng: Rng) -> Tensor: ...

@@ -1,0 +1,101 @@
+"""Sets of labelled images, kept as the bytes they came in."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True)
+class DatasetInfo:
+    """What is true of every image of a data set.
+
+    name     as in `robustgen list datasets`
+    classes  their names; label k is classes[k]
+    shape    (channels, height, width)
+    mean     per channel, of training pixels in [0, 1]; the model normalises with it
+    std      per channel
+    """
+
+    name: str
+    classes: tuple[str, ...]
+    shape: tuple[int, int, int]
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """N labelled images.
+
+    images  (N, H, W, C) uint8, possibly memory-mapped
+    labels  (N,) int64 in [0, number of classes)
+
+    Raises:
+        ValueError: shapes, types or labels that do not fit `info`; says which.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    info: DatasetInfo
+    origin: str = field(default="images")
+
+    def __post_init__(self) -> None:
+        channels, height, width = self.info.shape
+        if self.images.dtype != np.uint8:
+            raise ValueError(
+                f"{self.origin}: images must be uint8 (0..255), got {self.images.dtype}; "
+                "multiply by 255 and round if they are in [0, 1]"
+            )
+        if self.images.shape[1:] != (height, width, channels):
+            raise ValueError(
+                f"{self.origin}: images must have shape (N, {height}, {width}, {channels}), got {self.images.shape}"
+            )
+        check_labels(self.labels, len(self.images), len(self.info.classes), self.origin)
+
+    def __len__(self) -> int:
+        return len(self.images)
+
+    def take(self, index: np.ndarray) -> ImageSet:
+        """The images at these positions, in this order."""
+        return ImageSet(self.images[index], self.labels[index], self.info, self.origin)
+
+    def pixels(self, device: torch.device | str = "cpu") -> Tensor:
+        """(N, C, H, W) uint8 on a device, laid out channels-last as the bytes are."""
+        return torch.from_numpy(np.ascontiguousarray(self.images)).to(device).permute(0, 3, 1, 2)
+
+    def targets(self, device: torch.device | str = "cpu") -> Tensor:
+        """(N,) int64 labels on a device."""
+        return torch.from_numpy(np.ascontiguousarray(self.labels)).to(device)
+
+
+def check_labels(labels: np.ndarray, count: int, classes: int, origin: str) -> None:
+    """Raises ValueError unless `labels` are `count` integers in [0, classes)."""
+    if labels.shape != (count,):
+        raise ValueError(f"{origin}: expected one label for each of {count} images, got shape {labels.shape}")
+    if not np.issubdtype(labels.dtype, np.integer):
+        raise ValueError(f"{origin}: labels must be integers, got {labels.dtype}")
+    if count and (labels.min() < 0 or labels.max() >= classes):
+        wrong = int(np.flatnonzero((labels < 0) | (labels >= classes))[0])
+        raise ValueError(f"{origin}: labels must lie in 0..{classes - 1}, got {int(labels[wrong])} at image {wrong}")
+
+
+def to_unit(pixels: Tensor) -> Tensor:
+    """uint8 to float32 in [0, 1]: divided by 255."""
+    return pixels.float().div_(255)
+
+
+def to_bytes(images: Tensor) -> Tensor:
+    """[0, 1] to uint8, rounding half up: floor(255 u + 0.5), as the published generated sets are made.
+
+    (clamp(127.5 x + 128, 0, 255) truncated, for x = 2u - 1, is the same number.)
+    """
+    return (images * 255 + 0.5).clamp_(0, 255).to(torch.uint8)
+
+
+def one_hot(labels: Tensor, classes: int) -> Tensor:
+    """(N, K) float32."""
+    return torch.nn.functional.one_hot(labels, classes).float()

@@ -1,0 +1,381 @@
+"""Everything a run is told: frozen values, checked at birth, the same in Python, JSON, YAML and `--set`.
+
+Plain data: no torch here. Names of members (architectures, solvers ...) are checked by their families when the
+pipeline builds them.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import yaml
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+
+from robustgen.units import parse_number, show_number
+
+Number = Annotated[float, BeforeValidator(parse_number), Field(allow_inf_nan=False)]
+"""A float that may be written as a fraction: 8/255."""
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Fraction01 = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Part(BaseModel):
+    """A part of a recipe: frozen, and without room for unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> dict[str, Any]:
+        content: dict[str, Any] = self.model_dump(mode="json")
+        return content
+
+
+class Threat(Part):
+    """What the adversary may do; written "linf:8/255" for short."""
+
+    norm: Literal["linf", "l2"]
+    eps: NotNegative
+    """Radius in pixels of [0, 1]."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_text(cls, value: object) -> object:
+        if isinstance(value, str):
+            norm, colon, eps = value.partition(":")
+            if not colon:
+                raise ValueError(f"expected NORM:EPS such as linf:8/255, got {value!r}")
+            return {"norm": norm.strip().lower(), "eps": eps}
+        return value
+
+    @model_validator(mode="after")
+    def _in_pixels(self) -> Threat:
+        if self.norm == "linf" and self.eps > 1:
+            raise ValueError(
+                f"eps {self.eps:g} in linf exceeds the range of a pixel, [0, 1]; did you mean {self.eps:g}/255?"
+            )
+        return self
+
+    def __str__(self) -> str:
+        return f"{self.norm}:{show_number(self.eps)}"
+
+
+class Data(Part):
+    """Which images, and how many of them. The split depends on `split_seed` alone, not on the run's seed."""
+
+    name: str = "digits"
+    """A data set: see `robustgen list datasets`."""
+    path: str | None = None
+    """Where its files lie; data sets that come with a package need none."""
+    train: Count | None = None
+    """Training images, the same number of each class as far as possible; all that remain when not given."""
+    validation: Annotated[int, Field(ge=0)] = 1024
+    """Images kept from the training images for early stopping and selection."""
+    test: Count | None = None
+    """Test images, the first so many; all when not given."""
+    split_seed: int = 0
+
+
+class Schedule(Part):
+    """How long to train and how fast to move. Counts are in training images, not steps or epochs."""
+
+    total_images: Count
+    """Images seen, real and generated together."""
+    batch_size: Count
+    """Images per step."""
+    peak_lr: Positive
+    """The official rule is 0.1 * batch_size / 256, at least 0.1."""
+    warmup: Fraction01 = 0.025
+    """Share of the run spent rising to `peak_lr`, a step at a time."""
+    decay: Literal["cosine", "step"] = "cosine"
+    """cosine: to 0. step: a tenth, from two thirds of the run on."""
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> Schedule:
+        if self.total_images % self.batch_size:
+            raise ValueError(f"total_images ({self.total_images}) must be a multiple of batch_size ({self.batch_size})")
+        return self
+
+    @property
+    def steps(self) -> int:
+        return self.total_images // self.batch_size
+
+
+class InnerAttack(Part):
+    """The attack inside a robust loss."""
+
+    steps: Count = 10
+    optimiser: Literal["adam", "steepest"] = "adam"
+    """adam: the official code's, 0.1 and then 0.01 at eps 8/255. steepest: steps of `step_size`, the ports'."""
+    step_size: Positive = 0.25
+    """For steepest: a step as a share of eps; 0.25 is 2/255 at 8/255."""
+
+
+class Training(Part):
+    """How a classifier is trained. The defaults are the official code's (arXiv:2103.01946, 2110.09468)."""
+
+    architecture: str = "wrn-28-10"
+    loss: Literal["plain", "adversarial", "trades"] = "trades"
+    beta: NotNegative = 6.0
+    """TRADES: price of disagreement between clean and attacked predictions."""
+    attack: InnerAttack = InnerAttack()
+    schedule: Schedule
+    momentum: Fraction01 = 0.9
+    """Of SGD, Nesterov's."""
+    weight_decay: NotNegative = 5e-4
+    """Of convolutions and the linear layer; batch norms are left out."""
+    averaging: Fraction01 = 0.995
+    """Decay of the weight average, ramped: min(averaging, (1 + t) / (10 + t)). 0 switches it off."""
+    real_share: Fraction01 = 0.3
+    """Original images in a batch, of all; the rest is generated. 1 without a proxy set."""
+    smoothing: Fraction01 = 0.1
+    """Label smoothing."""
+    smooth: Literal["generated", "all", "none"] = "generated"
+    """Which labels: generated ones alone (official), all (the ports), none."""
+    statistics: Literal["adversarial", "both"] = "adversarial"
+    """TRADES: which passes update running batch-norm statistics; adversarial alone (official) or both (the ports)."""
+    statistics_decay: Fraction01 = 0.99
+    """Of the running statistics, which are zero-debiased as Haiku's."""
+    augment: str = "crop-flip"
+    models: Count = 2
+    """How many are trained from other seeds; the one best on the validation images is kept."""
+    early_stopping: bool = True
+    """Keep the weights that were best on the validation images; else the last."""
+    validations: Count = 20
+    """How often the validation images are attacked, evenly over the run."""
+    validation_steps: Count = 40
+    """Steps of that attack: the papers' evaluation attack (Adam on the margin)."""
+
+
+class GaussianFit(Part):
+    """One Gaussian per class in pixel space; nothing to set."""
+
+    kind: Literal["gaussian"] = "gaussian"
+
+
+class DiffusionFit(Part):
+    """A class-conditional diffusion model in EDM's form. The defaults are its CIFAR-10 network and schedule."""
+
+    kind: Literal["edm"] = "edm"
+    channels: Count = 128
+    multipliers: tuple[Count, ...] = (2, 2, 2)
+    blocks: Count = 4
+    attention: tuple[Count, ...] = (16,)
+    """Sizes in pixels at which blocks attend."""
+    dropout: Fraction01 = 0.13
+    flip: bool = False
+    """Mirror training images at random."""
+    total_images: Count = 200_000_000
+    batch_size: Count = 512
+    peak_lr: Positive = 1e-3
+    """Of Adam."""
+    warmup_images: Annotated[int, Field(ge=0)] = 10_000_000
+    cooldown: Fraction01 = 0.0
+    """Share of the run, at its end, over which the learning rate falls to 0; 0.3 helps short runs."""
+    averaging_share: Positive = 0.05
+    """Half-life of the weight average, as a share of the images seen so far (at most 500,000 images)."""
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> DiffusionFit:
+        if self.total_images % self.batch_size:
+            raise ValueError(f"total_images ({self.total_images}) must be a multiple of batch_size ({self.batch_size})")
+        return self
+
+    @property
+    def steps(self) -> int:
+        return self.total_images // self.batch_size
+
+
+Generator = Annotated[GaussianFit | DiffusionFit, Field(discriminator="kind")]
+
+
+class Sampling(Part):
+    """How proxy sets are drawn."""
+
+    count: Count = 5_000_000
+    """Images of each generator, classes in turn."""
+    solver: str = "heun"
+    evaluations: Count = 35
+    """Network evaluations for an image of a diffusion model."""
+    shard_images: Count = 100_000
+    """Images in a file."""
+
+
+class Keep(Part):
+    """Which generated images are used."""
+
+    rule: Literal["top-confidence", "all"] = "top-confidence"
+    """top-confidence: the `per_class` images of each pseudo-label of which the labeller is surest."""
+    per_class: Count = 100_000
+
+
+class Arm(Part):
+    """One robust classifier of the comparison: real images, and those of one generator or of none."""
+
+    proxy: str | None = None
+
+
+class Evaluation(Part):
+    """How the classifiers are judged."""
+
+    suite: str = "aa+mt"
+    batch_size: Count = 512
+    """Images attacked together; verdicts do not depend on it."""
+
+
+class Reported(Part):
+    """What a paper reports for a row, in per cent."""
+
+    clean: Number
+    robust: Number
+    where: str
+
+
+class Recipe(Part):
+    """A whole run: images, generators, proxy sets, classifiers, evaluation."""
+
+    name: str
+    summary: str = ""
+    """One sentence for `robustgen list recipes`."""
+    seed: int = 0
+    threads: Count = 1
+    """CPU threads of each stage; several stages run side by side. Results depend on it in their last bits."""
+    data: Data
+    threat: Threat
+    labeller: Training
+    generators: dict[str, Generator]
+    sampling: Sampling
+    keep: Keep
+    train: Training
+    arms: dict[str, Arm]
+    evaluation: Evaluation = Evaluation()
+    reported: Reported | None = None
+
+    @model_validator(mode="after")
+    def _arms_have_generators(self) -> Recipe:
+        for name, arm in self.arms.items():
+            if arm.proxy is not None and arm.proxy not in self.generators:
+                raise ValueError(
+                    f"arm {name} wants generator {arm.proxy!r}, which the recipe does not have; "
+                    f"it has: {', '.join(self.generators) or 'none'}"
+                )
+        if not self.arms:
+            raise ValueError("a recipe needs at least one arm")
+        if self.labeller.loss != "plain":
+            raise ValueError(f"the labeller is a standard classifier: its loss must be plain, got {self.labeller.loss}")
+        if self.train.early_stopping and not self.data.validation:
+            raise ValueError(
+                "early stopping needs validation images; set data.validation, or train.early_stopping=false"
+            )
+        if self.train.models > 1 and not self.data.validation:
+            raise ValueError("choosing among models needs validation images; set data.validation, or train.models=1")
+        return self
+
+
+def explain(error: ValidationError, prefix: str = "") -> str:
+    """A validation error as one line: which setting, what was expected, what came."""
+    lines = []
+    for problem in error.errors():
+        place = ".".join(str(step) for step in problem["loc"] if step not in ("gaussian", "edm"))
+        place = ".".join(filter(None, [prefix, place]))
+        message = problem["msg"].removeprefix("Value error, ")
+        message = message[:1].lower() + message[1:]
+        came = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r}"
+        lines.append(f"{place}: {message}{came}" if place else message)
+    return "; ".join(lines)
+
+
+def from_content(content: Mapping[str, Any], origin: str) -> Recipe:
+    """A recipe from JSON-like content.
+
+    Raises:
+        ValueError: one line that names the setting, and `origin`.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"{origin}: {explain(error)}") from None
+
+
+def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
+    """A recipe with dotted settings changed: `override(recipe, ["train.beta=5", "threat=linf:8/255"])`.
+
+    Raises:
+        ValueError: not of the form a.b=c, an unknown setting (the known ones are named), or a bad value.
+    """
+    content = recipe.to_json()
+    for assignment in assignments:
+        place, equals, text = assignment.partition("=")
+        if not equals or not place.strip():
+            raise ValueError(f"expected SETTING=VALUE such as train.beta=5, got {assignment!r}")
+        _assign(content, place.strip(), text.strip())
+    return from_content(content, "--set")
+
+
+def _assign(content: dict[str, Any], place: str, text: str) -> None:
+    *path, last = place.split(".")
+    here = content
+    for depth, step in enumerate(path):
+        if not isinstance(here.get(step), dict):
+            raise ValueError(_unknown(place, ".".join(path[: depth + 1]), step, here))
+        here = here[step]
+    if last not in here:
+        raise ValueError(_unknown(place, place, last, here))
+    here[last] = _value(text, isinstance(here[last], list))
+
+
+def _unknown(place: str, upto: str, step: str, here: Mapping[str, Any]) -> str:
+    parent = upto.rpartition(".")[0]
+    prefix = f"{parent}." if parent else ""
+    close = difflib.get_close_matches(step, list(here), n=1)
+    hint = f"did you mean {prefix}{close[0]}? " if close else ""
+    return f"unknown setting {place}; {hint}known{' under ' + parent if parent else ''}: {', '.join(here)}"
+
+
+def _value(text: str, is_list: bool) -> Any:
+    """JSON where it is JSON, None for none, a list for commas where a list is expected, else the text."""
+    if text.lower() in ("none", "null"):
+        return None
+    try:
+        return json.loads(text)
+    except json.JSONDecodeError:
+        return [_value(item, False) for item in text.split(",") if item] if is_list else text
+
+
+def read_recipe(path: Path, known: Mapping[str, Recipe]) -> Recipe:
+    """A user's recipe from a YAML or JSON file: whole, or `base: NAME` and the settings that differ.
+
+    Raises:
+        ValueError: not readable, an unknown base, or settings that do not fit.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read as a recipe ({first})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected settings by name, got {type(content).__name__}")
+    base = content.pop("base", None)
+    if base is None:
+        return from_content(content, str(path))
+    if base not in known:
+        raise ValueError(f"{path}: unknown base {base!r}; known: {', '.join(known)}")
+    merged = known[base].to_json()
+    _merge(merged, content, str(path), "")
+    return from_content({**merged, "name": content.get("name", path.stem)}, str(path))
+
+
+def _merge(content: dict[str, Any], changes: Mapping[str, Any], origin: str, parent: str) -> None:
+    for key, value in changes.items():
+        place = f"{parent}.{key}" if parent else str(key)
+        open_ended = parent in ("generators", "arms")
+        if key not in content and not open_ended:
+            raise ValueError(f"{origin}: {_unknown(place, place, str(key), content)}")
+        if isinstance(value, dict) and isinstance(content.get(key), dict):
+            _merge(content[key], value, origin, place)
+        else:
+            content[key] = value

@@ -1,0 +1,288 @@
+"""What stages leave on disk: plain arrays, one row per image or step; summaries are methods. NumPy only."""
+
+from __future__ import annotations
+
+import json
+import math
+import zipfile
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from robustgen.runs import whole_file
+
+STANDING = -1
+"""`Verdicts.fell_to` of an image that no attack has broken."""
+
+_Z = 1.959963984540054
+"""97.5 % quantile of the standard normal: two-sided 95 % intervals."""
+
+
+def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
+    """An uncompressed `.npz` that appears whole; equal arrays give equal bytes."""
+    with whole_file(path) as file:
+        np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
+
+
+def load_arrays(path: Path) -> dict[str, np.ndarray]:
+    """All arrays of an `.npz`; never unpickles.
+
+    Raises:
+        ValueError: missing, damaged or with pickled content.
+    """
+    if not path.exists():
+        raise ValueError(f"there is no file {path}")
+    try:
+        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+            return {name: stored[name] for name in stored.files}
+    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, MemoryError) as error:
+        raise ValueError(f"{path} is damaged or not an .npz ({error})") from None
+
+
+@dataclass(frozen=True)
+class Share:
+    """A count out of a total, with its 95 % interval (Wilson's: inside [0, 1], honest near both ends)."""
+
+    count: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        return self.count / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper end of the 95 % interval."""
+        if not self.total:
+            return math.nan, math.nan
+        n, p = self.total, self.value
+        middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+        half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{100 * self.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much more often one of two classifiers is right, on the same images.
+
+    gained  images that only the first gets right
+    lost    images that only the second gets right
+    """
+
+    gained: int
+    lost: int
+    total: int
+
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray) -> PairedDifference:
+        """From two boolean arrays over the same images in the same order."""
+        if first.shape != second.shape:
+            raise ValueError(f"cannot pair {first.shape} with {second.shape}: not the same images")
+        return cls(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
+
+    @property
+    def value(self) -> float:
+        return (self.gained - self.lost) / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval by Bonett & Price 2012 (Wald after one more image in each discordant cell)."""
+        if not self.total:
+            return math.nan, math.nan
+        n = self.total + 2
+        gained, lost = (self.gained + 1) / n, (self.lost + 1) / n
+        middle = gained - lost
+        half = _Z * math.sqrt((gained + lost - middle**2) / n)
+        return max(-1.0, middle - half), min(1.0, middle + half)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{100 * self.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+
+
+@dataclass
+class History:
+    """Named columns that grow by a row at a time; what a training run looked like."""
+
+    columns: dict[str, list[float]] = field(default_factory=dict)
+
+    def add(self, **values: float) -> None:
+        """One row; every row has the same columns."""
+        if self.columns and self.columns.keys() != values.keys():
+            raise ValueError(f"expected columns {sorted(self.columns)}, got {sorted(values)}")
+        for name, value in values.items():
+            self.columns.setdefault(name, []).append(float(value))
+
+    def __len__(self) -> int:
+        return len(next(iter(self.columns.values()), []))
+
+    def __getitem__(self, column: str) -> np.ndarray:
+        return np.asarray(self.columns.get(column, []), dtype=np.float64)
+
+    def state_dict(self) -> dict[str, list[float]]:
+        return {name: list(values) for name, values in self.columns.items()}
+
+    def load_state_dict(self, state: Mapping[str, list[float]]) -> None:
+        self.columns = {name: list(values) for name, values in state.items()}
+
+    def save(self, path: Path) -> None:
+        save_arrays(path, {name: np.asarray(values) for name, values in self.columns.items()})
+
+    @classmethod
+    def load(cls, path: Path) -> History:
+        return cls({name: array.tolist() for name, array in load_arrays(path).items()})
+
+
+@dataclass
+class Verdicts:
+    """How each test image fell, or that it still stands.
+
+    The columns are at once the result, the active set of the cascade, and the state from which it resumes.
+    Passes count images: one image through the network once.
+
+    suite, threat     names: "aa+mt", "linf:8/255"
+    attacks           names, in order; the first is "clean", which changes nothing
+    ids               (N,) identity of each image, from its content
+    labels            (N,)
+    clean_prediction  (N,) predicted class of the clean image; -1 before it is known
+    clean_logits      (N, K) float32; targeted attacks aim by them
+    faced             (N,) how many of the attacks the image has met
+    runs_faced        (N,) how many runs of the attack it is meeting now
+    fell_to           (N,) index of the attack that broke it, or STANDING
+    fell_in_run       (N,) which run of that attack, from 0; -1 while standing
+    distance          (N,) norm of the perturbation that broke it; NaN while standing
+    margin            (N,) best wrong logit minus the true one where it fell; NaN while standing
+    passes            (attacks, 2) images through the model: without and with a gradient
+    flags             what makes the numbers doubtful, a sentence each
+    """
+
+    suite: str
+    threat: str
+    attacks: tuple[str, ...]
+    ids: np.ndarray
+    labels: np.ndarray
+    clean_prediction: np.ndarray
+    clean_logits: np.ndarray
+    faced: np.ndarray
+    runs_faced: np.ndarray
+    fell_to: np.ndarray
+    fell_in_run: np.ndarray
+    distance: np.ndarray
+    margin: np.ndarray
+    passes: np.ndarray
+    flags: tuple[str, ...] = ()
+
+    @classmethod
+    def unjudged(
+        cls, suite: str, threat: str, attacks: Sequence[str], ids: np.ndarray, labels: np.ndarray, classes: int
+    ) -> Verdicts:
+        """The state before the first attack."""
+        count = len(labels)
+        return cls(
+            suite=suite,
+            threat=threat,
+            attacks=tuple(attacks),
+            ids=np.asarray(ids, dtype=np.int64),
+            labels=np.asarray(labels, dtype=np.int64),
+            clean_prediction=np.full(count, -1, dtype=np.int64),
+            clean_logits=np.full((count, classes), np.nan, dtype=np.float32),
+            faced=np.zeros(count, dtype=np.int16),
+            runs_faced=np.zeros(count, dtype=np.int16),
+            fell_to=np.full(count, STANDING, dtype=np.int16),
+            fell_in_run=np.full(count, -1, dtype=np.int16),
+            distance=np.full(count, np.nan, dtype=np.float32),
+            margin=np.full(count, np.nan, dtype=np.float32),
+            passes=np.zeros((len(attacks), 2), dtype=np.int64),
+        )
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def entrants(self, attack: int, run: int) -> np.ndarray:
+        """Positions of the images that are owed a run of an attack next."""
+        owed = (self.faced == attack) & (self.runs_faced == run)
+        return np.flatnonzero((self.fell_to == STANDING) & owed)
+
+    def pass_on(self, attack: int) -> None:
+        """Whoever stands has met this attack; on to the next."""
+        through = (self.fell_to == STANDING) & (self.faced == attack)
+        self.faced[through] = attack + 1
+        self.runs_faced[through] = 0
+
+    @property
+    def finished(self) -> bool:
+        return bool(np.all((self.fell_to != STANDING) | (self.faced == len(self.attacks))))
+
+    @property
+    def right(self) -> np.ndarray:
+        """(N,) bool: the clean image is classified correctly."""
+        return self.clean_prediction == self.labels
+
+    @property
+    def robust(self) -> np.ndarray:
+        """(N,) bool: correct, and survived every attack so far."""
+        return (self.fell_to == STANDING) & self.right
+
+    @property
+    def clean_accuracy(self) -> Share:
+        return Share(int(self.right.sum()), len(self))
+
+    @property
+    def robust_accuracy(self) -> Share:
+        return Share(int(self.robust.sum()), len(self))
+
+    def standing_after(self, attack: int) -> Share:
+        """Images left standing by the attacks up to and including this one."""
+        fallen = (self.fell_to != STANDING) & (self.fell_to <= attack)
+        return Share(int((~fallen).sum()), len(self))
+
+    def save(self, path: Path) -> None:
+        about = json.dumps({"suite": self.suite, "threat": self.threat, "attacks": self.attacks, "flags": self.flags})
+        rows = {name: getattr(self, name) for name in _VERDICT_COLUMNS}
+        save_arrays(path, {"about": np.array(about), **rows})
+
+    @classmethod
+    def load(cls, path: Path) -> Verdicts:
+        arrays = load_arrays(path)
+        try:
+            about = json.loads(str(arrays["about"]))
+            rows = {name: arrays[name] for name in _VERDICT_COLUMNS}
+            return cls(
+                suite=about["suite"],
+                threat=about["threat"],
+                attacks=tuple(about["attacks"]),
+                flags=tuple(about["flags"]),
+                **rows,
+            )
+        except (KeyError, json.JSONDecodeError) as error:
+            raise ValueError(f"{path} is not a verdicts file (no {error})") from None
+
+
+_VERDICT_COLUMNS = (
+    "ids", "labels", "clean_prediction", "clean_logits", "faced", "runs_faced",
+    "fell_to", "fell_in_run", "distance", "margin", "passes",
+)  # fmt: skip
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under named columns, for the terminal, the report and Markdown."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a row of {len(row)} cells does not fit {len(self.columns)} columns: {row}")
+
+    def markdown(self) -> str:
+        lines = ["| " + " | ".join(cells) + " |" for cells in (self.columns, *self.rows)]
+        return "\n".join([lines[0], "|" + " --- |" * len(self.columns), *lines[1:]])

@@ -1,0 +1,33 @@
+"""Numbers as people write them."""
+
+from __future__ import annotations
+
+from fractions import Fraction
+
+
+def parse_number(text: str | float) -> float:
+    """A number or a fraction: "0.03", "8/255", 0.5."""
+    if not isinstance(text, str):
+        return float(text)
+    try:
+        return float(Fraction(text.replace(" ", ""))) if "/" in text else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"expected a number or a fraction such as 8/255, got {text!r}") from None
+
+
+def show_number(value: float) -> str:
+    """The shortest way to say it: 8/255 when it is a whole number of grey levels, else the decimal."""
+    levels = value * 255
+    if 0 < value < 1 and abs(levels - round(levels)) < 1e-9 and f"{value:g}" != str(value):
+        return f"{round(levels)}/255"
+    return f"{value:g}"
+
+
+def show_duration(seconds: float) -> str:
+    """7 s, 3 min 20 s, 2 h 5 min."""
+    seconds = round(seconds)
+    if seconds < 60:
+        return f"{seconds} s"
+    if seconds < 3600:
+        return f"{seconds // 60} min {seconds % 60} s"
+    return f"{seconds // 3600} h {seconds % 3600 // 60} min"

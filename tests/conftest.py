@@ -1,0 +1,80 @@
+"""Shared by all tests: threads, real data where it is at hand, classifiers solved on paper."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor, nn
+
+from robustgen.images import DatasetInfo, ImageSet
+
+torch.set_num_threads(1)
+
+REPOSITORY = Path(__file__).resolve().parent.parent
+REAL_DATA = Path(os.environ.get("ROBUSTGEN_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
+
+
+def real_data(name: str) -> Path:
+    """A file of the real test data, or a skip that says what is missing."""
+    path = REAL_DATA / name
+    if not path.exists():
+        pytest.skip(f"needs {name}: set ROBUSTGEN_TEST_DATA to the folder that holds it")
+    return path
+
+
+class Halfspace(nn.Module):
+    """Two half-spaces, as a linear classifier of four classes two of which are never near.
+
+    Around the centre of the box an image is |(w_0 - w_1) x + b_0 - b_1| over the dual norm from the boundary.
+    """
+
+    def __init__(self, pixels: int = 12, seed: int = 0):
+        super().__init__()
+        generator = torch.Generator().manual_seed(seed)
+        self.linear = nn.Linear(pixels, 4)
+        with torch.no_grad():
+            self.linear.weight.copy_(torch.randn(4, pixels, generator=generator))
+            self.linear.bias.copy_(-self.linear.weight.sum(1) / 2 - torch.tensor([0.0, 0.0, 20.0, 25.0]))
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.linear(images.flatten(1))
+
+    @torch.no_grad()
+    def distance_to_boundary(self, images: Tensor, labels: Tensor, norm: str) -> Tensor:
+        logits = self(images)
+        gaps = logits.gather(1, labels[:, None]) - logits
+        weights = self.linear.weight
+        differences = weights[labels][:, None] - weights[None]
+        dual = differences.abs().sum(2) if norm == "linf" else differences.norm(dim=2)
+        return (gaps / dual.clamp_min(1e-12)).masked_fill(gaps == 0, torch.inf).amin(1)
+
+
+@pytest.fixture(params=["linf", "l2"])
+def halfspace_setting(request: pytest.FixtureRequest) -> tuple[Halfspace, Tensor, Tensor, str]:
+    """(model, images around the centre of the box, the model's own labels, norm)"""
+    model = Halfspace()
+    generator = torch.Generator().manual_seed(1)
+    images = 0.5 + 0.1 * torch.randn(64, 3, 2, 2, generator=generator).clamp(-2, 2)
+    return model, images, model(images).argmax(1), request.param
+
+
+@pytest.fixture
+def tiny_info() -> DatasetInfo:
+    return DatasetInfo("tiny", ("a", "b", "c"), (1, 8, 8), (0.3,), (0.4,))
+
+
+@pytest.fixture
+def tiny_images(tiny_info: DatasetInfo) -> ImageSet:
+    """30 images of 8x8 in three classes that differ by which third of the rows is bright."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(30) % 3
+    images = rng.integers(0, 60, (30, 8, 8, 1))
+    for i, label in enumerate(labels):
+        images[i, 2 + 2 * label : 4 + 2 * label] += 150
+    return ImageSet(images.astype(np.uint8), labels.astype(np.int64), tiny_info)

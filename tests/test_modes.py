@@ -1,0 +1,52 @@
+import torch
+from torch import nn
+
+from robustgen.modes import debias_statistics, evaluating, row_stable, still_statistics
+
+
+def network():
+    torch.manual_seed(0)
+    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
+
+
+def test_evaluating_restores_each_module():
+    model = network()
+    model.train()
+    model[1].eval()
+    with evaluating(model):
+        assert not any(module.training for module in model.modules())
+    assert model.training and model[0].training and not model[1].training
+
+
+def test_still_statistics_normalises_by_the_batch_and_remembers_nothing():
+    model = network().train()
+    images = torch.rand(5, 1, 8, 8)
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    with still_statistics(model):
+        quiet = model(images)
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert torch.equal(quiet, model(images))  # the same batch statistics
+    assert not torch.equal(model[1].running_mean, before["1.running_mean"])  # and now it does remember
+
+
+def test_debiased_statistics_are_the_weighted_mean_of_what_was_seen():
+    norm = nn.BatchNorm1d(1, affine=False)
+    batches = [torch.randn(6, 1, generator=torch.Generator().manual_seed(i)) + i for i in range(4)]
+    for step, batch in enumerate(batches):
+        debias_statistics(norm, step, 0.9)
+        norm(batch)
+    weights = torch.tensor([0.9**3, 0.9**2, 0.9, 1.0])
+    expected = (weights * torch.stack([batch.mean() for batch in batches])).sum() / weights.sum()
+    torch.testing.assert_close(norm.running_mean[0], expected)
+
+
+def test_rows_do_not_depend_on_how_many_came():
+    model = network().eval()
+    images = torch.rand(70, 1, 8, 8)
+    with torch.no_grad():
+        whole = row_stable(model, images)
+        for size in (1, 2, 3, 5, 8, 15, 16, 17, 64):
+            parts = torch.cat([row_stable(model, images[i : i + size]) for i in range(0, 70, size)])
+            assert torch.equal(parts, whole), size
+        torch.testing.assert_close(whole, model(images))
+    assert len(row_stable(model, images[:0])) == 0
