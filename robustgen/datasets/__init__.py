@@ -1,0 +1,78 @@
+"""Real images, by the names that recipes use, and how they are split."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from robustgen.datasets import cifar, digits, npz
+from robustgen.images import ImageSet
+from robustgen.randomness import rng_for
+from robustgen.recipe import Data
+
+DATASETS: dict[str, Callable[[Path | None], tuple[ImageSet, ImageSet | None]]] = {
+    "digits": digits.load,
+    "cifar10": cifar.load,
+    "npz": npz.load,
+}
+
+
+@dataclass(frozen=True)
+class Splits:
+    """Disjoint images to train on, to stop and choose by, and to report."""
+
+    train: ImageSet
+    validation: ImageSet
+    test: ImageSet
+
+
+def load_splits(data: Data) -> Splits:
+    """The images a recipe asks for.
+
+    An official test set is the test set, its first `test` images when a number is given. Otherwise test images are
+    drawn at random. Validation images are drawn from the training images, then training images, balanced over the
+    classes as far as they last. All draws depend on `split_seed` alone.
+
+    Raises:
+        ValueError: unknown data set, missing files, or fewer images than asked for.
+    """
+    if data.name not in DATASETS:
+        raise ValueError(f"unknown data set {data.name!r}; known: {', '.join(DATASETS)}")
+    everything, test = DATASETS[data.name](Path(data.path) if data.path else None)
+    order = rng_for(data.split_seed, "split", data.name).permutation(len(everything))
+    if test is None:
+        if data.test is None or data.test >= len(everything):
+            raise ValueError(
+                f"{data.name} has {len(everything)} images and no test set of its own; say how many of them to test on "
+                "with --set data.test=N"
+            )
+        test, order = everything.take(order[: data.test]), order[data.test :]
+    elif data.test is not None:
+        if data.test > len(test):
+            raise ValueError(f"data.test asks for {data.test} images, {data.name} has {len(test)} test images")
+        test = test.take(np.arange(data.test))
+    needed = data.validation + (data.train or 1)
+    if needed > len(order):
+        raise ValueError(
+            f"data.train and data.validation ask for {needed} images, {data.name} has {len(order)} for them"
+        )
+    validation, pool = everything.take(order[: data.validation]), order[data.validation :]
+    chosen = pool if data.train is None else pool[balanced(everything.labels[pool], data.train)]
+    train = everything.take(chosen)
+    absent = set(range(len(train.info.classes))) - set(np.unique(train.labels).tolist())
+    if absent:
+        names = ", ".join(train.info.classes[k] for k in sorted(absent))
+        raise ValueError(f"no training images of class {names}; set data.train higher")
+    return Splits(train, validation, test)
+
+
+def balanced(labels: np.ndarray, count: int) -> np.ndarray:
+    """Positions of `count` images, the first of each class in turn while they last, in rising order."""
+    rank = np.empty(len(labels), dtype=np.int64)
+    for label in np.unique(labels):
+        rows = np.flatnonzero(labels == label)
+        rank[rows] = np.arange(len(rows))
+    return np.sort(np.lexsort((labels, rank))[:count])

@@ -1,0 +1,124 @@
+"""Wide residual networks as Gowal et al. 2020 build them, with the parameter names of the released weights."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu": F.relu}
+
+
+def batch_norm(channels: int) -> nn.BatchNorm2d:
+    """Haiku's decay 0.99 is PyTorch's momentum 0.01."""
+    return nn.BatchNorm2d(channels, momentum=0.01)
+
+
+def convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Conv2d:
+    """Without bias. Stride 2 pads nothing here: `pad_for` pads right and bottom only, as "SAME" does."""
+    return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2 if stride == 1 else 0, bias=False)
+
+
+def pad_for(stride: int, images: Tensor) -> Tensor:
+    """Room for a 3x3 convolution of stride 2: one pixel right and bottom, none left and top."""
+    return F.pad(images, (0, 1, 0, 1)) if stride == 2 else images
+
+
+class Normalise(nn.Module):
+    """(images - mean) / std per channel. Not part of the state: released weights do not hold it."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float]):
+        super().__init__()
+        self.register_buffer("mean", torch.tensor(list(mean)).view(-1, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(list(std)).view(-1, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return (images - self.mean) / self.std
+
+
+class _Block(nn.Module):
+    """BN, activation, 3x3 convolution, twice; a 1x1 shortcut from the activated input where channels change."""
+
+    def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.stride = stride
+        self.activation = activation
+        self.batchnorm_0 = batch_norm(inputs)
+        self.conv_0 = convolution(inputs, outputs, 3, stride)
+        self.batchnorm_1 = batch_norm(outputs)
+        self.conv_1 = convolution(outputs, outputs, 3, 1)
+        self.shortcut = nn.Conv2d(inputs, outputs, 1, stride, bias=False) if inputs != outputs else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        active = self.activation(self.batchnorm_0(x))
+        residual = self.shortcut(active) if self.shortcut is not None else x
+        out = self.conv_0(pad_for(self.stride, active))
+        return residual + self.conv_1(self.activation(self.batchnorm_1(out)))
+
+
+class _Group(nn.Module):
+    def __init__(self, blocks: int, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]):
+        super().__init__()
+        self.block = nn.Sequential(
+            *(
+                _Block(inputs if i == 0 else outputs, outputs, stride if i == 0 else 1, activation)
+                for i in range(blocks)
+            )
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        out: Tensor = self.block(x)
+        return out
+
+
+class WideResNet(nn.Module):
+    """WRN-depth-width, pre-activation, for images (N, C, H, W) in [0, 1]; normalisation is inside.
+
+    A 3x3 stem of 16 channels; three groups of (depth - 4) / 6 blocks with 16, 32 and 64 times `width` channels
+    and strides 1, 2, 2; batch norm, activation, global average, linear layer. Images of 8x8 and up.
+
+    Raises:
+        ValueError: depth is not 6n + 4.
+
+    Source: arXiv:2010.03593; google-deepmind/deepmind-research, adversarial_robustness/pytorch/model_zoo.py
+    (behaviour and names; parameter counts are those of the paper).
+    """
+
+    def __init__(
+        self,
+        depth: int,
+        width: int,
+        *,
+        classes: int,
+        mean: Sequence[float],
+        std: Sequence[float],
+        activation: str = "silu",
+    ):
+        super().__init__()
+        if (depth - 4) % 6 or depth < 10:
+            raise ValueError(f"the depth of a WideResNet must be 10, 16, 22, 28, ... (6n + 4), got {depth}")
+        if width < 1:
+            raise ValueError(f"the width of a WideResNet must be at least 1, got {width}")
+        self.activation = ACTIVATIONS[activation]
+        self.normalise = Normalise(mean, std)
+        self.init_conv = convolution(len(mean), 16, 3, 1)
+        channels = [16, 16 * width, 32 * width, 64 * width]
+        self.layer = nn.Sequential(
+            *(
+                _Group((depth - 4) // 6, channels[g], channels[g + 1], stride, self.activation)
+                for g, stride in enumerate((1, 2, 2))
+            )
+        )
+        self.batchnorm = batch_norm(channels[3])
+        self.logits = nn.Linear(channels[3], classes)
+
+    def forward(self, images: Tensor) -> Tensor:
+        out = self.layer(self.init_conv(self.normalise(images)))
+        out = self.activation(self.batchnorm(out)).mean((2, 3))
+        logits: Tensor = self.logits(out)
+        return logits
