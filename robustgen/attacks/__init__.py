@@ -1,0 +1,28 @@
+"""Attacks, by the names that suites and the command line use."""
+
+from __future__ import annotations
+
+from robustgen.attacks.apgd import APGD
+from robustgen.attacks.multitargeted import MultiTargeted, Restarts
+from robustgen.attacks.pgd import PGD, evaluation_attack, official_training_attack
+from robustgen.contracts import Attack
+from robustgen.objectives import cross_entropy, dlr, margin, targeted_margin
+
+ATTACKS: dict[str, Attack] = {
+    "pgd-10": PGD(10, 0.25, until_fooled=True),
+    "pgd-40": evaluation_attack(40, margin),
+    "pgd-40-code": evaluation_attack(40, margin, decay="code"),
+    "apgd-ce": APGD(100, cross_entropy),
+    "apgd-dlr": APGD(100, dlr),
+    "multitargeted": MultiTargeted(evaluation_attack(200, targeted_margin), restarts=10),
+}
+
+__all__ = [
+    "APGD",
+    "ATTACKS",
+    "PGD",
+    "MultiTargeted",
+    "Restarts",
+    "evaluation_attack",
+    "official_training_attack",
+]  # fmt: skip

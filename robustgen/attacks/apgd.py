@@ -1,0 +1,117 @@
+"""Auto-PGD: projected ascent with momentum that halves its own step (Croce & Hein 2020, arXiv:2003.01690)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from robustgen.attacks.gradients import climb
+from robustgen.objectives import Objective, cross_entropy, labels_of
+from robustgen.randomness import Rng
+from robustgen.threat import ThreatModel
+
+
+def checkpoints(steps: int) -> tuple[int, ...]:
+    """Steps after which a halving is considered: windows of 22 % of the steps, 3 % less each time, at least 6 %."""
+    window, least, less = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
+    places, place = [], window
+    while place <= steps:
+        places.append(place)
+        window = max(window - less, least)
+        place += window
+    return tuple(places)
+
+
+@dataclass(frozen=True)
+class APGD:
+    """Auto-PGD, without parameters to tune.
+
+        z = project(x + a * ascend(gradient));  x <- project(x + 0.75 (z - x) + 0.25 (x - x_before))
+
+    from a random point on the boundary, a = 2 eps at first. At a checkpoint an image's step is halved, and it
+    returns to its best point, if at most `rho` of the window's steps raised its objective, or if neither step nor
+    best value changed since the checkpoint before. An image that is misclassified leaves at once with that
+    iterate; one that never is returns its best point.
+
+    The first window counts a rise of its first step against the start; the original compares that step with zero.
+    """
+
+    steps: int = 100
+    objective: Objective = cross_entropy
+    rho: float = 0.75
+
+    def __post_init__(self) -> None:
+        if self.steps < 1:
+            raise ValueError(f"an attack needs at least 1 step, got {self.steps}")
+
+    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+        start = threat.boundary_start(images, rng)
+        result = start.clone()
+        logits, value, gradient = climb(model, start, targets, self.objective)
+        count = len(images)
+        state = {
+            "row": torch.arange(count, device=images.device),
+            "images": images,
+            "targets": targets,
+            "seen": start,  # what the last pass looked at; `points` may have gone back to the best since
+            "points": start,
+            "before": start,
+            "gradient": gradient,
+            "value": value,
+            "best": start,
+            "best_value": value,
+            "best_gradient": gradient,
+            "step": value.new_full((count,), 2 * threat.eps),
+            "rises": value.new_zeros(count),
+            "checked_value": value,
+            "halved": torch.ones(count, dtype=torch.bool, device=images.device),
+        }
+        ends = checkpoints(self.steps)
+        last_end = 0
+        for step in range(1, self.steps + 2):
+            fooled = logits.argmax(1) != labels_of(state["targets"])
+            if fooled.any():
+                result[state["row"][fooled]] = state["seen"][fooled]
+                state = {name: column[~fooled] for name, column in state.items()}
+            if step > self.steps or not len(state["row"]):
+                break
+            self._move(state, threat, 0.75 if step > 1 else 1.0)
+            logits, value, gradient = climb(model, state["points"], state["targets"], self.objective)
+            self._remember(state, value, gradient)
+            if step in ends:
+                self._consider_halving(state, step - last_end)
+                last_end = step
+        result[state["row"]] = state["best"]
+        return result
+
+    @staticmethod
+    def _move(state: dict[str, Tensor], threat: ThreatModel, share: float) -> None:
+        points, images = state["points"], state["images"]
+        step = state["step"].view(-1, *([1] * (points.ndim - 1)))
+        aim = threat.project(points + step * threat.ascend(state["gradient"]), images)
+        moved = points + share * (aim - points) + (1 - share) * (points - state["before"])
+        state["before"], state["points"] = points, threat.project(moved, images)
+        state["seen"] = state["points"]
+
+    @staticmethod
+    def _remember(state: dict[str, Tensor], value: Tensor, gradient: Tensor) -> None:
+        state["rises"] = state["rises"] + (value > state["value"])
+        state["value"], state["gradient"] = value, gradient
+        better = value > state["best_value"]
+        wide = better.view(-1, *([1] * (gradient.ndim - 1)))
+        state["best"] = torch.where(wide, state["points"], state["best"])
+        state["best_gradient"] = torch.where(wide, gradient, state["best_gradient"])
+        state["best_value"] = torch.where(better, value, state["best_value"])
+
+    def _consider_halving(self, state: dict[str, Tensor], window: int) -> None:
+        few_rises = state["rises"] <= self.rho * window
+        stuck = ~state["halved"] & (state["checked_value"] >= state["best_value"])
+        halve = few_rises | stuck
+        wide = halve.view(-1, *([1] * (state["points"].ndim - 1)))
+        state["step"] = torch.where(halve, state["step"] / 2, state["step"])
+        state["points"] = torch.where(wide, state["best"], state["points"])
+        state["gradient"] = torch.where(wide, state["best_gradient"], state["gradient"])
+        state["halved"], state["checked_value"] = halve, state["best_value"]
+        state["rises"] = torch.zeros_like(state["rises"])

@@ -1,0 +1,92 @@
+"""Generative models, by the `kind` that recipes use."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from pydantic import TypeAdapter, ValidationError
+from torch import nn
+
+from robustgen.checkpoints import load_weights, save_weights
+from robustgen.generators.diffusion import Diffusion
+from robustgen.generators.gaussian import Gaussian
+from robustgen.generators.unet import UNet
+from robustgen.images import DatasetInfo
+from robustgen.modes import channels_last
+from robustgen.randomness import Rng, rng_for
+from robustgen.recipe import DiffusionFit, GaussianFit, Generator, explain
+from robustgen.runs import read_json, write_json
+
+
+def _gaussian(settings: GaussianFit, info: DatasetInfo, rng: Rng) -> Gaussian:
+    return Gaussian(info.shape, len(info.classes))
+
+
+def _edm(settings: DiffusionFit, info: DatasetInfo, rng: Rng) -> Diffusion:
+    with rng.steering_torch():
+        network = UNet(
+            info.shape,
+            len(info.classes),
+            channels=settings.channels,
+            multipliers=settings.multipliers,
+            blocks=settings.blocks,
+            attention=settings.attention,
+            dropout=settings.dropout,
+        )
+    return Diffusion(network, info.shape, len(info.classes), flip=settings.flip)
+
+
+GENERATORS: dict[str, Callable[[Any, DatasetInfo, Rng], Gaussian | Diffusion]] = {
+    "gaussian": _gaussian,
+    "edm": _edm,
+}
+
+
+def build_generator(settings: Generator, info: DatasetInfo, rng: Rng) -> Gaussian | Diffusion:
+    """An untrained generator of a recipe's settings; parameters are drawn from `rng`."""
+    return GENERATORS[settings.kind](settings, info, rng)
+
+
+def save_generator(folder: Path, model: nn.Module, settings: Generator, info: DatasetInfo, **about: Any) -> None:
+    """Weights first, `generator.json` last: where it exists the generator is complete."""
+    save_weights(folder / "weights.safetensors", model)
+    write_json(
+        folder / "generator.json",
+        {
+            "settings": settings.to_json(),
+            "dataset": info.name,
+            "classes": info.classes,
+            "shape": info.shape,
+            "rank": getattr(model, "rank", None),
+            **about,
+        },
+    )
+
+
+def load_generator(folder: Path) -> tuple[Gaussian | Diffusion, dict[str, Any]]:
+    """A finished generator in evaluation mode on the CPU, and what its `generator.json` says.
+
+    Raises:
+        ValueError: unfinished, damaged, or weights that do not fit.
+    """
+    if not (folder / "generator.json").exists():
+        raise ValueError(f"{folder} holds no finished generator (no generator.json)")
+    about = read_json(folder / "generator.json")
+    try:
+        settings: Generator = TypeAdapter(Generator).validate_python(about["settings"])
+    except ValidationError as error:
+        raise ValueError(f"{folder / 'generator.json'}: {explain(error, 'settings')}") from None
+    channels, height, width = about["shape"]
+    blank = (0.0,) * channels
+    info = DatasetInfo(about["dataset"], tuple(about["classes"]), (channels, height, width), blank, blank)
+    model = build_generator(settings, info, rng_for(0))
+    if isinstance(model, Gaussian):
+        model = Gaussian(info.shape, len(info.classes), about["rank"])
+    load_weights(folder / "weights.safetensors", model)
+    channels_last(model).eval()
+    return model, about
+
+
+__all__ = ["GENERATORS", "Diffusion", "Gaussian", "UNet", "build_generator", "load_generator", "save_generator"]

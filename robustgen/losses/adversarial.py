@@ -1,0 +1,38 @@
+"""Cross-entropy on clean images, and on the worst images that an attack finds."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustgen.attacks.pgd import official_training_attack
+from robustgen.contracts import Attack, Batch
+from robustgen.modes import still_statistics
+from robustgen.objectives import cross_entropy
+from robustgen.randomness import Rng
+from robustgen.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class Plain:
+    """Standard training: cross-entropy on the clean images; the threat model is ignored."""
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
+        return F.cross_entropy(model(batch.images), batch.targets)
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """Adversarial training: cross-entropy on attacked images alone (Madry et al. 2018, arXiv:1706.06083).
+
+    The attack sees batch statistics and leaves the running ones alone; the training pass updates them.
+    """
+
+    attack: Attack = field(default_factory=lambda: official_training_attack(10, cross_entropy))
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
+        with still_statistics(model):
+            adversarial = self.attack(model, batch.images, batch.targets, threat, rng)
+        return F.cross_entropy(model(adversarial), batch.targets)

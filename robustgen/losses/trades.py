@@ -1,0 +1,77 @@
+"""TRADES: be right on clean images, and say the same about attacked ones."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from robustgen.attacks.pgd import official_training_attack
+from robustgen.contracts import Attack, Batch
+from robustgen.modes import still_statistics
+from robustgen.objectives import kl_divergence
+from robustgen.randomness import Rng
+from robustgen.threat import ThreatModel
+
+STATISTICS = ("adversarial", "both")
+
+
+def trades_loss(clean_logits: Tensor, adversarial_logits: Tensor, targets: Tensor, *, beta: float) -> Tensor:
+    """Cross-entropy on clean images plus `beta` times the divergence of adversarial predictions.
+
+        mean over n of  CE(clean_n, target_n) + beta * KL(softmax(clean_n) || softmax(adversarial_n))
+
+    Args (N images, K classes):
+        clean_logits: (N, K), `model(images)`.
+        adversarial_logits: (N, K), `model(attack(images))`.
+        targets: labels (N,), or probabilities (N, K) when smoothed or mixed.
+        beta: price of disagreement, at least 0. It is 1/lambda in the paper; 5 and 6 are usual.
+
+    Returns:
+        A scalar in nats. Gradients reach the model through both sets of logits.
+
+    Raises:
+        ValueError: if the two sets of logits differ in shape, or `beta` is negative.
+
+    Source: Zhang et al. 2019, arXiv:1901.08573.
+    """
+    if clean_logits.shape != adversarial_logits.shape:
+        raise ValueError(
+            f"clean and adversarial logits must have one shape, got {tuple(clean_logits.shape)} and "
+            f"{tuple(adversarial_logits.shape)}"
+        )
+    if beta < 0:
+        raise ValueError(f"beta must be at least 0, got {beta}")
+    disagreement = F.kl_div(
+        adversarial_logits.log_softmax(1), clean_logits.log_softmax(1), reduction="batchmean", log_target=True
+    )
+    return F.cross_entropy(clean_logits, targets) + beta * disagreement
+
+
+@dataclass(frozen=True)
+class TRADES:
+    """TRADES with an inner attack, each clean image passing the network once.
+
+    The clean logits of the loss are those the attack aims away from. Batch norms see the batch in every pass; the
+    running statistics are updated by the adversarial pass alone ("adversarial", the official code) or by the clean
+    pass too ("both", the PyTorch ports).
+    """
+
+    beta: float = 6.0
+    attack: Attack = field(default_factory=lambda: official_training_attack(10, kl_divergence))
+    statistics: str = "adversarial"
+
+    def __post_init__(self) -> None:
+        if self.statistics not in STATISTICS:
+            raise ValueError(f"unknown statistics {self.statistics!r}; known: {', '.join(STATISTICS)}")
+
+    def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
+        if self.statistics == "both":
+            clean_logits = model(batch.images)
+        with still_statistics(model):
+            if self.statistics == "adversarial":
+                clean_logits = model(batch.images)
+            predictions = clean_logits.detach().softmax(1)
+            adversarial = self.attack(model, batch.images, predictions, threat, rng)
+        return trades_loss(clean_logits, model(adversarial), batch.targets, beta=self.beta)
