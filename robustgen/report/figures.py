@@ -1,0 +1,131 @@
+"""Pictures of a run: curves as SVG, image grids as PNG, both as text for one self-contained page. No torch."""
+
+from __future__ import annotations
+
+import base64
+import io
+import re
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from robustgen.records import History
+
+COLOURS = ("#2f6fde", "#d9822b", "#2a9d5c", "#a04bbf", "#c0392b", "#0f8a8a")
+GREY = "#888888"
+"""Readable on white and on black."""
+
+
+def image_grid(images: np.ndarray, columns: int, gap: int = 1) -> Image.Image:
+    """Images (N, H, W, C) uint8 in rows of `columns`, `gap` transparent pixels apart."""
+    count, height, width, channels = images.shape
+    rows = -(-count // columns)
+    sheet = np.zeros((rows * (height + gap) - gap, columns * (width + gap) - gap, 4), dtype=np.uint8)
+    for i, image in enumerate(images):
+        y, x = (i // columns) * (height + gap), (i % columns) * (width + gap)
+        colour = np.repeat(image, 3, axis=2) if channels == 1 else image
+        sheet[y : y + height, x : x + width, :3] = colour
+        sheet[y : y + height, x : x + width, 3] = 255
+    return Image.fromarray(sheet)
+
+
+def preview_grid(path: Path, each: int = 10) -> Image.Image:
+    """A preview record as a grid: a column a class, `each` rows."""
+    with np.load(path, allow_pickle=False) as stored:
+        images, labels = stored["images"], stored["labels"]
+    classes = np.unique(labels)[:10]
+    columns = [images[labels == k][:each] for k in classes]
+    depth = min(len(column) for column in columns)
+    ordered = np.stack([column[:depth] for column in columns], axis=1).reshape(-1, *images.shape[1:])
+    return image_grid(ordered, len(classes))
+
+
+def data_uri(image: Image.Image) -> str:
+    """A PNG as a `data:` address."""
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG", optimize=True)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _axes(width: float = 6.4, height: float = 3.4) -> tuple[Any, Any]:
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(width, height), layout="constrained")
+    figure.patch.set_alpha(0)
+    axes = figure.subplots()
+    axes.patch.set_alpha(0)
+    axes.tick_params(colors=GREY, labelsize=8)
+    axes.grid(color=GREY, alpha=0.25, linewidth=0.6)
+    for side in ("top", "right"):
+        axes.spines[side].set_visible(False)
+    for side in ("left", "bottom"):
+        axes.spines[side].set_color(GREY)
+    return figure, axes
+
+
+def svg(figure: Any) -> str:
+    """A figure as an SVG element, without heading and metadata; equal figures give equal text."""
+    import matplotlib
+
+    with matplotlib.rc_context({"svg.hashsalt": "robustgen", "svg.fonttype": "none"}):
+        buffer = io.StringIO()
+        figure.savefig(buffer, format="svg", metadata={"Date": None, "Creator": None})
+    text = buffer.getvalue()
+    text = re.sub(r"<metadata>.*?</metadata>", "", text, flags=re.DOTALL)
+    return text[text.index("<svg") :]
+
+
+def _legend(axes: Any) -> None:
+    legend = axes.legend(fontsize=8, frameon=False, labelcolor=GREY)
+    legend.set_in_layout(True)
+
+
+def validation_curves(histories: dict[str, History]) -> str:
+    """Robust accuracy on the validation images during training: averaged weights solid, raw weights dashed."""
+    figure, axes = _axes()
+    for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
+        axes.plot(history["step"], 100 * history["averaged_robust"], color=colour, label=f"{name}, averaged")
+        axes.plot(
+            history["step"],
+            100 * history["raw_robust"],
+            color=colour,
+            linestyle="--",
+            linewidth=1,
+            label=f"{name}, raw",
+        )
+    axes.set_xlabel("step", color=GREY, fontsize=9)
+    axes.set_ylabel("robust accuracy, validation %", color=GREY, fontsize=9)
+    _legend(axes)
+    return svg(figure)
+
+
+def loss_curves(histories: dict[str, History]) -> str:
+    """Training loss, smoothed over a fiftieth of the run."""
+    figure, axes = _axes()
+    for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
+        window = max(1, len(history) // 50)
+        smooth = np.convolve(history["loss"], np.ones(window) / window, "valid")
+        axes.plot(history["step"][window - 1 :], smooth, color=colour, label=name)
+    axes.set_xlabel("step", color=GREY, fontsize=9)
+    axes.set_ylabel("loss", color=GREY, fontsize=9)
+    _legend(axes)
+    return svg(figure)
+
+
+def accuracy_bars(rows: list[tuple[str, float, tuple[float, float], float, tuple[float, float]]]) -> str:
+    """Clean and robust accuracy with intervals; a row is name, clean, its interval, robust, its interval."""
+    figure, axes = _axes(6.4, 0.6 + 0.55 * len(rows))
+    for i, (_, clean, clean_interval, robust, robust_interval) in enumerate(reversed(rows)):
+        for value, interval, colour, offset in (
+            (clean, clean_interval, GREY, 0.18),
+            (robust, robust_interval, COLOURS[0], -0.18),
+        ):
+            error = [[100 * (value - interval[0])], [100 * (interval[1] - value)]]
+            axes.barh(i + offset, 100 * value, 0.32, color=colour, alpha=0.75)
+            axes.errorbar(100 * value, i + offset, xerr=error, color=GREY, capsize=2, linewidth=1)
+    axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)], color=GREY)
+    axes.set_xlabel("% of test images: clean (grey), robust (blue)", color=GREY, fontsize=9)
+    axes.set_xlim(0, 100)
+    return svg(figure)

@@ -1,0 +1,170 @@
+"""The report: one self-contained HTML page, rebuilt from the records of a run. No torch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+
+from robustgen.records import History, PairedDifference, Table
+from robustgen.report import figures
+from robustgen.report.tables import (
+    Results,
+    cascade_table,
+    name_of,
+    proxy_facts,
+    proxy_table,
+    read_results,
+    results_table,
+    settings_table,
+    timings_table,
+)
+from robustgen.runs import RunDir, read_json, whole_file
+
+
+def write_report(run: RunDir) -> Path:
+    """Write `report.html` of a run.
+
+    Raises:
+        ValueError: not a run, or nothing evaluated yet.
+    """
+    page = render(read_results(run))
+    with whole_file(run.report) as file:
+        file.write(page.encode())
+    return run.report
+
+
+def render(results: Results) -> str:
+    """The page as text."""
+    recipe, run = results.recipe, results.run
+    about = read_json(run.root / "data.json")
+    jinja = Environment(
+        loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
+    )
+    seed = f", seed {recipe['seed']}"
+    return jinja.get_template("page.html.j2").render(
+        title=f"robustgen: {recipe['name']}",
+        subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
+        f"validation, {about['counts']['test']} test images of {'x'.join(map(str, about['shape'][1:]))}; "
+        f"{recipe['train']['architecture']}, {recipe['train']['loss']} against {results.threat}{seed}",
+        answer=answer(results),
+        results=results_table(results),
+        counts=about["counts"],
+        suite=recipe["evaluation"]["suite"],
+        threat=results.threat,
+        baseline=name_of(recipe, results.baseline),
+        bars=_bars(results),
+        flags=_flags(results),
+        flow=_flow(results, about["counts"]),
+        pictures=_pictures(results),
+        proxies=proxy_table(results),
+        curves=_curves(results),
+        cascade=cascade_table(results),
+        command=f"robustgen run {recipe['name']}",
+        settings=settings_table(recipe),
+        environment=Table(("what", "which"), tuple(read_json(run.environment).items())),
+        timings=timings_table(run),
+    )
+
+
+def answer(results: Results) -> list[str]:
+    """What came out, in sentences: each arm's gain over the baseline, and whether it is more than chance."""
+    base = results.verdicts[results.baseline]
+    sentences = []
+    for arm, verdicts in results.verdicts.items():
+        if arm == results.baseline:
+            continue
+        gain = PairedDifference.of(verdicts.robust, base.robust)
+        low, high = gain.interval
+        verdict = (
+            "more robust"
+            if low > 0
+            else "less robust"
+            if high < 0
+            else "neither more nor less robust, as far as this test set can tell"
+        )
+        sentences.append(
+            f"With {results.recipe['arms'][arm]['proxy']} images: {100 * verdicts.robust_accuracy.value:.1f} % robust, "
+            f"{100 * gain.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}): {verdict}."
+        )
+    return sentences or [f"{100 * base.robust_accuracy.value:.1f} % robust."]
+
+
+def _bars(results: Results) -> str:
+    rows = []
+    for arm, verdicts in results.verdicts.items():
+        clean, robust = verdicts.clean_accuracy, verdicts.robust_accuracy
+        rows.append((name_of(results.recipe, arm), clean.value, clean.interval, robust.value, robust.interval))
+    return figures.accuracy_bars(rows)
+
+
+def _flags(results: Results) -> list[str]:
+    flags = [
+        f"{name_of(results.recipe, arm)}: {flag}"
+        for arm, verdicts in results.verdicts.items()
+        for flag in verdicts.flags
+    ]
+    missing = [arm for arm in results.recipe["arms"] if arm not in results.verdicts]
+    if missing:
+        flags.append(f"not evaluated yet: {', '.join(missing)}")
+    return flags
+
+
+def _flow(results: Results, counts: dict[str, int]) -> list[str]:
+    """The stages of this run, a few words each."""
+    recipe = results.recipe
+    proxies = dict.fromkeys(arm["proxy"] for arm in recipe["arms"].values() if arm["proxy"])
+    steps = [f"{counts['train']} real images"]
+    if proxies:
+        steps += [
+            f"generators: {', '.join(proxies)}",
+            f"{recipe['sampling']['count']:,} samples of each",
+            f"pseudo-labels by {recipe['labeller']['architecture']}",
+            "best of each class" if recipe["keep"]["rule"] != "all" else "all kept",
+            f"batches {100 * recipe['train']['real_share']:.0f} % real",
+        ]
+    steps += [f"{recipe['train']['loss']}, weights averaged", f"best of {recipe['train']['models']} by validation"]
+    return [*steps, recipe["evaluation"]["suite"]]
+
+
+def _pictures(results: Results) -> list[dict[str, str]]:
+    run = results.run
+    found = [
+        {
+            "title": "real",
+            "text": "Training images, a column a class.",
+            "uri": figures.data_uri(figures.preview_grid(run.real_samples)),
+        }
+    ]
+    for proxy in dict.fromkeys(arm["proxy"] for arm in results.recipe["arms"].values() if arm["proxy"]):
+        sampled, kept, agreed, how = proxy_facts(run.proxy(proxy))
+        found.append(
+            {
+                "title": proxy,
+                "text": f"{sampled} sampled ({how}), {kept} kept; {agreed} % of the labels are the class asked for. "
+                "A column a pseudo-label.",
+                "uri": figures.data_uri(figures.preview_grid(run.proxy(proxy) / "preview.npz")),
+            }
+        )
+    return found
+
+
+def _curves(results: Results) -> list[dict[str, Any]]:
+    losses, validations = {}, {}
+    for arm, chosen in results.chosen.items():
+        folder = results.run.root / "classifiers" / chosen
+        losses[name_of(results.recipe, arm)] = History.load(folder / "history.npz")
+        if (folder / "validation.npz").exists():
+            validations[name_of(results.recipe, arm)] = History.load(folder / "validation.npz")
+    curves = []
+    if validations:
+        curves.append(
+            {
+                "svg": figures.validation_curves(validations),
+                "text": "Robust accuracy on the validation images: averaged weights (solid) and raw weights (dashed), "
+                "of the models that were chosen.",
+            }
+        )
+    curves.append({"svg": figures.loss_curves(losses), "text": "Training loss of the same models."})
+    return curves
