@@ -1,0 +1,621 @@
+"""The command line: one verb per arrow of the flow. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from robustgen.contracts import Progress
+    from robustgen.recipe import Recipe
+
+_USAGE_ERRORS: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""click's base of usage errors, wherever this version of typer keeps click."""
+
+app = typer.Typer(
+    name="robustgen",
+    no_args_is_help=True,
+    add_completion=False,
+    rich_markup_mode=None,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
+    help=(
+        "Train image classifiers that stay right under attack, with the help of generated images; then measure and "
+        "explain what was gained.\n\n"
+        "The verbs follow the data: fit a generative model, sample it into a proxy set, label and keep the best "
+        "images, train, evaluate, report. run does all of them after a recipe. Every command can be repeated: finished "
+        "work is skipped, half-done work goes on.\n\n"
+        "\b\n"
+        "  robustgen run digits                 the papers in miniature, minutes on two cores\n"
+        "  robustgen run digits --dry-run       what that would do\n"
+        "  robustgen list recipes               what else there is"
+    ),
+)
+
+FAMILIES = (
+    "datasets", "architectures", "generators", "solvers", "attacks", "suites", "losses", "augmentations",
+)  # fmt: skip
+
+RecipeName = Annotated[
+    str, typer.Argument(metavar="RECIPE", help="a known recipe, or a .yaml file", show_default=False)
+]
+Sets = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="NAME=VALUE",
+        help="change a setting, such as train.beta=5; may be repeated",
+        show_default=False,
+    ),
+]
+Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto | cpu | cuda")]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="say what would be done, and stop")]
+FromRecipe = Annotated[str, typer.Option("--recipe", metavar="RECIPE", help="whose settings to start from")]
+DataPath = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME[=PATH]",
+        help="images: digits, cifar10=FOLDER, npz=FILE  [the recipe's]",
+        show_default=False,
+    ),
+]
+Into = Annotated[Path, typer.Option("--into", metavar="FOLDER", help="where the result goes", show_default=False)]
+Seed = Annotated[
+    int | None, typer.Option("--seed", metavar="N", help="of all randomness  [the recipe's]", show_default=False)
+]
+
+
+@app.command(rich_help_panel=None)
+def fit(
+    generator: Annotated[
+        str,
+        typer.Argument(metavar="GENERATOR", help="one of the recipe's generators: gaussian, edm", show_default=False),
+    ],
+    into: Into,
+    recipe: FromRecipe = "digits",
+    data: DataPath = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Fit a generative model to training images.
+
+    \b
+      robustgen fit edm --into models/edm
+      robustgen fit edm --into models/edm --set generators.edm.channels=32
+    """
+    settings = _recipe(recipe, sets, data, seed)
+    if generator not in settings.generators:
+        raise ValueError(f"unknown generator {generator!r}; {settings.name} has: {', '.join(settings.generators)}")
+    from robustgen import pipeline
+
+    chosen = settings.generators[generator]
+
+    def work(progress: Progress, device: str) -> str:
+        return pipeline.fit(chosen, settings.data, into, settings.seed, device, progress)
+
+    _one(
+        f"fit {generator}", into, work, device, dry_run,
+        asked={"fit": chosen.to_json(), "data": settings.data.to_json(), "seed": settings.seed},
+        threads=settings.threads, finished=into / "generator.json",
+    )  # fmt: skip
+
+
+@app.command()
+def sample(
+    generator: Annotated[Path, typer.Argument(metavar="GENERATOR", help="a folder made by fit", show_default=False)],
+    into: Into,
+    count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="images, classes in turn")] = 10_000,
+    solver: Annotated[
+        str, typer.Option("--solver", metavar="NAME", help="heun | ipndm | dpmpp-2m | euler, for diffusion")
+    ] = "heun",
+    evaluations: Annotated[
+        int, typer.Option("--evaluations", metavar="N", min=1, help="of the network for an image")
+    ] = 35,
+    shard_images: Annotated[int, typer.Option("--shard-images", metavar="N", min=1, help="images in a file")] = 100_000,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="image i comes from seed and i alone")] = 0,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Sample a generative model into a proxy set.
+
+    \b
+      robustgen sample models/edm --count 10000 --solver ipndm --evaluations 10 --into proxies/edm
+    """
+    from robustgen import pipeline
+    from robustgen.recipe import Sampling
+
+    settings = Sampling(count=count, solver=solver, evaluations=evaluations, shard_images=shard_images)
+
+    def work(progress: Progress, device: str) -> str:
+        return pipeline.sample(generator, settings, into, seed, device, progress)
+
+    _one("sample", into, work, device, dry_run)
+
+
+@app.command()
+def label(
+    proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder made by sample", show_default=False)],
+    classifier: Annotated[
+        Path, typer.Option("--with", metavar="CLASSIFIER", help="a folder made by train --plain", show_default=False)
+    ],
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Give the images of a proxy set pseudo-labels and confidences.
+
+    \b
+      robustgen label proxies/edm --with models/labeller
+    """
+    from robustgen import pipeline
+
+    def work(progress: Progress, device: str) -> str:
+        return pipeline.label(proxy, classifier, device, progress)
+
+    _one("label", proxy, work, device, dry_run)
+
+
+@app.command()
+def keep(
+    proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder that has been labelled", show_default=False)],
+    rule: Annotated[str, typer.Option("--rule", metavar="NAME", help="top-confidence | all")] = "top-confidence",
+    per_class: Annotated[int, typer.Option("--per-class", metavar="K", min=1, help="images kept of each class")] = 1000,
+    dry_run: DryRun = False,
+) -> None:
+    """Choose which images of a labelled proxy set are used.
+
+    \b
+      robustgen keep proxies/edm --per-class 500
+    """
+    from robustgen import pipeline
+    from robustgen.recipe import Keep
+
+    settings = _part(Keep, rule=rule, per_class=per_class)
+
+    def work(progress: Progress, device: str) -> str:
+        return pipeline.keep_best(proxy, settings, progress)
+
+    _one("keep", proxy, work, "cpu", dry_run)
+
+
+@app.command()
+def train(
+    into: Into,
+    proxy: Annotated[
+        Path | None,
+        typer.Option("--proxy", metavar="PROXY", help="generated images to mix in  [none]", show_default=False),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="a standard classifier, the recipe's labeller")] = False,
+    threat: Annotated[
+        str | None,
+        typer.Option("--threat", metavar="NORM:EPS", help="such as linf:8/255  [the recipe's]", show_default=False),
+    ] = None,
+    recipe: FromRecipe = "digits",
+    data: DataPath = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Train a classifier, robust or plain.
+
+    \b
+      robustgen train --plain --into models/labeller
+      robustgen train --into models/real
+      robustgen train --proxy proxies/edm --into models/edm --set train.beta=5
+    """
+    settings = _recipe(recipe, [*(sets or []), *([f"threat={threat}"] if threat else [])], data, seed)
+    from robustgen import pipeline
+
+    chosen = settings.labeller if plain else settings.train
+
+    def work(progress: Progress, device: str) -> str:
+        return pipeline.train(chosen, settings.data, settings.threat, proxy, into, settings.seed, device, progress)
+
+    _one(
+        "train", into, work, device, dry_run,
+        asked={
+            "train": chosen.to_json(), "data": settings.data.to_json(),
+            "threat": str(settings.threat), "proxy": str(proxy), "seed": settings.seed,
+        },
+        threads=settings.threads, finished=into / "model.json",
+    )  # fmt: skip
+
+
+@app.command()
+def evaluate(
+    classifier: Annotated[
+        Path, typer.Argument(metavar="CLASSIFIER", help="a folder made by train", show_default=False)
+    ],
+    suite: Annotated[
+        str, typer.Option("--suite", metavar="NAME", help="aa+mt | aa+mt-each | pgd-40 | quick")
+    ] = "aa+mt",
+    threat: Annotated[
+        str | None,
+        typer.Option("--threat", metavar="NORM:EPS", help="such as linf:8/255  [the recipe's]", show_default=False),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option("--images", metavar="N", min=1, help="only the first N test images  [all]", show_default=False),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", metavar="FILE", help="where verdicts go  [CLASSIFIER/SUITE.npz]", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", min=1, help="images attacked together; changes no verdict")
+    ] = 512,
+    recipe: FromRecipe = "digits",
+    data: DataPath = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Count the test images that survive a cascade of attacks.
+
+    An image that falls is not attacked again. Verdicts are written as they come; repeat the command to resume.
+
+    \b
+      robustgen evaluate models/edm --suite aa+mt
+    """
+    assignments = [
+        f"evaluation.suite={suite}",
+        f"evaluation.batch_size={batch_size}",
+        *(sets or []),
+        *([f"threat={threat}"] if threat else []),
+        *([f"data.test={images}"] if images else []),
+    ]
+    settings = _recipe(recipe, assignments, data, seed)
+    path = into or classifier / f"{suite}.npz"
+    from robustgen import pipeline
+
+    def work(progress: Progress, device: str) -> str:
+        verdicts = pipeline.judge(
+            classifier, settings.data, settings.threat, settings.evaluation, path, settings.seed, device, progress
+        )
+        flags = "".join(f"\nRed flag: {flag}" for flag in verdicts.flags)
+        return f"clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy} -> {path}{flags}"
+
+    _one("evaluate", path.parent, work, device, dry_run, threads=settings.threads, file_name=path.name)
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a folder made by run", show_default=False)],
+) -> None:
+    """Render the report of a run again, from its records."""
+    from robustgen.report.page import write_report
+    from robustgen.runs import RunDir
+
+    print(write_report(RunDir(run_folder)))
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    into: Annotated[
+        Path | None, typer.Option("--into", metavar="FOLDER", help="the run folder  [runs/RECIPE]", show_default=False)
+    ] = None,
+    data: DataPath = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", metavar="N", min=1, help="stages at a time  [as many as cores; on a GPU 1]", show_default=False
+        ),
+    ] = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Do everything a recipe says: fit, sample, label, keep, train, evaluate, report.
+
+    Repeat the command to go on where it stopped.
+
+    \b
+      robustgen run digits
+      robustgen run digits --set train.beta=5 --into runs/beta5
+      robustgen run cifar10-mini --data cifar10=data/cifar10
+    """
+    settings = _recipe(recipe, sets, data, seed)
+    _run(settings, into or Path("runs") / settings.name, jobs, device, dry_run)
+
+
+@app.command("list")
+def list_known(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="[WHAT]",
+            help=f"recipes | runs | {' | '.join(FAMILIES)}",
+        ),
+    ] = "recipes",
+) -> None:
+    """List what there is."""
+    for name, text in _known(what):
+        print(f"{name:<24}{text}".rstrip())
+
+
+@app.command()
+def show(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="a recipe, a .yaml file, or a run, proxy set, generator or classifier folder",
+            show_default=False,
+        ),
+    ],
+    sets: Sets = None,
+) -> None:
+    """Show a recipe's settings, or what a folder holds."""
+    folder = Path(what)
+    if folder.is_dir():
+        print(_describe(folder))
+        return
+    settings = _recipe(what, sets, None, None)
+    from robustgen.report.tables import settings_table
+
+    if settings.summary:
+        print(f"{settings.summary}\n")
+    for name, value in settings_table(settings.to_json()).rows:
+        print(f"{name:<40}{value}".rstrip())
+
+
+def _recipe(name: str, sets: list[str] | None, data: str | None, seed: int | None) -> Recipe:
+    """A known recipe or a file, with what the command line changes."""
+    from robustgen.recipe import override, read_recipe
+    from robustgen.recipes import RECIPES
+
+    if name in RECIPES:
+        settings = RECIPES[name]
+    elif name.endswith((".yaml", ".yml", ".json")):
+        settings = read_recipe(Path(name), RECIPES)
+    else:
+        raise ValueError(f"unknown recipe {name!r}; known: {', '.join(RECIPES)}, or a .yaml file")
+    assignments = list(sets or [])
+    if data:
+        kind, _, path = data.partition("=")
+        assignments += [f"data.name={kind}", f"data.path={path or 'none'}"]
+    if seed is not None:
+        assignments.append(f"seed={seed}")
+    return override(settings, assignments)
+
+
+def _part(kind: Any, **values: Any) -> Any:
+    from pydantic import ValidationError
+
+    from robustgen.recipe import explain
+
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def _device(name: str) -> str:
+    if name not in ("auto", "cpu", "cuda") and not name.startswith("cuda:"):
+        raise ValueError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:N")
+    if name == "cpu":
+        return name
+    if name == "auto" and not _gpu_driver_present():
+        return "cpu"
+    import torch
+
+    if torch.cuda.is_available():
+        return "cuda" if name == "auto" else name
+    if name == "auto":
+        return "cpu"
+    raise ValueError(f"device {name} was asked for, but torch {torch.__version__} finds no GPU; use --device cpu")
+
+
+def _gpu_driver_present() -> bool:
+    """Cheaper than asking torch, which takes seconds to import."""
+    return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists() or os.name != "posix"
+
+
+def _one(
+    name: str,
+    folder: Path,
+    work: Callable[[Progress, str], str],
+    device: str,
+    dry_run: bool,
+    *,
+    threads: int = 1,
+    file_name: str = "",
+    asked: dict[str, Any] | None = None,
+    finished: Path | None = None,
+) -> None:
+    """One stage in this process, alone in its folder; `asked` is kept there and must not change."""
+    from robustgen.crew import run_alone
+
+    where = _device(device)
+    if dry_run:
+        done = finished is not None and finished.exists()
+        print(f"would {name} into {folder} on {where}" + (" (done before)" if done else ""))
+        return
+    run_alone(
+        name,
+        folder,
+        lambda progress: work(progress, where),
+        threads=threads,
+        file_name=file_name,
+        asked=asked,
+        finished=finished,
+    )
+
+
+def _run(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
+    from robustgen import crew
+    from robustgen.pipeline import check, stages
+    from robustgen.report.tables import read_results, results_table
+    from robustgen.runs import RunDir, locked
+
+    where = _device(device)
+    target = RunDir(folder)
+    plan = stages(settings, target, where)
+    jobs = jobs or crew.plan_jobs(plan, where, settings.threads)
+    if dry_run:
+        check(settings)
+        print(f"{settings.name} into {folder}, on {where}, {jobs} at a time")
+        for stage in plan:
+            print(f"  {stage.name:<18}{'done' if stage.finished else 'to do'}")
+        return
+    if not target.recipe.exists():
+        crew.check_apart(settings)
+    with locked(folder):
+        target.claim(settings.to_json())
+        crew.run_all(settings, target, plan, where, jobs)
+    results = read_results(target)
+    _print_table(results_table(results), f"{settings.name}: {results.threat}, {settings.evaluation.suite}")
+    for arm, verdicts in results.verdicts.items():
+        for flag in verdicts.flags:
+            print(f"Red flag ({arm}): {flag}")
+    print(f"Report: {target.report}")
+
+
+def _print_table(table: Any, title: str) -> None:
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    shown = RichTable(title=title, title_justify="left", box=None, header_style="dim")
+    for i, column in enumerate(table.columns):
+        shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*row)
+    console = Console(highlight=False)
+    if not sys.stdout.isatty():
+        console = Console(highlight=False, width=110)
+    console.print()
+    console.print(shown)
+    console.print()
+
+
+def _known(what: str) -> list[tuple[str, str]]:
+    """Names and a few words for each."""
+    from robustgen.recipes import RECIPES
+
+    if what == "recipes":
+        return [(name, recipe.summary) for name, recipe in RECIPES.items()]
+    if what == "runs":
+        found = sorted(path.parent for path in Path("runs").glob("*/recipe.json"))
+        return [(str(path), "finished" if (path / "report.html").exists() else "unfinished") for path in found]
+    lists: dict[str, Callable[[], list[tuple[str, str]]]] = {
+        "datasets": _datasets, "architectures": _architectures, "generators": _generators, "solvers": _solvers,
+        "attacks": _attacks, "suites": _suites, "losses": _losses, "augmentations": _augmentations,
+    }  # fmt: skip
+    if what not in lists:
+        raise ValueError(f"cannot list {what!r}; known: recipes, runs, {', '.join(lists)}")
+    return lists[what]()
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0] if thing.__doc__ else ""
+
+
+def _datasets() -> list[tuple[str, str]]:
+    from robustgen.datasets import DATASETS
+
+    return [(name, _first_line(sys.modules[load.__module__])) for name, load in DATASETS.items()]
+
+
+def _architectures() -> list[tuple[str, str]]:
+    from robustgen.models import EXAMPLES
+
+    return [(name, "") for name in EXAMPLES]
+
+
+def _generators() -> list[tuple[str, str]]:
+    from robustgen.generators import GENERATORS
+    from robustgen.generators.diffusion import Diffusion
+    from robustgen.generators.gaussian import Gaussian
+
+    kinds = {"gaussian": Gaussian, "edm": Diffusion}
+    return [(name, _first_line(sys.modules[kinds[name].__module__])) for name in GENERATORS]
+
+
+def _solvers() -> list[tuple[str, str]]:
+    from robustgen.generators.solvers import SOLVERS
+
+    return [(name, _first_line(solver)) for name, solver in SOLVERS.items()]
+
+
+def _attacks() -> list[tuple[str, str]]:
+    from robustgen.attacks import ATTACKS
+
+    return [(name, _first_line(type(attack))) for name, attack in ATTACKS.items()]
+
+
+def _suites() -> list[tuple[str, str]]:
+    from robustgen.evaluation.suites import SUITES
+
+    return [(name, " -> ".join(attacks)) for name, attacks in SUITES.items()]
+
+
+def _losses() -> list[tuple[str, str]]:
+    from robustgen.losses import LOSSES
+
+    return [(name, _first_line(loss)) for name, loss in LOSSES.items()]
+
+
+def _augmentations() -> list[tuple[str, str]]:
+    from robustgen.augment import AUGMENTATIONS
+
+    return [(name, str(augment) if augment else "nothing") for name, augment in AUGMENTATIONS.items()]
+
+
+def _describe(folder: Path) -> str:
+    """What a folder holds, by the file that says so."""
+    import json
+
+    from robustgen.runs import RunDir, read_json
+
+    for name in ("manifest.json", "generator.json", "model.json"):
+        if (folder / name).exists():
+            content = read_json(folder / name)
+            if name == "manifest.json":
+                content = {**content, "shards": f"{len(content['shards'])} files"}
+            return json.dumps(content, indent=2)
+    if (folder / "recipe.json").exists():
+        from robustgen.report.tables import read_results, results_table
+
+        return results_table(read_results(RunDir(folder))).markdown()
+    raise ValueError(f"{folder} is neither a run, a proxy set, a generator nor a classifier")
+
+
+def main() -> None:
+    """Run the command line: 0 when all went well, 2 for what the user can mend, 130 after Ctrl-C, 1 for our bugs."""
+    from robustgen.crew import StageFailed, say
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow each other down
+    try:
+        if app(prog_name="robustgen", standalone_mode=False) == 130:  # how some versions of typer pass on Ctrl-C
+            raise KeyboardInterrupt
+    except (KeyboardInterrupt, typer.Abort):
+        print("\nStopped. Everything finished is kept; repeat the command to go on.", file=sys.stderr)
+        sys.exit(130)
+    except _USAGE_ERRORS as error:
+        command = error.ctx.command_path if getattr(error, "ctx", None) else "robustgen"
+        print(f"robustgen: {error.format_message()} See: {command} --help", file=sys.stderr)
+        sys.exit(2)
+    except (ValueError, OSError) as error:
+        if os.environ.get("ROBUSTGEN_DEBUG"):
+            traceback.print_exc()
+        if isinstance(error, StageFailed) and error.ours:
+            print(error.details, file=sys.stderr)
+            print(
+                f"robustgen: {error}\nThis looks like a bug of robustgen; everything finished is kept.", file=sys.stderr
+            )
+            sys.exit(1)
+        print(f"robustgen: {say(error)}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)

@@ -1,0 +1,9 @@
+"""Known recipes, by name: what a run is told, as values."""
+
+from __future__ import annotations
+
+from robustgen.recipe import Recipe
+from robustgen.recipes.cifar10_mini import CIFAR10_MINI
+from robustgen.recipes.digits import DIGITS, SMOKE
+
+RECIPES: dict[str, Recipe] = {recipe.name: recipe for recipe in (DIGITS, SMOKE, CIFAR10_MINI)}

@@ -1,0 +1,106 @@
+"""The papers in miniature: handwritten digits of 8x8, few of them, on two CPU cores in minutes."""
+
+from __future__ import annotations
+
+from robustgen.recipe import (
+    Arm,
+    Data,
+    DiffusionFit,
+    Evaluation,
+    GaussianFit,
+    InnerAttack,
+    Keep,
+    Recipe,
+    Sampling,
+    Schedule,
+    Threat,
+    Training,
+)
+
+LABELLER = Training(
+    architecture="wrn-10-2",
+    loss="plain",
+    schedule=Schedule(total_images=300 * 64, batch_size=64, peak_lr=0.1, warmup=0.05),
+    real_share=1.0,
+    smoothing=0.0,
+    averaging=0.995,
+    statistics_decay=0.9,
+    augment="shift-1",
+    models=1,
+    early_stopping=False,
+)
+
+ROBUST = Training(
+    architecture="wrn-10-1",
+    attack=InnerAttack(steps=10),
+    schedule=Schedule(total_images=240 * 128, batch_size=128, peak_lr=0.2, warmup=0.2),
+    augment="none",
+    models=2,
+    validations=8,
+    validation_steps=20,
+)
+
+DIGITS = Recipe(
+    name="digits",
+    summary="100 handwritten digits: real only, with Gaussian, with diffusion images; 4 minutes on 2 CPU cores",
+    data=Data(name="digits", train=100, validation=250, test=797),
+    threat=Threat(norm="linf", eps=0.2),
+    labeller=LABELLER,
+    generators={
+        "gaussian": GaussianFit(),
+        "edm": DiffusionFit(
+            channels=16,
+            multipliers=(1, 2),
+            blocks=1,
+            attention=(),
+            dropout=0.1,
+            total_images=400 * 128,
+            batch_size=128,
+            peak_lr=2e-3,
+            warmup_images=100 * 128,
+            cooldown=0.3,
+        ),
+    },
+    sampling=Sampling(count=10_000, solver="ipndm", evaluations=10, shard_images=2_500),
+    keep=Keep(rule="top-confidence", per_class=500),
+    train=ROBUST,
+    arms={"real": Arm(), "gaussian": Arm(proxy="gaussian"), "edm": Arm(proxy="edm")},
+    evaluation=Evaluation(suite="aa+mt", batch_size=256),
+)
+
+SMOKE = Recipe(
+    name="digits-smoke",
+    summary="every stage of digits in half a minute, to see that all is well; its numbers mean nothing",
+    data=Data(name="digits", train=100, validation=40, test=64),
+    threat=Threat(norm="linf", eps=0.1),
+    labeller=LABELLER.model_copy(
+        update={"architecture": "wrn-10-1", "schedule": Schedule(total_images=60 * 64, batch_size=64, peak_lr=0.1)}
+    ),
+    generators={
+        "gaussian": GaussianFit(),
+        "edm": DiffusionFit(
+            channels=8,
+            multipliers=(1, 1),
+            blocks=1,
+            attention=(),
+            dropout=0.1,
+            total_images=60 * 64,
+            batch_size=64,
+            peak_lr=2e-3,
+            warmup_images=10 * 64,
+            cooldown=0.3,
+        ),
+    },
+    sampling=Sampling(count=400, solver="heun", evaluations=9, shard_images=150),
+    keep=Keep(rule="all"),
+    train=ROBUST.model_copy(
+        update={
+            "attack": InnerAttack(steps=3),
+            "schedule": Schedule(total_images=24 * 64, batch_size=64, peak_lr=0.2, warmup=0.1),
+            "validations": 2,
+            "validation_steps": 5,
+        }
+    ),
+    arms={"real": Arm(), "gaussian": Arm(proxy="gaussian"), "edm": Arm(proxy="edm")},
+    evaluation=Evaluation(suite="quick", batch_size=64),
+)

@@ -1,0 +1,255 @@
+"""The command line with good, bad and absurd input."""
+
+import json
+import os
+import resource
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from robustgen import cli
+from robustgen.datasets.npz import write_npz
+from robustgen.recipes import RECIPES
+from robustgen.records import Verdicts
+
+
+@pytest.fixture
+def robustgen(monkeypatch, capsys, tmp_path):
+    """Runs the command line in this process, in an empty folder: (exit code, output, error output)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["robustgen", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return end.value.code, said.out, said.err
+
+    return run
+
+
+SMALL = (
+    "--recipe", "digits-smoke", "--set", "data.test=20", "--set", "train.schedule.total_images=256",
+    "--set", "train.validations=1", "--set", "labeller.schedule.total_images=256",
+    "--set", "generators.edm.total_images=256", "--set", "generators.edm.warmup_images=64",
+)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def parts(tmp_path_factory):
+    """Made by the single verbs: a generator, a labeller, a proxy set and a robust classifier."""
+    folder = tmp_path_factory.mktemp("parts")
+
+    def run(*arguments):
+        done = subprocess.run(
+            [sys.executable, "-m", "robustgen", *map(str, arguments)], capture_output=True, text=True, cwd=folder
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    run("fit", "edm", "--into", "models/edm", *SMALL)
+    run("sample", "models/edm", "--count", 60, "--solver", "ipndm", "--evaluations", 3, "--into", "proxies/edm")
+    run("train", "--plain", "--into", "models/labeller", *SMALL)
+    run("label", "proxies/edm", "--with", "models/labeller")
+    run("keep", "proxies/edm", "--rule", "all")
+    run("train", "--proxy", "proxies/edm", "--into", "models/robust", *SMALL)
+    run("evaluate", "models/robust", "--suite", "quick", *SMALL)
+    return folder
+
+
+def test_single_verbs_make_what_the_next_one_opens(parts):
+    assert json.loads((parts / "models/edm/generator.json").read_text())["settings"]["kind"] == "edm"
+    manifest = json.loads((parts / "proxies/edm/manifest.json").read_text())
+    assert manifest["count"] == 60 and manifest["generator"]["evaluations"] == 3
+    assert set(manifest["columns"]) == {"condition", "label", "confidence", "kept"}
+    verdicts = Verdicts.load(parts / "models/robust/quick.npz")
+    assert verdicts.finished and len(verdicts) == 20
+
+
+def test_finished_work_is_skipped(parts, robustgen, monkeypatch):
+    monkeypatch.chdir(parts)
+    code, out, _ = robustgen("train", "--proxy", "proxies/edm", "--into", "models/robust", *SMALL)
+    assert code == 0 and "done before" in out
+    code, out, _ = robustgen("train", "--into", "models/robust", *SMALL, "--dry-run")
+    assert code == 0 and "would train into models/robust on cpu (done before)" in out
+
+
+def test_other_settings_in_the_same_folder_are_refused(parts, robustgen, monkeypatch):
+    monkeypatch.chdir(parts)
+    code, _, err = robustgen("train", "--into", "models/robust", *SMALL, "--set", "train.beta=5")
+    assert code == 2 and "train.beta is 6.0 there, 5.0 here" in err and err.count("\n") == 1
+
+
+def test_folders_describe_themselves(parts, robustgen, monkeypatch):
+    monkeypatch.chdir(parts)
+    for folder, word in (("models/edm", "multipliers"), ("proxies/edm", "ipndm"), ("models/robust", "wrn-10-1")):
+        code, out, _ = robustgen("show", folder)
+        assert code == 0 and word in out
+
+
+VERBS = ("fit", "sample", "label", "keep", "train", "evaluate", "report", "run", "list", "show")
+
+
+@pytest.mark.parametrize("verb", VERBS)
+def test_every_verb_has_help(robustgen, verb):
+    code, out, _ = robustgen(verb, "--help")
+    assert code == 0 and "Usage: robustgen" in out and len(out) > 180
+    assert verb in robustgen("--help")[1]
+
+
+@pytest.mark.parametrize(
+    "what",
+    ["recipes", "datasets", "architectures", "generators", "solvers", "attacks", "suites", "losses", "augmentations"],
+)
+def test_everything_can_be_listed(robustgen, what):
+    code, out, _ = robustgen("list", what)
+    assert code == 0 and len(out.splitlines()) >= 2
+
+
+def test_recipes_can_be_shown_with_changes(robustgen):
+    code, out, _ = robustgen("show", "digits", "--set", "train.beta=5")
+    assert code == 0 and any(line.split() == ["train.beta", "5.0"] for line in out.splitlines())
+
+
+def test_dry_runs_write_nothing(robustgen, tmp_path):
+    code, out, _ = robustgen("run", "digits", "--dry-run")
+    assert code == 0 and "train edm-1" in out and "to do" in out
+    for line in (("fit", "edm", "--into", "x"), ("train", "--into", "x")):
+        assert robustgen(*line, "--dry-run")[0] == 0
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("line", "message"),
+    [
+        ("run digitz", "unknown recipe 'digitz'; known: digits"),
+        ("run none.yaml", "cannot be read as a recipe"),
+        ("run digits --set train.betta=5", "did you mean train.beta?"),
+        ("run digits --set train.beta=x", "expected a number"),
+        ("run digits --set train.architecture=vgg", "unknown architecture 'vgg'; known: wrn-10-1"),
+        ("run digits --set evaluation.suite=x --dry-run", "unknown suite 'x'"),
+        ("run digits --jobs 0", "greater than or equal to 1"),
+        ("run digits --jobs many", "valid integer"),
+        ("run digits --device tpu", "unknown device 'tpu'; known: auto, cpu, cuda"),
+        ("run digits --frobnicate", "No such option"),
+        ("run", "Missing argument"),
+        ("frobnicate", "No such command"),
+        ("run digits --data cifar10=nowhere --jobs 1", "no CIFAR-10 in nowhere"),
+        ("run digits --data npz=nowhere.npz --jobs 2", "there is no file nowhere.npz"),
+        ("run digits --data mnist", "unknown data set 'mnist'"),
+        ("fit gan --into x", "unknown generator 'gan'; digits has: gaussian, edm"),
+        ("sample nowhere --into x", "nowhere holds no finished generator"),
+        ("sample nowhere --into x --count 0", "greater than or equal to 1"),
+        ("label nowhere --with x", "nowhere holds no finished proxy set"),
+        ("keep nowhere", "nowhere holds no finished proxy set"),
+        ("keep nowhere --rule best", "rule: input should be 'top-confidence' or 'all'"),
+        ("train --into x --proxy nowhere", "nowhere holds no finished proxy set"),
+        ("train --into x --threat linf:8", "did you mean 8/255"),
+        ("train --into x --threat l7:0.1", "threat"),
+        ("evaluate nowhere", "nowhere holds no finished classifier"),
+        ("evaluate nowhere --suite x", "unknown suite 'x'"),
+        ("report nowhere", "nowhere is not a run folder"),
+        ("show nowhere", "unknown recipe 'nowhere'"),
+        ("list everything", "cannot list 'everything'; known: recipes"),
+    ],
+)
+def test_mistakes_are_one_clear_line(robustgen, line, message):
+    code, out, err = robustgen(*line.split())
+    assert code == 2
+    assert message in err
+    assert "Traceback" not in out + err
+    assert err.startswith("robustgen: ") and err.count("\n") == 1
+
+
+def test_no_gpu_is_said(robustgen):
+    import torch
+
+    if torch.cuda.is_available():
+        pytest.skip("this machine has a GPU")
+    code, _, err = robustgen("run", "digits", "--device", "cuda")
+    assert code == 2 and "finds no GPU; use --device cpu" in err
+
+
+def test_a_wrong_recipe_leaves_no_folder_behind(robustgen, tmp_path):
+    robustgen("run", "digits", "--set", "train.architecture=vgg")
+    assert not (tmp_path / "runs").exists()
+
+
+def test_a_folder_of_another_recipe_is_refused(robustgen, tmp_path):
+    (tmp_path / "r").mkdir()
+    (tmp_path / "r" / "recipe.json").write_text(json.dumps(RECIPES["digits"].to_json()))
+    code, _, err = robustgen("run", "digits", "--into", "r", "--set", "train.beta=5")
+    assert code == 2 and "train.beta is 6.0 there, 5.0 here; choose another folder with --into" in err
+
+
+def test_ones_own_images_go_through_the_whole_chain(robustgen, tmp_path):
+    rng = np.random.default_rng(0)
+    labels = np.arange(180) % 3
+    images = rng.integers(0, 80, (180, 8, 8, 3))
+    images[np.arange(180), labels * 2] += 150
+    write_npz(tmp_path / "mine.npz", images.astype(np.uint8), labels)
+    code, out, err = robustgen(
+        "run", "digits-smoke", "--data", "npz=mine.npz", "--into", "r", "--jobs", 1,
+        "--set", "labeller.schedule.total_images=256", "--set", "generators.edm.total_images=256",
+        "--set", "train.schedule.total_images=256", "--set", "train.models=1", "--set", "data.train=60",
+    )  # fmt: skip
+    assert code == 0, err
+    assert "real + edm" in out and (tmp_path / "r" / "report.html").exists()
+    code, out, _ = robustgen("show", "r")
+    assert code == 0 and "real + gaussian" in out
+
+
+def test_a_damaged_file_of_a_run_is_one_clear_line(parts, robustgen, monkeypatch, tmp_path):
+    monkeypatch.chdir(parts)
+    weights = Path("models/edm/weights.safetensors")
+    whole = weights.read_bytes()
+    weights.write_bytes(whole[:100])
+    code, _, err = robustgen("sample", "models/edm", "--into", tmp_path / "x", "--count", 5)
+    weights.write_bytes(whole)
+    assert code == 2 and "weights.safetensors is damaged" in err and err.count("\n") == 1
+
+
+def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path):
+    """No file may grow beyond 20 kB: the first weights file fails as on a full disk; with room again all goes on."""
+
+    def small_disk():
+        import signal
+
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, (20_000, resource.RLIM_INFINITY))
+
+    line = [sys.executable, "-m", "robustgen", "run", "digits-smoke", "--into", str(tmp_path / "r"), "--jobs", "1"]
+    full = subprocess.run(line, capture_output=True, text=True, preexec_fn=small_disk)
+    assert full.returncode == 2, full.stderr
+    assert "free some space and repeat the command, nothing is lost" in full.stderr
+    assert "Traceback" not in full.stderr and full.stderr.count("\n") == 1
+    assert not list((tmp_path / "r").rglob("*.part"))
+    again = subprocess.run(line, capture_output=True, text=True)
+    assert again.returncode == 0, again.stderr
+    assert "data: done before" in again.stdout
+
+
+def test_a_loss_that_explodes_says_where_and_keeps_the_checkpoint(robustgen, tmp_path):
+    code, _, err = robustgen(
+        "train", "--into", "x", *SMALL, "--set", "train.schedule.peak_lr=1e30", "--set", "train.schedule.warmup=0"
+    )
+    assert code == 2 and "the loss is nan at step" in err and "try a lower peak_lr" in err and err.count("\n") == 1
+
+
+def test_a_crash_of_ours_shows_its_traceback_and_exits_with_1(robustgen, monkeypatch):
+    """From a worker process: what is no user's mistake must not look like one."""
+    from robustgen.crew import StageFailed
+
+    def broken(*arguments, **options):
+        raise StageFailed("fit edm: KeyError: 'x'", "Traceback (most recent call last): ...", ours=True)
+
+    monkeypatch.setattr("robustgen.crew.run_all", broken)
+    code, _, err = robustgen("run", "digits")
+    assert code == 1 and "Traceback" in err and "looks like a bug" in err
+
+
+def test_help_starts_without_torch(robustgen):
+    code = "import sys; from robustgen import cli; assert 'torch' not in sys.modules and 'pydantic' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True, env={**os.environ})

@@ -1,0 +1,99 @@
+"""What README and docs say must be so: commands run, code runs, files exist."""
+
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from conftest import REPOSITORY
+
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+READ_ONLY = ("list", "show")
+COVERED = {"make demo", "make test", "make test-slow", "make format"}
+"""Commands that are no lines of robustgen: the Makefile's own, which continuous integration and users run."""
+
+
+def commands(page: Path) -> list[str]:
+    """Lines of indented blocks, without comments."""
+    lines = [line.split("#")[0].strip() for line in page.read_text().splitlines() if re.match(r"    \S", line)]
+    return [line for line in lines if re.match(r"(robustgen|make|python) ", line)]
+
+
+ALL = [(page.name, line) for page in PAGES for line in commands(page)]
+
+
+def test_the_pages_have_commands():
+    assert ("README.md", "make demo") in ALL and ("README.md", "make test") in ALL
+
+
+@pytest.mark.parametrize(("page", "line"), [pair for pair in ALL if pair[1].startswith("robustgen")])
+def test_every_command_is_understood(page, line, tmp_path):
+    """Dry, in a folder with what the pages assume; the slow tests run the main ones in full."""
+    (tmp_path / "mine.yaml").write_text("base: digits-smoke\nthreat: linf:0.1\n")
+    words = shlex.split(line)[1:]
+    if words[0] not in READ_ONLY and "--help" not in words and "--dry-run" not in words and words[0] != "report":
+        words.append("--dry-run")
+    done = subprocess.run([sys.executable, "-m", "robustgen", *words], capture_output=True, text=True, cwd=tmp_path)
+    missing_run = words[0] == "report" and "is not a run folder" in done.stderr
+    assert done.returncode == 0 or missing_run, f"{page}: {line}\n{done.stderr}"
+
+
+@pytest.mark.parametrize(("page", "line"), [pair for pair in ALL if not pair[1].startswith("robustgen")])
+def test_other_commands_are_known(page, line):
+    if line.startswith("python "):
+        assert (REPOSITORY / line.split()[1]).exists(), f"{page}: {line}"
+    else:
+        assert line in COVERED, f"{page}: {line}"
+        assert re.search(rf"^{line.split()[1]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
+
+
+def blocks(page: Path, language: str) -> list[str]:
+    return re.findall(rf"```{language}\n(.*?)```", page.read_text(), re.DOTALL)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_python_blocks_run(page, halfspace_setting):
+    model, images, labels, norm = halfspace_setting
+    for block in blocks(page, "python"):
+        names = {"model": model, "images": images, "labels": labels}
+        exec(compile(block, str(page), "exec"), names)
+        if "OneStep" in names:
+            from robustgen.randomness import rng_for
+            from robustgen.threat import ThreatModel
+
+            needed = model.distance_to_boundary(images, labels, norm)
+            threat = ThreatModel(norm, float(needed.median()))
+            found = names["OneStep"]()(model, images, labels, threat, rng_for(0))
+            fooled = model(found).argmax(1) != labels
+            assert threat.contains(found, images).all() and fooled[needed < 0.95 * threat.eps].all()
+
+
+def test_yaml_blocks_are_recipes(tmp_path):
+    from robustgen.recipe import read_recipe
+    from robustgen.recipes import RECIPES
+
+    for page in PAGES:
+        for block in blocks(page, "yaml"):
+            (tmp_path / "mine.yaml").write_text(block)
+            read_recipe(tmp_path / "mine.yaml", RECIPES)
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_and_named_files_exist(page):
+    text = page.read_text()
+    for target in re.findall(r"\]\((?!http|#)([^)#]+)", text):
+        assert (page.parent / target).exists(), target
+    for target in re.findall(r"`((?:robustgen|tests|docs|examples|benchmarks|dev)/[\w./-]+)`", text):
+        assert (REPOSITORY / target).exists() or "NAME" in target or "<" in target, target
+
+
+def test_the_readmes_tree_is_the_packages():
+    tree = re.search(r"```\nrobustgen/\n(.*?)```", (REPOSITORY / "README.md").read_text(), re.DOTALL)
+    named = set(re.findall(r"^  ([\w]+(?:\.py|/))", tree[1], re.MULTILINE))
+    package = REPOSITORY / "robustgen"
+    real = {path.name for path in package.glob("*.py")} - {"__init__.py", "__main__.py"}
+    real |= {f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
+    assert named == real

@@ -1,0 +1,209 @@
+"""A whole run: every stage, killed at any moment, in one process or several."""
+
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from robustgen.crew import plan_jobs
+from robustgen.pipeline import stages
+from robustgen.recipe import Arm, override
+from robustgen.recipes import RECIPES
+from robustgen.records import History, Verdicts
+from robustgen.report.page import write_report
+from robustgen.report.tables import read_results, results_table
+from robustgen.runs import RunDir, read_json
+
+SMOKE = RECIPES["digits-smoke"]
+ALIKE = (
+    ".npz",
+    ".npy",
+    ".safetensors",
+    ".done",
+    *(f"{x}.json" for x in ("manifest", "model", "generator", "data", "recipe")),
+)
+"""Files of a run that two runs of one recipe share byte for byte; timings, locks and the report differ."""
+
+
+def command(*arguments):
+    return [sys.executable, "-m", "robustgen", *map(str, arguments)]
+
+
+def finish(*arguments, **options):
+    done = subprocess.run(command(*arguments), capture_output=True, text=True, **options)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return done
+
+
+def contents(folder):
+    files = sorted(path for path in Path(folder).rglob("*") if path.is_file() and path.name.endswith(ALIKE))
+    return {str(path.relative_to(folder)): path.read_bytes() for path in files}
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """An undisturbed run, two stages at a time."""
+    folder = tmp_path_factory.mktemp("run") / "whole"
+    finish("run", "digits-smoke", "--into", folder, "--jobs", 2)
+    return folder
+
+
+def test_leaves_what_the_design_says(whole):
+    run = RunDir(whole)
+    assert read_json(run.recipe) == SMOKE.to_json()
+    assert {"torch", "numpy", "python", "commit"} <= read_json(run.environment).keys()
+    for arm in SMOKE.arms:
+        verdicts = Verdicts.load(run.verdicts(arm, "quick"))
+        assert verdicts.finished and len(verdicts) == 64 and verdicts.threat == "linf:0.1"
+        for model in range(2):
+            folder = run.classifier(arm, model)
+            assert read_json(folder / "model.json")["threat"] == "linf:0.1"
+            assert len(History.load(folder / "history.npz")) == SMOKE.train.schedule.steps
+            assert not (folder / "checkpoint.pt").exists()
+    assert not list(whole.rglob("*.part"))
+
+
+def test_the_better_model_of_each_arm_is_evaluated(whole):
+    run = RunDir(whole)
+    for arm in SMOKE.arms:
+        scores = [read_json(run.classifier(arm, m) / "model.json")["validation"]["robust"][0] for m in range(2)]
+        chosen = read_json(run.verdicts(arm, "quick").with_suffix(".done"))["classifier"]
+        assert chosen == f"{arm}-{scores.index(max(scores))}"
+
+
+def test_one_process_makes_the_same_bytes_as_several(whole, tmp_path):
+    finish("run", "digits-smoke", "--into", tmp_path / "one", "--jobs", 1)
+    assert contents(tmp_path / "one") == contents(whole)
+
+
+def test_killed_at_any_moment_and_repeated_makes_the_same_bytes(whole, tmp_path):
+    folder, kills = tmp_path / "killed", 0
+    moments = random.Random(0)
+    for attempt in range(12):
+        process = subprocess.Popen(
+            command("run", "digits-smoke", "--into", folder, "--jobs", 2),
+            stdout=subprocess.DEVNULL,
+            start_new_session=True,
+        )
+        # Starting takes two or three seconds; then anything may be going on.
+        try:
+            process.wait(timeout=moments.uniform(2.0, 6.0) if attempt < 6 else 300)
+        except subprocess.TimeoutExpired:
+            kills += 1
+            # Once the parent alone, so that its workers must notice; once all of them.
+            process.kill() if attempt % 2 else os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            continue
+        assert process.returncode == 0
+        break
+    assert kills >= 2 and (folder / "report.html").exists()
+    assert contents(folder) == contents(whole)
+    assert not list(folder.rglob("*.part")) and not list(folder.rglob("checkpoint.pt"))
+
+
+def test_workers_die_with_their_parent(tmp_path):
+    process = subprocess.Popen(
+        command("run", "digits-smoke", "--into", tmp_path / "r", "--jobs", 2), stdout=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline()  # a stage has started, so workers are there
+    children = Path(f"/proc/{process.pid}/task/{process.pid}/children")
+    if not children.exists():
+        process.kill()
+        pytest.skip("needs Linux's list of child processes")
+    workers = [int(pid) for pid in children.read_text().split()]
+    process.kill()
+    process.wait()
+    process.stdout.close()
+    deadline = time.monotonic() + 10
+    while any(Path(f"/proc/{pid}").exists() for pid in workers) and time.monotonic() < deadline:
+        time.sleep(0.1)
+    assert not [pid for pid in workers if Path(f"/proc/{pid}").exists()]
+
+
+def test_ctrl_c_leaves_a_run_that_can_go_on_and_says_so(whole, tmp_path):
+    folder = tmp_path / "stopped"
+    process = subprocess.Popen(
+        command("run", "digits-smoke", "--into", folder, "--jobs", 2),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),  # even where it is ignored
+    )
+    for line in process.stdout:
+        if line.startswith("train real-0"):
+            break
+    os.killpg(process.pid, signal.SIGINT)
+    _, said = process.communicate(timeout=30)
+    assert process.returncode == 130
+    assert said.strip() == "Stopped. Everything finished is kept; repeat the command to go on."
+    finish("run", "digits-smoke", "--into", folder, "--jobs", 2)
+    assert contents(folder) == contents(whole)
+
+
+def test_a_finished_run_is_not_done_again(whole):
+    before = {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name.endswith(ALIKE)}
+    done = finish("run", "digits-smoke", "--into", whole)
+    assert "started" not in done.stdout and "train edm-1: done before" in done.stdout
+    assert "real + edm" in done.stdout and "report.html" in done.stdout
+    assert before == {path: path.stat().st_mtime_ns for path in whole.rglob("*") if path.name.endswith(ALIKE)}
+
+
+def test_the_report_is_one_file_rebuilt_from_records(whole):
+    run = RunDir(whole)
+    kept = run.report.read_text()
+    run.report.unlink()
+    write_report(run)
+    page = run.report.read_text()
+    assert page == kept
+    for word in ("http://", "https://", 'src="/', "<script", "@import", "url(h", "url(/"):
+        assert word not in page.replace("http://www.w3.org", ""), word
+    assert page.count("<svg") == 3 and page.count("data:image/png") == 3
+    assert "real + edm" in page and "linf 0.1" in page and "torch" in page
+
+
+def test_the_table_is_that_of_the_verdicts(whole):
+    results = read_results(RunDir(whole))
+    table = results_table(results)
+    assert [row[0] for row in table.rows] == ["real only", "real + gaussian", "real + edm"]
+    for row, verdicts in zip(table.rows, results.verdicts.values(), strict=True):
+        assert row[1] == f"{100 * verdicts.right.mean():.1f}" and row[3] == f"{100 * verdicts.robust.mean():.1f}"
+    base, last = results.verdicts["real"], results.verdicts["edm"]
+    assert table.rows[2][5] == f"{100 * (last.robust.mean() - base.robust.mean()):+.1f}"
+    assert table.rows[0][5:] == ("", "")
+
+
+def test_stages_need_only_earlier_ones_and_unused_generators_are_left_out():
+    recipe = SMOKE.model_copy(update={"arms": {"real": Arm(), "more": Arm(proxy="edm")}})
+    plan = stages(recipe, RunDir("nowhere"))
+    names = [stage.name for stage in plan]
+    assert len(names) == len(set(names)) and not any("gaussian" in name for name in names)
+    for i, stage in enumerate(plan):
+        assert set(stage.needs) <= set(names[:i])
+    assert names[-1] == "report"
+
+
+def test_jobs_follow_cores_and_the_width_of_the_flow(monkeypatch):
+    plan = stages(SMOKE, RunDir("nowhere"))
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: set(range(64)), raising=False)
+    assert 3 <= plan_jobs(plan, "cpu", 1) <= 10
+    assert plan_jobs(plan, "cpu", 32) == 2
+    assert plan_jobs(plan, "cuda", 1) == 1
+    monkeypatch.setattr(os, "sched_getaffinity", lambda pid: {0}, raising=False)
+    assert plan_jobs(plan, "cpu", 4) == 1
+
+
+def test_other_seeds_are_other_runs_on_the_same_images(whole, tmp_path):
+    finish("run", "digits-smoke", "--into", tmp_path / "r", "--seed", 1, "--set", "evaluation.suite=pgd-40")
+    other, first = RunDir(tmp_path / "r"), RunDir(whole)
+    ours = Verdicts.load(other.verdicts("real", "pgd-40"))
+    assert (ours.ids == Verdicts.load(first.verdicts("real", "quick")).ids).all()
+    for part in ("labeller", "generators/edm", "classifiers/real-0"):
+        name = f"{part}/weights.safetensors"
+        assert (other.root / name).read_bytes() != (whole / name).read_bytes()
+    assert override(SMOKE, ["seed=1"]).data == SMOKE.data
