@@ -22,10 +22,10 @@ from robustgen.generators.gaussian import Gaussian
 from robustgen.generators.solvers import Sampler
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.modes import channels_last
-from robustgen.pipeline import images_in_a_pass
 from robustgen.proxy.sampling import sample_proxies
 from robustgen.randomness import rng_for
 from robustgen.recipe import DiffusionFit
+from robustgen.verbs import images_in_a_pass
 
 DIGITS = DatasetInfo("digits", tuple("0123456789"), (1, 8, 8), (0.3,), (0.4,))
 CIFAR = DatasetInfo("cifar10", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3)

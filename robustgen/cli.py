@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from robustgen import listing
+
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
     from robustgen.recipe import Recipe
@@ -95,12 +97,12 @@ def fit(
     settings = _recipe(recipe, sets, data, seed)
     if generator not in settings.generators:
         raise ValueError(f"unknown generator {generator!r}; {settings.name} has: {', '.join(settings.generators)}")
-    from robustgen import pipeline
+    from robustgen import verbs
 
     chosen = settings.generators[generator]
 
     def work(progress: Progress, device: str) -> str:
-        return pipeline.fit(chosen, settings.data, into, settings.seed, device, progress)
+        return verbs.fit(chosen, settings.data, into, settings.seed, device, progress)
 
     _one(
         f"fit {generator}", into, work, device, dry_run,
@@ -130,13 +132,13 @@ def sample(
     \b
       robustgen sample models/edm --count 10000 --solver ipndm --evaluations 10 --into proxies/edm
     """
-    from robustgen import pipeline
+    from robustgen import verbs
     from robustgen.recipe import Sampling
 
     settings = Sampling(count=count, solver=solver, evaluations=evaluations, shard_images=shard_images)
 
     def work(progress: Progress, device: str) -> str:
-        return pipeline.sample(generator, settings, into, seed, device, progress)
+        return verbs.sample(generator, settings, into, seed, device, progress)
 
     _one("sample", into, work, device, dry_run)
 
@@ -155,10 +157,10 @@ def label(
     \b
       robustgen label proxies/edm --with models/labeller
     """
-    from robustgen import pipeline
+    from robustgen import verbs
 
     def work(progress: Progress, device: str) -> str:
-        return pipeline.label(proxy, classifier, device, progress)
+        return verbs.label(proxy, classifier, device, progress)
 
     _one("label", proxy, work, device, dry_run)
 
@@ -175,13 +177,13 @@ def keep(
     \b
       robustgen keep proxies/edm --per-class 500
     """
-    from robustgen import pipeline
+    from robustgen import verbs
     from robustgen.recipe import Keep
 
     settings = _part(Keep, rule=rule, per_class=per_class)
 
     def work(progress: Progress, device: str) -> str:
-        return pipeline.keep_best(proxy, settings, progress)
+        return verbs.keep_best(proxy, settings, progress)
 
     _one("keep", proxy, work, "cpu", dry_run)
 
@@ -213,12 +215,12 @@ def train(
       robustgen train --proxy proxies/edm --into models/edm --set train.beta=5
     """
     settings = _recipe(recipe, [*(sets or []), *([f"threat={threat}"] if threat else [])], data, seed)
-    from robustgen import pipeline
+    from robustgen import verbs
 
     chosen = settings.labeller if plain else settings.train
 
     def work(progress: Progress, device: str) -> str:
-        return pipeline.train(chosen, settings.data, settings.threat, proxy, into, settings.seed, device, progress)
+        return verbs.train(chosen, settings.data, settings.threat, proxy, into, settings.seed, device, progress)
 
     _one(
         "train", into, work, device, dry_run,
@@ -276,10 +278,10 @@ def evaluate(
     ]
     settings = _recipe(recipe, assignments, data, seed)
     path = into or classifier / f"{suite}.npz"
-    from robustgen import pipeline
+    from robustgen import verbs
 
     def work(progress: Progress, device: str) -> str:
-        verdicts = pipeline.judge(
+        verdicts = verbs.judge(
             classifier, settings.data, settings.threat, settings.evaluation, path, settings.seed, device, progress
         )
         flags = "".join(f"\nRed flag: {flag}" for flag in verdicts.flags)
@@ -341,7 +343,7 @@ def list_known(
     ] = "recipes",
 ) -> None:
     """List what there is."""
-    for name, text in _known(what):
+    for name, text in listing.known(what):
         print(f"{name:<24}{text}".rstrip())
 
 
@@ -360,7 +362,7 @@ def show(
     """Show a recipe's settings, or what a folder holds."""
     folder = Path(what)
     if folder.is_dir():
-        print(_describe(folder))
+        print(listing.describe(folder))
         return
     settings = _recipe(what, sets, None, None)
     from robustgen.report.tables import settings_table
@@ -476,120 +478,11 @@ def _run(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run:
         target.claim(settings.to_json())
         crew.run_all(settings, target, plan, where, jobs)
     results = read_results(target)
-    _print_table(results_table(results), f"{settings.name}: {results.threat}, {settings.evaluation.suite}")
+    listing.print_table(results_table(results), f"{settings.name}: {results.threat}, {settings.evaluation.suite}")
     for arm, verdicts in results.verdicts.items():
         for flag in verdicts.flags:
             print(f"Red flag ({arm}): {flag}")
     print(f"Report: {target.report}")
-
-
-def _print_table(table: Any, title: str) -> None:
-    from rich.console import Console
-    from rich.table import Table as RichTable
-
-    shown = RichTable(title=title, title_justify="left", box=None, header_style="dim")
-    for i, column in enumerate(table.columns):
-        shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
-    for row in table.rows:
-        shown.add_row(*row)
-    console = Console(highlight=False)
-    if not sys.stdout.isatty():
-        console = Console(highlight=False, width=110)
-    console.print()
-    console.print(shown)
-    console.print()
-
-
-def _known(what: str) -> list[tuple[str, str]]:
-    """Names and a few words for each."""
-    from robustgen.recipes import RECIPES
-
-    if what == "recipes":
-        return [(name, recipe.summary) for name, recipe in RECIPES.items()]
-    if what == "runs":
-        found = sorted(path.parent for path in Path("runs").glob("*/recipe.json"))
-        return [(str(path), "finished" if (path / "report.html").exists() else "unfinished") for path in found]
-    lists: dict[str, Callable[[], list[tuple[str, str]]]] = {
-        "datasets": _datasets, "architectures": _architectures, "generators": _generators, "solvers": _solvers,
-        "attacks": _attacks, "suites": _suites, "losses": _losses, "augmentations": _augmentations,
-    }  # fmt: skip
-    if what not in lists:
-        raise ValueError(f"cannot list {what!r}; known: recipes, runs, {', '.join(lists)}")
-    return lists[what]()
-
-
-def _first_line(thing: Any) -> str:
-    return (thing.__doc__ or "").strip().splitlines()[0] if thing.__doc__ else ""
-
-
-def _datasets() -> list[tuple[str, str]]:
-    from robustgen.datasets import DATASETS
-
-    return [(name, _first_line(sys.modules[load.__module__])) for name, load in DATASETS.items()]
-
-
-def _architectures() -> list[tuple[str, str]]:
-    from robustgen.models import EXAMPLES
-
-    return [(name, "") for name in EXAMPLES]
-
-
-def _generators() -> list[tuple[str, str]]:
-    from robustgen.generators import GENERATORS
-    from robustgen.generators.diffusion import Diffusion
-    from robustgen.generators.gaussian import Gaussian
-
-    kinds = {"gaussian": Gaussian, "edm": Diffusion}
-    return [(name, _first_line(sys.modules[kinds[name].__module__])) for name in GENERATORS]
-
-
-def _solvers() -> list[tuple[str, str]]:
-    from robustgen.generators.solvers import SOLVERS
-
-    return [(name, _first_line(solver)) for name, solver in SOLVERS.items()]
-
-
-def _attacks() -> list[tuple[str, str]]:
-    from robustgen.attacks import ATTACKS
-
-    return [(name, _first_line(type(attack))) for name, attack in ATTACKS.items()]
-
-
-def _suites() -> list[tuple[str, str]]:
-    from robustgen.evaluation.suites import SUITES
-
-    return [(name, " -> ".join(attacks)) for name, attacks in SUITES.items()]
-
-
-def _losses() -> list[tuple[str, str]]:
-    from robustgen.losses import LOSSES
-
-    return [(name, _first_line(loss)) for name, loss in LOSSES.items()]
-
-
-def _augmentations() -> list[tuple[str, str]]:
-    from robustgen.augment import AUGMENTATIONS
-
-    return [(name, str(augment) if augment else "nothing") for name, augment in AUGMENTATIONS.items()]
-
-
-def _describe(folder: Path) -> str:
-    """What a folder holds, by the file that says so."""
-    import json
-
-    from robustgen.runs import RunDir, read_json
-
-    for name in ("manifest.json", "generator.json", "model.json"):
-        if (folder / name).exists():
-            content = read_json(folder / name)
-            if name == "manifest.json":
-                content = {**content, "shards": f"{len(content['shards'])} files"}
-            return json.dumps(content, indent=2)
-    if (folder / "recipe.json").exists():
-        from robustgen.report.tables import read_results, results_table
-
-        return results_table(read_results(RunDir(folder))).markdown()
-    raise ValueError(f"{folder} is neither a run, a proxy set, a generator nor a classifier")
 
 
 def main() -> None:

@@ -200,7 +200,7 @@ def environment() -> dict[str, str]:
             versions[package] = "not installed as a package"
     return {
         "python": platform.python_version(),
-        "platform": platform.platform(),
+        "platform": f"{platform.system()} {platform.machine()} {'-'.join(platform.libc_ver())}".strip(),
         "processor": _processor(),
         "cores": str(os.cpu_count()),
         "commit": _commit(),

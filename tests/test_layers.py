@@ -15,6 +15,7 @@ FLOORS = [
     {"datasets", "augment", "generators", "models", "attacks", "losses"},
     {"proxy", "training", "evaluation", "report"},
     {"recipes"},
+    {"verbs", "listing"},
     {"pipeline"},
     {"crew"},
     {"cli"},
@@ -22,7 +23,20 @@ FLOORS = [
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
 # A loss brings its inner attack and mixtures read proxy sets; everything else keeps to its own room.
 SIDEWAYS = {("losses", "attacks"), ("training", "proxy")}
-WITHOUT_TORCH = ["records", "runs", "report", "recipe", "units", "display", "pipeline", "crew", "cli", "recipes"]
+WITHOUT_TORCH = [
+    "records",
+    "runs",
+    "report",
+    "recipe",
+    "units",
+    "display",
+    "verbs",
+    "listing",
+    "pipeline",
+    "crew",
+    "cli",
+    "recipes",
+]
 
 
 def part_of(path: Path) -> str:

@@ -1,0 +1,121 @@
+"""What there is to name, what a folder holds, and tables in the terminal."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robustgen.report.tables import Table
+
+
+def known(what: str) -> list[tuple[str, str]]:
+    """Names and a few words for each."""
+    from robustgen.recipes import RECIPES
+
+    if what == "recipes":
+        return [(name, recipe.summary) for name, recipe in RECIPES.items()]
+    if what == "runs":
+        found = sorted(path.parent for path in Path("runs").glob("*/recipe.json"))
+        return [(str(path), "finished" if (path / "report.html").exists() else "unfinished") for path in found]
+    lists: dict[str, Callable[[], list[tuple[str, str]]]] = {
+        "datasets": _datasets, "architectures": _architectures, "generators": _generators, "solvers": _solvers,
+        "attacks": _attacks, "suites": _suites, "losses": _losses, "augmentations": _augmentations,
+    }  # fmt: skip
+    if what not in lists:
+        raise ValueError(f"cannot list {what!r}; known: recipes, runs, {', '.join(lists)}")
+    return lists[what]()
+
+
+def describe(folder: Path) -> str:
+    """What a folder holds, by the file that says so."""
+    import json
+
+    from robustgen.runs import RunDir, read_json
+
+    for name in ("manifest.json", "generator.json", "model.json"):
+        if (folder / name).exists():
+            content = read_json(folder / name)
+            if name == "manifest.json":
+                content = {**content, "shards": f"{len(content['shards'])} files"}
+            return json.dumps(content, indent=2)
+    if (folder / "recipe.json").exists():
+        from robustgen.report.tables import read_results, results_table
+
+        return results_table(read_results(RunDir(folder))).markdown()
+    raise ValueError(f"{folder} is neither a run, a proxy set, a generator nor a classifier")
+
+
+def print_table(table: Table, title: str) -> None:
+    """A table for the terminal."""
+    from rich.console import Console
+    from rich.table import Table as RichTable
+
+    shown = RichTable(title=title, title_justify="left", box=None, header_style="dim")
+    for i, column in enumerate(table.columns):
+        shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+    for row in table.rows:
+        shown.add_row(*row)
+    console = Console(highlight=False)
+    if not sys.stdout.isatty():
+        console = Console(highlight=False, width=110)
+    console.print()
+    console.print(shown)
+    console.print()
+
+
+def _first_line(thing: Any) -> str:
+    return (thing.__doc__ or "").strip().splitlines()[0] if thing.__doc__ else ""
+
+
+def _datasets() -> list[tuple[str, str]]:
+    from robustgen.datasets import DATASETS
+
+    return [(name, _first_line(sys.modules[load.__module__])) for name, load in DATASETS.items()]
+
+
+def _architectures() -> list[tuple[str, str]]:
+    from robustgen.models import EXAMPLES
+
+    return [(name, "") for name in EXAMPLES]
+
+
+def _generators() -> list[tuple[str, str]]:
+    from robustgen.generators import GENERATORS
+    from robustgen.generators.diffusion import Diffusion
+    from robustgen.generators.gaussian import Gaussian
+
+    kinds = {"gaussian": Gaussian, "edm": Diffusion}
+    return [(name, _first_line(sys.modules[kinds[name].__module__])) for name in GENERATORS]
+
+
+def _solvers() -> list[tuple[str, str]]:
+    from robustgen.generators.solvers import SOLVERS
+
+    return [(name, _first_line(solver)) for name, solver in SOLVERS.items()]
+
+
+def _attacks() -> list[tuple[str, str]]:
+    from robustgen.attacks import ATTACKS
+
+    return [(name, _first_line(type(attack))) for name, attack in ATTACKS.items()]
+
+
+def _suites() -> list[tuple[str, str]]:
+    from robustgen.evaluation.suites import SUITES
+
+    return [(name, " -> ".join(attacks)) for name, attacks in SUITES.items()]
+
+
+def _losses() -> list[tuple[str, str]]:
+    from robustgen.losses import LOSSES
+
+    return [(name, _first_line(loss)) for name, loss in LOSSES.items()]
+
+
+def _augmentations() -> list[tuple[str, str]]:
+    from robustgen.augment import AUGMENTATIONS
+
+    return [(name, str(augment) if augment else "nothing") for name, augment in AUGMENTATIONS.items()]
