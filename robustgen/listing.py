@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from robustgen.report.tables import Table
+    from robustgen.records import Table
 
 
 def known(what: str) -> list[tuple[str, str]]:

@@ -66,12 +66,14 @@ def sample_proxies(
         ids = np.arange(first, min(first + shard_images, count))
         path = folder / shard_name(number)
         if not _is_whole(path, len(ids), generator.shape):
-            parts = []
+            channels, height, width = generator.shape
+            shard = np.empty((len(ids), height, width, channels), dtype=np.uint8)
             for start in range(0, len(ids), batch_size):
-                parts.append(sample_batch(generator, ids[start : start + batch_size], seed, device).numpy())
+                some = slice(start, start + batch_size)
+                shard[some] = sample_batch(generator, ids[some], seed, device).numpy()
                 done = first + min(start + batch_size, len(ids))
                 progress(done, count, "images")
-            write_array(path, np.concatenate(parts))
+            write_array(path, shard)
         progress(int(ids[-1]) + 1, count, "images")
         shards.append({"file": path.name, "count": len(ids), "sha256": digest_of(path)})
     condition = np.arange(count) % generator.classes
