@@ -6,6 +6,7 @@
     datasets     real images                    generators   models that learn to make more
     proxy        sampled, labelled, kept        training     mixtures, the robust loop, averaging
     attacks      PGD, APGD, MultiTargeted       evaluation   cascades of attacks, per-image verdicts
+    analysis     sweeps and landscapes: whether to believe a robust accuracy
     records      what stages leave on disk      report       one self-contained page
     recipe       everything a run is told       pipeline     the stages of a recipe, resumable
 
@@ -27,6 +28,8 @@ _PUBLIC = {
     "Verdicts": "robustgen.records",
     "evaluate": "robustgen.evaluation.cascade",
     "Recipe": "robustgen.recipe",
+    "Subject": "robustgen.contracts",
+    "find_analysis": "robustgen.analysis",
 }
 
 __all__ = ["__version__", *_PUBLIC]

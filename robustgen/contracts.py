@@ -8,10 +8,12 @@ checks it for everything named in the family's dictionary.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from torch import Tensor, nn
 
+from robustgen.findings import Findings
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -93,3 +95,40 @@ class GenerativeModel(Protocol):
     shape: tuple[int, int, int]
 
     def sample(self, labels: Tensor, rng: Rng) -> Tensor: ...
+
+
+@dataclass(frozen=True)
+class Subject:
+    """What an analysis looks at.
+
+    model     images (N, C, H, W) in [0, 1] to logits (N, K); used in evaluation mode and left as found
+    images    float32 in [0, 1], on the model's device
+    labels    (N,) integers in [0, K)
+    threat    norm and radius
+    made_for  which classifier: a digest of its weights, or nothing; findings of another are not taken up
+    """
+
+    model: nn.Module
+    images: Tensor
+    labels: Tensor
+    threat: ThreatModel
+    made_for: str = ""
+
+
+class Analysis(Protocol):
+    """Looks at a subject and leaves findings: arrays with one row an image, a table, red flags.
+
+    Its settings are fields. Findings are saved to `path` as they come and taken up from there; finished ones are
+    returned as they are, those of something else are refused. Neither the batch size nor the order of the images
+    changes an image's rows, and equal input gives equal bytes.
+    """
+
+    def __call__(
+        self,
+        subject: Subject,
+        *,
+        seed: int = 0,
+        batch_size: int = 512,
+        path: Path | None = None,
+        progress: Progress = silent,
+    ) -> Findings: ...

@@ -10,21 +10,36 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "robustgen"
 
 FLOORS = [
-    {"units", "randomness", "threat", "objectives", "modes", "runs", "records", "images", "display", "recipe"},
+    {
+        "units",
+        "randomness",
+        "threat",
+        "objectives",
+        "modes",
+        "runs",
+        "records",
+        "images",
+        "display",
+        "recipe",
+        "findings",
+    },
     {"contracts", "checkpoints", "unpickling"},
     {"datasets", "augment", "generators", "models", "attacks", "losses"},
-    {"proxy", "training", "evaluation", "report"},
+    {"proxy", "training", "evaluation", "report", "analysis"},
     {"recipes"},
     {"verbs", "listing"},
-    {"pipeline"},
+    {"pipeline", "analysing"},
     {"crew"},
     {"cli"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-# A loss brings its inner attack and mixtures read proxy sets; everything else keeps to its own room.
-SIDEWAYS = {("losses", "attacks"), ("training", "proxy")}
+# A loss brings its inner attack, mixtures read proxy sets, and an analysis refuses the images and logits that an
+# evaluation refuses, by the same checks; everything else keeps to its own room.
+SIDEWAYS = {("losses", "attacks"), ("training", "proxy"), ("analysis", "evaluation")}
 WITHOUT_TORCH = [
     "records",
+    "findings",
+    "analysing",
     "runs",
     "report",
     "recipe",

@@ -1,0 +1,54 @@
+"""Analyses, by the names that the command line uses; what each must promise is `contracts.Analysis`."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import fields, replace
+from typing import Any
+
+from robustgen.analysis.landscapes import Landscapes
+from robustgen.analysis.sweeps import RadiusSweep, StepSweep
+from robustgen.contracts import Analysis
+from robustgen.units import parse_number
+
+ANALYSES: dict[str, Analysis] = {
+    "radius-sweep": RadiusSweep(),
+    "step-sweep": StepSweep(),
+    "landscapes": Landscapes(),
+}
+
+
+def find_analysis(name: str, changes: Iterable[str] = ()) -> Analysis:
+    """An analysis by name, with settings changed: `find_analysis("step-sweep", ["steps=5,10"])`.
+
+    Raises:
+        ValueError: an unknown name or setting (the known ones are named), or a bad value.
+    """
+    if name not in ANALYSES:
+        raise ValueError(f"unknown analysis {name!r}; known: {', '.join(ANALYSES)}")
+    analysis: Any = ANALYSES[name]
+    for change in changes:
+        place, _, text = change.partition("=")
+        known = [field.name for field in fields(analysis)]
+        if place not in known:
+            raise ValueError(f"unknown setting {place!r} of {name}; known: {', '.join(known)}")
+        analysis = replace(analysis, **{place: _value(place, text, getattr(analysis, place))})
+    return analysis
+
+
+def _value(place: str, text: str, default: Any) -> Any:
+    """Text as what the setting holds: a number, or several between commas."""
+    if isinstance(default, tuple):
+        return tuple(_number(place, part) for part in text.split(",") if part.strip())
+    return _number(place, text)
+
+
+def _number(place: str, text: str) -> int | float:
+    try:
+        number = parse_number(text)
+    except ValueError as error:
+        raise ValueError(f"{place}: {error}") from None
+    return int(number) if number.is_integer() else number
+
+
+__all__ = ["ANALYSES", "Landscapes", "RadiusSweep", "StepSweep", "find_analysis"]

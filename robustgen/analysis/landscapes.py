@@ -1,0 +1,116 @@
+"""Loss landscapes: the margin over a plane around an image (arXiv:2103.01946, App. C)."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from robustgen import findings
+from robustgen.attacks import evaluation_attack
+from robustgen.contracts import Progress, Subject, silent
+from robustgen.evaluation.checks import check_images, check_logits
+from robustgen.findings import About, load_findings
+from robustgen.modes import RowStable, evaluating
+from robustgen.objectives import margin
+from robustgen.randomness import Rng, content_ids, rng_for
+from robustgen.threat import ThreatModel
+
+
+@dataclass(frozen=True)
+class Landscapes:
+    """The margin around the first images, along the attack's direction and a random one.
+
+        height(u, v) = z_y - max_{k != y} z_k  at  image + u * worst + v * random,      u, v in [-extent, extent]
+
+    `worst` is what PGD found on the margin; `random` has entries of equal magnitude, random signs, and length eps.
+    Below 0 is misclassified. Points are not brought into the box: a landscape is the network along straight lines,
+    and clipping would put kinks into it that are not the network's. The papers do not say how far their axes reach.
+    """
+
+    images: int = 2
+    """The first so many."""
+    points: int = 41
+    """Along each axis; odd, so that the image itself is one of them."""
+    extent: float = 1.0
+    steps: int = 40
+    """Of PGD with Adam, the papers' evaluation attack."""
+
+    def __post_init__(self) -> None:
+        for name in ("images", "points", "steps"):
+            value = getattr(self, name)
+            if value != int(value) or value < 1:
+                raise ValueError(f"{name} must be a whole number from 1 up, got {value:g}")
+        if self.points % 2 == 0 or self.points < 3:
+            raise ValueError(f"points must be odd and at least 3, got {self.points}")
+        if not (math.isfinite(self.extent) and self.extent > 0):
+            raise ValueError(f"extent must be a finite number above 0, got {self.extent:g}")
+
+    @torch.no_grad()
+    def __call__(
+        self,
+        subject: Subject,
+        *,
+        seed: int = 0,
+        batch_size: int = 512,
+        path: Path | None = None,
+        progress: Progress = silent,
+    ) -> findings.Landscapes:
+        """Raises ValueError where nothing can be evaluated, or `path` holds something else."""
+        threat = subject.threat
+        if threat.eps == 0:
+            raise ValueError("landscapes need a threat model with eps above 0")
+        images, labels = subject.images[: self.images], subject.labels[: self.images]
+        check_images(images, labels)
+        about = About(repr(self), str(threat), seed, subject.made_for)
+        ids = content_ids(images.cpu().numpy())
+        if path is not None and path.exists():
+            found = load_findings(path).check_same(about, ids, labels.cpu().numpy(), path)
+            assert isinstance(found, findings.Landscapes)
+            return found
+        rng = rng_for(seed, "analyse", "landscapes", device=images.device).each(ids)
+        axis = torch.linspace(-self.extent, self.extent, self.points, device=images.device)
+        axis[self.points // 2] = 0
+        with evaluating(subject.model):
+            model = RowStable(subject.model)
+            check_logits(model(images), labels)
+            # All steps, not only until it is misclassified: the direction of the worst point, not of the first.
+            attack = replace(evaluation_attack(self.steps, margin), until_fooled=False)
+            worst = attack(model, images, labels, threat, rng.at("attack")) - images
+            sideways = random_signs(images, threat, rng.at("signs"))
+            heights, allowed = [], []
+            for i in range(len(images)):
+                over = _plane(images[i], worst[i], sideways[i], axis)
+                logits = torch.cat([model(over[k : k + batch_size]) for k in range(0, len(over), batch_size)])
+                heights.append(-margin(logits, labels[i].expand(len(over))).view(self.points, self.points))
+                allowed.append(threat.contains(over, images[i].expand_as(over)).view(self.points, self.points))
+                progress(i + 1, len(images), "images")
+        result = findings.Landscapes(
+            about=about,
+            ids=ids,
+            labels=labels.cpu().numpy(),
+            axis=axis.cpu().numpy(),
+            heights=torch.stack(heights).float().cpu().numpy(),
+            allowed=torch.stack(allowed).cpu().numpy(),
+            length=threat.distance(images + worst, images).cpu().numpy().astype(np.float32),
+        )
+        if path is not None:
+            result.save(path)
+        return result
+
+
+def random_signs(images: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    """A Rademacher direction for each image: entries of equal magnitude and random sign, length eps in the norm."""
+    signs = torch.where(rng.uniform(images.shape) < 0.5, -1.0, 1.0)
+    size = threat.eps if threat.norm == "linf" else threat.eps / math.sqrt(images[0].numel())
+    return signs * size
+
+
+def _plane(image: Tensor, worst: Tensor, sideways: Tensor, axis: Tensor) -> Tensor:
+    """(G * G, C, H, W): row v, column u."""
+    v, u = (grid.reshape(-1, 1, 1, 1) for grid in torch.meshgrid(axis, axis, indexing="ij"))
+    return image + u * worst + v * sideways
