@@ -41,7 +41,7 @@ app = typer.Typer(
 )
 
 FAMILIES = (
-    "datasets", "architectures", "generators", "solvers", "attacks", "suites", "losses", "augmentations",
+    "datasets", "architectures", "generators", "solvers", "attacks", "suites", "losses", "augmentations", "analyses",
 )  # fmt: skip
 
 RecipeName = Annotated[
@@ -288,6 +288,81 @@ def evaluate(
         return f"clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy} -> {path}{flags}"
 
     _one("evaluate", path.parent, work, device, dry_run, threads=settings.threads, file_name=path.name)
+
+
+@app.command()
+def analyse(
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", help="radius-sweep | step-sweep | landscapes", show_default=False)
+    ],
+    subject: Annotated[
+        Path,
+        typer.Argument(metavar="CLASSIFIER", help="a folder made by train, or a run: all its arms", show_default=False),
+    ],
+    threat: Annotated[
+        str | None,
+        typer.Option("--threat", metavar="NORM:EPS", help="such as linf:8/255  [the recipe's]", show_default=False),
+    ] = None,
+    images: Annotated[
+        int | None,
+        typer.Option("--images", metavar="N", min=1, help="only the first N test images  [all]", show_default=False),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option("--into", metavar="FILE", help="where findings go  [CLASSIFIER/NAME.npz]", show_default=False),
+    ] = None,
+    batch_size: Annotated[
+        int, typer.Option("--batch-size", metavar="N", min=1, help="images attacked together; changes no finding")
+    ] = 512,
+    recipe: FromRecipe = "digits",
+    data: DataPath = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Look for what an evaluation hides: sweeps over radius and steps, loss landscapes.
+
+    A run keeps to its own recipe, its findings go into RUN/analysis and its report. Settings of the analysis are
+    changed by --set analysis.NAME=VALUE. Findings are written as they come; repeat the command to resume.
+
+    \b
+      robustgen analyse radius-sweep models/edm --images 200
+      robustgen analyse step-sweep runs/digits --set analysis.steps=10,100
+    """
+    from robustgen import analysing, crew
+
+    own = [text.removeprefix("analysis.") for text in sets or [] if text.startswith("analysis.")]
+    assignments = [
+        *(text for text in sets or [] if not text.startswith("analysis.")),
+        *([f"threat={threat}"] if threat else []),
+        *([f"data.test={images}"] if images else []),
+    ]
+    whole_run = analysing.is_run(subject)
+    settings = _recipe(str(subject / "recipe.json") if whole_run else recipe, assignments, data, seed)
+    crew.settle(settings.threads)
+    from robustgen.analysis import find_analysis
+
+    analysis = find_analysis(name, own)
+    found = {}
+    for target in analysing.targets(name, subject, into):
+
+        def work(progress: Progress, device: str, target: analysing.Target = target) -> str:
+            found[target] = analysing.analyse(analysis, target, settings, batch_size, device, progress)
+            return f"{target.classifier.name} -> {target.path}"
+
+        if not dry_run:
+            analysing.check_there(target)
+        _one(
+            f"analyse {target.title}", target.path.parent, work, device, dry_run,
+            threads=settings.threads, file_name=target.path.name,
+        )  # fmt: skip
+    for target, findings in found.items():
+        listing.print_table(findings.table(), f"{target.title}: {len(findings)} images, {settings.threat}")
+        for flag in findings.flags:
+            print(f"Red flag ({target.title}): {flag}")
+    if whole_run and not dry_run:
+        report(subject)
 
 
 @app.command()

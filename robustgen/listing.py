@@ -23,6 +23,7 @@ def known(what: str) -> list[tuple[str, str]]:
     lists: dict[str, Callable[[], list[tuple[str, str]]]] = {
         "datasets": _datasets, "architectures": _architectures, "generators": _generators, "solvers": _solvers,
         "attacks": _attacks, "suites": _suites, "losses": _losses, "augmentations": _augmentations,
+        "analyses": _analyses,
     }  # fmt: skip
     if what not in lists:
         raise ValueError(f"cannot list {what!r}; known: recipes, runs, {', '.join(lists)}")
@@ -119,3 +120,9 @@ def _augmentations() -> list[tuple[str, str]]:
     from robustgen.augment import AUGMENTATIONS
 
     return [(name, str(augment) if augment else "nothing") for name, augment in AUGMENTATIONS.items()]
+
+
+def _analyses() -> list[tuple[str, str]]:
+    from robustgen.analysis import ANALYSES
+
+    return [(name, _first_line(type(analysis))) for name, analysis in ANALYSES.items()]

@@ -143,6 +143,9 @@ class RunDir:
     def verdicts(self, arm: str, suite: str) -> Path:
         return self.root / "evaluation" / f"{arm}.{suite}.npz"
 
+    def findings(self, arm: str, analysis: str) -> Path:
+        return self.root / "analysis" / f"{arm}.{analysis}.npz"
+
     def claim(self, recipe: Mapping[str, Any]) -> None:
         """Make this the folder of a recipe, or make sure that it is.
 

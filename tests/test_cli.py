@@ -89,7 +89,7 @@ def test_folders_describe_themselves(parts, robustgen, monkeypatch):
         assert code == 0 and word in out
 
 
-VERBS = ("fit", "sample", "label", "keep", "train", "evaluate", "report", "run", "list", "show")
+VERBS = ("fit", "sample", "label", "keep", "train", "evaluate", "analyse", "report", "run", "list", "show")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -101,7 +101,7 @@ def test_every_verb_has_help(robustgen, verb):
 
 @pytest.mark.parametrize(
     "what",
-    ["recipes", "datasets", "architectures", "generators", "solvers", "attacks", "suites", "losses", "augmentations"],
+    ["recipes", *cli.FAMILIES],
 )
 def test_everything_can_be_listed(robustgen, what):
     code, out, _ = robustgen("list", what)
@@ -150,6 +150,15 @@ def test_dry_runs_write_nothing(robustgen, tmp_path):
         ("train --into x --threat l7:0.1", "threat"),
         ("evaluate nowhere", "nowhere holds no finished classifier"),
         ("evaluate nowhere --suite x", "unknown suite 'x'"),
+        ("analyse fab nowhere", "unknown analysis 'fab'; known: radius-sweep, step-sweep, landscapes"),
+        ("analyse fab nowhere --dry-run", "unknown analysis 'fab'"),
+        ("analyse landscapes nowhere", "nowhere is neither a run nor a finished classifier"),
+        ("analyse landscapes nowhere --set analysis.size=3", "unknown setting 'size' of landscapes; known: images"),
+        ("analyse step-sweep nowhere --set analysis.steps=9,5", "steps must ascend"),
+        ("analyse step-sweep nowhere --set analysis.steps=many", "steps: expected a number or a fraction"),
+        ("analyse step-sweep nowhere --images 0", "greater than or equal to 1"),
+        ("analyse step-sweep nowhere --threat linf:8", "did you mean 8/255"),
+        ("analyse step-sweep", "Missing argument"),
         ("report nowhere", "nowhere is not a run folder"),
         ("show nowhere", "unknown recipe 'nowhere'"),
         ("list everything", "cannot list 'everything'; known: recipes"),
@@ -199,6 +208,25 @@ def test_ones_own_images_go_through_the_whole_chain(robustgen, tmp_path):
     assert "real + edm" in out and (tmp_path / "r" / "report.html").exists()
     code, out, _ = robustgen("show", "r")
     assert code == 0 and "real + gaussian" in out
+
+
+def test_analyses_print_a_table_resume_and_refuse_others(parts, robustgen, monkeypatch):
+    monkeypatch.chdir(parts)
+    line = ("analyse", "step-sweep", "models/robust", *SMALL, "--set", "analysis.steps=1,2")
+    code, out, err = robustgen(*line, "--dry-run")
+    assert code == 0 and "would analyse models/robust" in out and not Path("models/robust/step-sweep.npz").exists()
+    code, out, err = robustgen(*line)
+    assert code == 0, err
+    assert "robust -> models/robust/step-sweep.npz" in out and "20 images, linf:0.1" in out
+    assert any(row.split()[:1] == ["2"] and len(row.split()) == 6 for row in out.splitlines())
+    before = Path("models/robust/step-sweep.npz").read_bytes()
+    code, again, _ = robustgen(*line, "--batch-size", 7)
+    assert code == 0 and before == Path("models/robust/step-sweep.npz").read_bytes()
+    assert again.splitlines()[2:] == out.splitlines()[2:]
+    code, _, err = robustgen(*line, "--images", 10)
+    assert code == 2 and "holds another analysis: 20 images there, 10 here" in err and err.count("\n") == 1
+    code, _, _ = robustgen(*line, "--images", 10, "--into", "few.npz")
+    assert code == 0 and Path("few.npz").exists()
 
 
 def test_a_damaged_file_of_a_run_is_one_clear_line(parts, robustgen, monkeypatch, tmp_path):

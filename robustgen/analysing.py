@@ -1,0 +1,78 @@
+"""What the verb `analyse` does: an analysis of one classifier, or of the chosen one of every arm of a run."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustgen.findings import Findings
+from robustgen.runs import RunDir
+from robustgen.verbs import load_data, threat_model
+
+if TYPE_CHECKING:
+    from robustgen.contracts import Analysis, Progress
+    from robustgen.recipe import Recipe
+
+
+@dataclass(frozen=True)
+class Target:
+    """One classifier to analyse.
+
+    title       what the user calls it: an arm of a run, or the folder
+    classifier  its folder
+    path        where the findings go
+    """
+
+    title: str
+    classifier: Path
+    path: Path
+
+
+def is_run(folder: Path) -> bool:
+    """Whether a folder is a run's."""
+    return RunDir(folder).recipe.exists()
+
+
+def targets(analysis: str, folder: Path, into: Path | None) -> list[Target]:
+    """The classifiers in question: of every arm that a run has evaluated, or the one a folder holds.
+
+    Raises:
+        ValueError: a run that has evaluated nothing yet, or `into` for a run.
+    """
+    if not is_run(folder):
+        return [Target(str(folder), folder, into or folder / f"{analysis}.npz")]
+    if into is not None:
+        raise ValueError(f"the findings of a run go into {folder / 'analysis'}; leave out --into")
+    from robustgen.report.tables import read_results
+
+    run = RunDir(folder)
+    chosen = read_results(run).chosen
+    return [Target(arm, folder / "classifiers" / name, run.findings(arm, analysis)) for arm, name in chosen.items()]
+
+
+def check_there(target: Target) -> None:
+    """Raises ValueError unless there is a finished classifier."""
+    if not (target.classifier / "model.json").exists():
+        raise ValueError(f"{target.classifier} is neither a run nor a finished classifier")
+
+
+def analyse(
+    analysis: Analysis, target: Target, recipe: Recipe, batch_size: int, device: str, progress: Progress
+) -> Findings:
+    """Run an analysis on the test images of a recipe's data set."""
+    from robustgen.contracts import Subject
+    from robustgen.images import to_unit
+    from robustgen.models.saved import load_classifier
+    from robustgen.proxy.store import digest_of
+
+    model = load_classifier(target.classifier).to(device).requires_grad_(False)
+    test = load_data(recipe.data).test
+    subject = Subject(
+        model,
+        to_unit(test.pixels(device)),
+        test.targets(device),
+        threat_model(recipe.threat),
+        made_for=digest_of(target.classifier / "weights.safetensors"),
+    )
+    return analysis(subject, seed=recipe.seed, batch_size=batch_size, path=target.path, progress=progress)
