@@ -2,15 +2,18 @@
 
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from robustgen.crew import plan_jobs
+from robustgen.findings import OWED, About, RadiusSweep, load_findings
 from robustgen.pipeline import stages
 from robustgen.recipe import Arm, override
 from robustgen.recipes import RECIPES
@@ -207,3 +210,73 @@ def test_other_seeds_are_other_runs_on_the_same_images(whole, tmp_path):
         name = f"{part}/weights.safetensors"
         assert (other.root / name).read_bytes() != (whole / name).read_bytes()
     assert override(SMOKE, ["seed=1"]).data == SMOKE.data
+
+
+def test_analyses_of_a_run_go_into_its_report(whole, tmp_path):
+    folder = tmp_path / "r"
+    shutil.copytree(whole, folder)
+    plain = (folder / "report.html").read_text()
+    assert "Diagnostics" not in plain
+    dry = finish("analyse", "radius-sweep", folder, "--dry-run").stdout
+    assert all(f"would analyse {arm} into" in dry for arm in SMOKE.arms) and not (folder / "analysis").exists()
+    for name, settings in (
+        ("radius-sweep", ("steps=5", "radii=0,0.1,0.2,0.5")),
+        ("step-sweep", ("steps=2,5",)),
+        ("landscapes", ("points=9", "steps=5")),
+    ):
+        sets = [word for setting in settings for word in ("--set", f"analysis.{setting}")]
+        out = finish("analyse", name, folder, *sets).stdout
+        assert "real: " in out and "edm: " in out and str(folder / "report.html") in out
+    assert len(list((folder / "analysis").glob("*.npz"))) == 9
+    run = RunDir(folder)
+    for arm in SMOKE.arms:
+        for name in ("radius-sweep", "step-sweep", "landscapes"):
+            findings = load_findings(run.findings(arm, name))
+            assert findings.finished and findings.about.threat == "linf:0.1"
+        sweep = load_findings(run.findings(arm, "radius-sweep"))
+        verdicts = Verdicts.load(run.verdicts(arm, "quick"))
+        assert (sweep.ids == verdicts.ids).all() and (sweep.right == verdicts.right).all()
+    page = run.report.read_text()
+    assert page.count("<svg") == plain.count("<svg") + 3
+    for words in (
+        "Robust accuracy over the radius",
+        "over the attack's steps",
+        "Loss landscapes",
+        "u, along the attack",
+    ):
+        assert words in page.replace("&#39;", "'"), words
+    for word in ("http://", "https://", 'src="/', "<script", "@import", "url(h", "url(/"):
+        assert word not in page.replace("http://www.w3.org", ""), word
+    write_report(run)
+    assert run.report.read_text() == page
+    refused = subprocess.run(
+        command("analyse", "radius-sweep", folder, "--into", tmp_path / "x.npz"), capture_output=True, text=True
+    )
+    assert refused.returncode == 2 and "leave out --into" in refused.stderr
+
+
+def test_red_flags_of_analyses_reach_the_report_and_unfinished_ones_do_not(whole, tmp_path):
+    folder = tmp_path / "r"
+    shutil.copytree(whole, folder)
+    run = RunDir(folder)
+    verdicts = Verdicts.load(run.verdicts("real", "quick"))
+    count = len(verdicts)
+    sweep = RadiusSweep(
+        about=About("RadiusSweep()", verdicts.threat, 0),
+        ids=verdicts.ids,
+        labels=verdicts.labels,
+        values=np.array([0.0, 0.1, 0.5]),
+        right=np.ones(count, dtype=bool),
+        stands=np.ones((count, 3), dtype=np.int8),
+        margin=np.zeros((count, 3), dtype=np.float32),
+        grey=np.array(0.5),
+    )
+    sweep.stands[:, 1] = 0
+    sweep.save(run.findings("real", "radius-sweep"))
+    sweep.stands[:, 2] = OWED
+    sweep.save(run.findings("edm", "radius-sweep"))
+    write_report(run)
+    page = run.report.read_text()
+    assert "real only, radius sweep: robust accuracy rises by 100.0 points from radius 0.1 to 0.5" in page
+    assert "real only, radius sweep: 100.0 % still stand at radius 0.5" in page
+    assert "real + edm, radius sweep" not in page

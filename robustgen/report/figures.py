@@ -11,6 +11,7 @@ from typing import Any
 import numpy as np
 from PIL import Image
 
+from robustgen.findings import Landscapes, Sweep
 from robustgen.records import History
 
 COLOURS = ("#2f6fde", "#d9822b", "#2a9d5c", "#a04bbf", "#c0392b", "#0f8a8a")
@@ -128,4 +129,71 @@ def accuracy_bars(rows: list[tuple[str, float, tuple[float, float], float, tuple
     axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)], color=GREY)
     axes.set_xlabel("% of test images: clean (grey), robust (blue)", color=GREY, fontsize=9)
     axes.set_xlim(0, 100)
+    return svg(figure)
+
+
+def sweep_curves(
+    sweeps: dict[str, Sweep],
+    mark: float | None,
+    crosses: dict[str, float],
+    *,
+    logarithmic: bool = False,
+    until: float = np.inf,
+) -> str:
+    """Robust accuracy with 95 % bands; a dotted line at `mark`, with crosses for other measurements there."""
+    figure, axes = _axes()
+    for colour, (name, sweep) in zip(COLOURS, sweeps.items(), strict=False):
+        shares = [sweep.accuracy(at) for at in range(len(sweep.values))]
+        low, high = (100 * np.array(ends) for ends in zip(*(share.interval for share in shares), strict=True))
+        axes.fill_between(sweep.values, low, high, color=colour, alpha=0.18, linewidth=0)
+        axes.plot(sweep.values, [100 * s.value for s in shares], color=colour, marker="o", markersize=3, label=name)
+        if mark is not None and name in crosses:
+            axes.plot([mark], [100 * crosses[name]], color=colour, marker="x", markersize=6)
+    if mark is not None:
+        axes.axvline(mark, color=GREY, linestyle=":", linewidth=1)
+    axes.set_ylim(0, None)
+    if logarithmic:
+        axes.set_xscale("log")
+        ticks = sorted({int(value) for sweep in sweeps.values() for value in sweep.values})
+        axes.set_xticks(ticks, [str(tick) for tick in ticks])
+        axes.minorticks_off()
+    else:
+        axes.set_xlim(0, min(until, max(sweep.values[-1] for sweep in sweeps.values())))
+    first = next(iter(sweeps.values()))
+    axes.set_xlabel(first.axis, color=GREY, fontsize=9)
+    axes.set_ylabel("robust accuracy, test %", color=GREY, fontsize=9)
+    _legend(axes)
+    return svg(figure)
+
+
+def landscape_maps(landscapes: dict[str, Landscapes], classes: list[str]) -> str:
+    """A column a classifier, a row an image: blue is right, red is wrong, black between; on one scale."""
+    from matplotlib.figure import Figure
+
+    rows = max(len(found) for found in landscapes.values())
+    finite = [found.heights[np.isfinite(found.heights)] for found in landscapes.values()]
+    limit = max((float(np.abs(heights).max()) for heights in finite if heights.size), default=1.0) or 1.0
+    figure = Figure(figsize=(2.4 * len(landscapes) + 0.9, 2.2 * rows + 0.3), layout="constrained")
+    figure.patch.set_alpha(0)
+    cells = figure.subplots(rows, len(landscapes), squeeze=False)
+    for column, (name, found) in zip(cells.T, landscapes.items(), strict=True):
+        for i, axes in enumerate(column):
+            if i >= len(found):
+                axes.set_axis_off()
+                continue
+            ends = float(found.axis[0]), float(found.axis[-1])
+            heights = found.heights[i]
+            picture = axes.imshow(
+                heights, extent=(*ends, *ends), origin="lower", cmap="RdBu", vmin=-limit, vmax=limit, aspect="auto"
+            )
+            if np.isfinite(heights).all() and heights.min() < 0 < heights.max():
+                axes.contour(found.axis, found.axis, heights, levels=[0.0], colors="black", linewidths=1.2)
+            axes.plot([0, 1], [0, 0], color="black", linewidth=0.6, marker="o", markersize=2.5)
+            axes.set(xlim=ends, ylim=ends)
+            axes.set_title(f"{name}: image {i} ({classes[int(found.labels[i])]})", fontsize=8, color=GREY)
+            axes.tick_params(colors=GREY, labelsize=7)
+    bar = figure.colorbar(picture, ax=cells, shrink=0.6)
+    bar.ax.tick_params(colors=GREY, labelsize=7)
+    figure.supxlabel("u, along the attack", fontsize=8, color=GREY)
+    figure.supylabel("v, along random signs", fontsize=8, color=GREY)
     return svg(figure)

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from robustgen.records import History, PairedDifference, Table
-from robustgen.report import figures
+from robustgen.report import diagnostics, figures
 from robustgen.report.tables import (
     Results,
     cascade_table,
@@ -43,6 +43,7 @@ def render(results: Results) -> str:
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     seed = f", seed {recipe['seed']}"
+    found = diagnostics.read_diagnostics(results)
     return jinja.get_template("page.html.j2").render(
         title=f"robustgen: {recipe['name']}",
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
@@ -55,12 +56,14 @@ def render(results: Results) -> str:
         threat=results.threat,
         baseline=name_of(recipe, results.baseline),
         bars=_bars(results),
-        flags=_flags(results),
+        flags=[*_flags(results), *diagnostics.flags(results, found)],
+        looked_for=diagnostics.looked_for(found),
         flow=_flow(results, about["counts"]),
         pictures=_pictures(results),
         proxies=proxy_table(results),
         curves=_curves(results),
         cascade=cascade_table(results),
+        diagnostics=diagnostics.sections(results, found, about["classes"]),
         command=f"robustgen run {recipe['name']}",
         settings=settings_table(recipe),
         environment=Table(("what", "which"), tuple(read_json(run.environment).items())),
