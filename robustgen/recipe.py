@@ -38,7 +38,7 @@ class Part(BaseModel):
 class Threat(Part):
     """What the adversary may do; written "linf:8/255" for short."""
 
-    norm: Literal["linf", "l2"]
+    norm: Literal["linf", "l2", "l1"]
     eps: NotNegative
     """Radius in pixels of [0, 1]."""
 

@@ -51,11 +51,11 @@ class Halfspace(nn.Module):
         gaps = logits.gather(1, labels[:, None]) - logits
         weights = self.linear.weight
         differences = weights[labels][:, None] - weights[None]
-        dual = differences.abs().sum(2) if norm == "linf" else differences.norm(dim=2)
+        dual = differences.norm(dim=2, p={"linf": 1, "l2": 2, "l1": torch.inf}[norm])
         return (gaps / dual.clamp_min(1e-12)).masked_fill(gaps == 0, torch.inf).amin(1)
 
 
-@pytest.fixture(params=["linf", "l2"])
+@pytest.fixture(params=["linf", "l2", "l1"])
 def halfspace_setting(request: pytest.FixtureRequest) -> tuple[Halfspace, Tensor, Tensor, str]:
     """(model, images around the centre of the box, the model's own labels, norm)"""
     model = Halfspace()
