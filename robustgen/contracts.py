@@ -48,6 +48,9 @@ class Attack(Protocol):
     `targets` is what the objective compares logits with: labels (N,), probabilities (N, K), or pairs
     (N, 2) of label and class aimed at. The model is used in the mode it is in; its parameters and their
     gradients are left alone. The result is allowed by the threat model and carries no graph.
+
+    An attack may also have `search`, with the same arguments: it returns `attacks.gradients.Found`, the same images
+    and the step at which each was found, which a cascade writes down.
     """
 
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor: ...
@@ -60,11 +63,12 @@ class ManyRuns(Protocol):
     drop images, count and resume between them.
     """
 
-    @property
-    def attack(self) -> Attack: ...
-
     def runs(self, classes: int) -> int:
         """How many runs against a model of that many classes."""
+        ...
+
+    def attack_in(self, run: int) -> Attack:
+        """The attack that a run makes."""
         ...
 
     def aims(self, run: int, clean_logits: Tensor, labels: Tensor) -> Tensor:

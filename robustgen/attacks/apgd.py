@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.gradients import climb
+from robustgen.attacks.apgd_l1 import sparse_search
+from robustgen.attacks.gradients import Found, climb_often
 from robustgen.objectives import Objective, cross_entropy, labels_of
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -36,21 +37,42 @@ class APGD:
     iterate; one that never is returns its best point.
 
     The first window counts a rise of its first step against the start; the original compares that step with zero.
+    In l1 it is the sparse variant of `attacks.apgd_l1`.
     """
 
     steps: int = 100
     objective: Objective = cross_entropy
     rho: float = 0.75
+    eot: int = 1
+    """Passes averaged for each gradient, against models that answer at random (expectation over transformation)."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"an attack needs at least 1 step, got {self.steps}")
 
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
-        start = threat.boundary_start(images, rng)
+        return self.search(model, images, targets, threat, rng).points
+
+    def search(
+        self,
+        model: nn.Module,
+        images: Tensor,
+        targets: Tensor,
+        threat: ThreatModel,
+        rng: Rng,
+        start: Tensor | None = None,
+    ) -> Found:
+        """The first misclassified iterate of each image, else its best; and the step, 0 being the start.
+
+        `start` replaces the random one; in l1, where the walk begins outside the ball, it is not used.
+        """
+        if threat.norm == "l1":
+            return sparse_search(model, images, targets, threat, rng, self.steps, self.objective, self.eot)
+        start = threat.boundary_start(images, rng) if start is None else start
         result = start.clone()
-        logits, value, gradient = climb(model, start, targets, self.objective)
+        logits, value, gradient = climb_often(model, start, targets, self.objective, self.eot)
         count = len(images)
+        found_at = torch.full((count,), -1, dtype=torch.int64, device=images.device)
         state = {
             "row": torch.arange(count, device=images.device),
             "images": images,
@@ -74,17 +96,18 @@ class APGD:
             fooled = logits.argmax(1) != labels_of(state["targets"])
             if fooled.any():
                 result[state["row"][fooled]] = state["seen"][fooled]
+                found_at[state["row"][fooled]] = step - 1
                 state = {name: column[~fooled] for name, column in state.items()}
             if step > self.steps or not len(state["row"]):
                 break
             self._move(state, threat, 0.75 if step > 1 else 1.0)
-            logits, value, gradient = climb(model, state["points"], state["targets"], self.objective)
+            logits, value, gradient = climb_often(model, state["points"], state["targets"], self.objective, self.eot)
             self._remember(state, value, gradient)
             if step in ends:
                 self._consider_halving(state, step - last_end)
                 last_end = step
         result[state["row"]] = state["best"]
-        return result
+        return Found(result, found_at)
 
     @staticmethod
     def _move(state: dict[str, Tensor], threat: ThreatModel, share: float) -> None:

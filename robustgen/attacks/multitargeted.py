@@ -15,13 +15,17 @@ from robustgen.threat import ThreatModel
 
 @dataclass(frozen=True)
 class Restarts:
-    """The same attack `times` times, each from its own random start."""
+    """The same attack `times` times, each from its own random start; `first`, if given, instead of the first time."""
 
     attack: Attack
     times: int = 5
+    first: Attack | None = None
 
     def runs(self, classes: int) -> int:
         return self.times
+
+    def attack_in(self, run: int) -> Attack:
+        return self.first if self.first is not None and run == 0 else self.attack
 
     def aims(self, run: int, clean_logits: Tensor, labels: Tensor) -> Tensor:
         return labels
@@ -48,6 +52,9 @@ class MultiTargeted:
     def runs(self, classes: int) -> int:
         return self.restarts * min(self.targets, classes - 1) if self.each else self.restarts
 
+    def attack_in(self, run: int) -> Attack:
+        return self.attack
+
     def aims(self, run: int, clean_logits: Tensor, labels: Tensor) -> Tensor:
         aims = classes_aimed_at(clean_logits, labels)
         rank = run % min(self.targets, aims.shape[1])
@@ -65,7 +72,7 @@ def all_runs(many: ManyRuns, model: nn.Module, images: Tensor, labels: Tensor, t
     standing = torch.arange(len(images), device=images.device)
     for run in range(many.runs(clean_logits.shape[1])):
         aims = many.aims(run, clean_logits[standing], labels[standing])
-        found = many.attack(model, images[standing], aims, threat, rng.at("run", run).rows(standing))
+        found = many.attack_in(run)(model, images[standing], aims, threat, rng.at("run", run).rows(standing))
         result[standing] = found
         standing = standing[model(found).argmax(1) == labels[standing]]
         if not len(standing):

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.gradients import climb
+from robustgen.attacks.gradients import Found, climb
 from robustgen.objectives import Objective, cross_entropy, labels_of
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -24,9 +24,9 @@ class PGD:
 
     steepest   x <- project(x + a * ascend(gradient)); the sign of the gradient in linf
     adam       x <- project(x + a * m / (sqrt(v) + 1e-9)), m and v bias-corrected averages (0.9, 0.999) of the gradient
-               and of its square: of each pixel in linf, of the whole image's length in l2
+               and of its square: of each pixel in linf, of the whole image's length in l2 and l1
 
-    In l2 one v for an image keeps the direction: by pixel a constant gradient would be followed along its sign. (The
+    There one v for an image keeps the direction: by pixel a constant gradient would be followed along its sign. (The
     papers' own l2 settings are not published.) Here a = step_size * eps * (factor of the phase). The last iterate is
     returned.
     """
@@ -53,9 +53,14 @@ class PGD:
         return self.step_size * (factors[-1] if factors else 1.0)
 
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+        return self.search(model, images, targets, threat, rng).points
+
+    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Found:
+        """The last iterate, or the first misclassified one with `until_fooled`, and then its step."""
         points = threat.random_start(images, rng)
         result = torch.empty_like(points)
         rows = torch.arange(len(images), device=images.device)
+        found_at = torch.full_like(rows, -1)
         momentum = torch.zeros_like(points) if self.optimiser == "adam" else points
         square = torch.zeros_like(points) if self.optimiser == "adam" else points
         for step in range(self.steps):
@@ -63,19 +68,19 @@ class PGD:
             if self.until_fooled:
                 fooled = logits.argmax(1) != labels_of(targets)
                 if fooled.any():
-                    result[rows[fooled]] = points[fooled]
+                    result[rows[fooled]], found_at[rows[fooled]] = points[fooled], step
                     stays = ~fooled
                     rows, points, images, targets, gradient = (
                         x[stays] for x in (rows, points, images, targets, gradient)
                     )
                     if not len(rows):
-                        return result
+                        return Found(result, found_at)
                     momentum, square = (momentum[stays], square[stays])
             length = self.step_at(step)
             if self.optimiser == "adam":
                 momentum = momentum.mul(0.9).add_(gradient, alpha=0.1)
                 size = gradient.square()
-                if threat.norm == "l2":
+                if threat.norm != "linf":
                     size = size.flatten(1).sum(1).view(-1, *([1] * (size.ndim - 1)))
                 square = square.mul(0.999).add(size, alpha=0.001)
                 scale = (square / (1 - 0.999 ** (step + 1))).sqrt_().add_(1e-9)
@@ -84,7 +89,7 @@ class PGD:
                 move = threat.ascend(gradient) * (length * threat.eps)
             points = threat.project(points + move, images)
         result[rows] = points
-        return result
+        return Found(result, found_at)
 
 
 def official_training_attack(steps: int, objective: Objective) -> PGD:
