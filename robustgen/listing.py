@@ -107,7 +107,7 @@ def _attacks() -> list[tuple[str, str]]:
 def _suites() -> list[tuple[str, str]]:
     from robustgen.evaluation.suites import SUITES
 
-    return [(name, " -> ".join(attacks)) for name, attacks in SUITES.items()]
+    return [(name, " -> ".join(suite("linf", 10))) for name, suite in SUITES.items()]
 
 
 def _losses() -> list[tuple[str, str]]:

@@ -27,6 +27,12 @@ def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
         np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
 
 
+def write_array(path: Path, array: np.ndarray) -> None:
+    """A `.npy` that appears whole."""
+    with whole_file(path) as file:
+        np.save(file, array)
+
+
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """All arrays of an `.npz`; never unpickles.
 
@@ -157,10 +163,16 @@ class Verdicts:
     runs_faced        (N,) how many runs of the attack it is meeting now
     fell_to           (N,) index of the attack that broke it, or STANDING
     fell_in_run       (N,) which run of that attack, from 0; -1 while standing
+    fell_at_step      (N,) after how many steps of that run; -1 while standing, or where the attack does not tell
+    target            (N,) class that the run aimed at; -1 while standing, or where it aimed at none
     distance          (N,) norm of the perturbation that broke it; NaN while standing
     margin            (N,) best wrong logit minus the true one where it fell; NaN while standing
+    broken_logits     (N, K) float32, of the image that broke it; NaN while standing
     passes            (attacks, 2) images through the model: without and with a gradient
+    rejected          (attacks,) successes that an attack claimed and the check refused
+    flat              (attacks, 2) images whose first gradient in a run was zero everywhere, and all that were looked at
     flags             what makes the numbers doubtful, a sentence each
+    notes             what was done otherwise than the suite's name says, a sentence each
     """
 
     suite: str
@@ -174,10 +186,16 @@ class Verdicts:
     runs_faced: np.ndarray
     fell_to: np.ndarray
     fell_in_run: np.ndarray
+    fell_at_step: np.ndarray
+    target: np.ndarray
     distance: np.ndarray
     margin: np.ndarray
+    broken_logits: np.ndarray
     passes: np.ndarray
+    rejected: np.ndarray
+    flat: np.ndarray
     flags: tuple[str, ...] = ()
+    notes: tuple[str, ...] = ()
 
     @classmethod
     def unjudged(
@@ -197,10 +215,39 @@ class Verdicts:
             runs_faced=np.zeros(count, dtype=np.int16),
             fell_to=np.full(count, STANDING, dtype=np.int16),
             fell_in_run=np.full(count, -1, dtype=np.int16),
+            fell_at_step=np.full(count, -1, dtype=np.int32),
+            target=np.full(count, -1, dtype=np.int32),
             distance=np.full(count, np.nan, dtype=np.float32),
             margin=np.full(count, np.nan, dtype=np.float32),
+            broken_logits=np.full((count, classes), np.nan, dtype=np.float32),
             passes=np.zeros((len(attacks), 2), dtype=np.int64),
+            rejected=np.zeros(len(attacks), dtype=np.int64),
+            flat=np.zeros((len(attacks), 2), dtype=np.int64),
         )
+
+    @classmethod
+    def merge(cls, parts: Sequence[Verdicts]) -> Verdicts:
+        """One set of verdicts from parts made side by side: part p of P holds every P-th image, from p on.
+
+        Raises:
+            ValueError: the parts are not of one evaluation, or not all of it.
+        """
+        first, count = parts[0], sum(len(part) for part in parts)
+        whole = cls.unjudged(
+            first.suite, first.threat, first.attacks, np.empty(count), np.empty(count), first.clean_logits.shape[1]
+        )
+        for number, part in enumerate(parts):
+            if (part.suite, part.threat, part.attacks) != (first.suite, first.threat, first.attacks):
+                raise ValueError(f"cannot merge verdicts of {part.suite} at {part.threat} with those of {first.suite}")
+            if len(part) != len(range(number, count, len(parts))):
+                raise ValueError(f"part {number} of {len(parts)} holds {len(part)} images of {count}: some are missing")
+            for name in _ROWS:
+                getattr(whole, name)[number :: len(parts)] = getattr(part, name)
+            for name in _SUMS:
+                getattr(whole, name)[...] += getattr(part, name)
+        whole.flags = tuple(dict.fromkeys(flag for part in parts for flag in part.flags))
+        whole.notes = first.notes
+        return whole
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -244,8 +291,9 @@ class Verdicts:
         return Share(int((~fallen).sum()), len(self))
 
     def save(self, path: Path) -> None:
-        about = json.dumps({"suite": self.suite, "threat": self.threat, "attacks": self.attacks, "flags": self.flags})
-        rows = {name: getattr(self, name) for name in _VERDICT_COLUMNS}
+        names = ("suite", "threat", "attacks", "flags", "notes")
+        about = json.dumps({name: getattr(self, name) for name in names})
+        rows = {name: getattr(self, name) for name in _ROWS + _SUMS}
         save_arrays(path, {"about": np.array(about), **rows})
 
     @classmethod
@@ -253,22 +301,24 @@ class Verdicts:
         arrays = load_arrays(path)
         try:
             about = json.loads(str(arrays["about"]))
-            rows = {name: arrays[name] for name in _VERDICT_COLUMNS}
+            rows = {name: arrays[name] for name in _ROWS + _SUMS}
             return cls(
                 suite=about["suite"],
                 threat=about["threat"],
                 attacks=tuple(about["attacks"]),
                 flags=tuple(about["flags"]),
+                notes=tuple(about["notes"]),
                 **rows,
             )
         except (KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a verdicts file (no {error})") from None
 
 
-_VERDICT_COLUMNS = (
-    "ids", "labels", "clean_prediction", "clean_logits", "faced", "runs_faced",
-    "fell_to", "fell_in_run", "distance", "margin", "passes",
+_ROWS = (
+    "ids", "labels", "clean_prediction", "clean_logits", "faced", "runs_faced", "fell_to", "fell_in_run",
+    "fell_at_step", "target", "distance", "margin", "broken_logits",
 )  # fmt: skip
+_SUMS = ("passes", "rejected", "flat")
 
 
 @dataclass(frozen=True)

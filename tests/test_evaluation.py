@@ -8,9 +8,10 @@ from robustgen.evaluation.cascade import evaluate
 from robustgen.evaluation.suites import SUITES, find_suite
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
+from robustgen.objectives import margin, targeted_margin
 from robustgen.randomness import rng_for
 from robustgen.records import STANDING, Verdicts
-from robustgen.threat import ThreatModel
+from robustgen.threat import NORMS, ThreatModel
 
 
 @pytest.fixture
@@ -34,7 +35,7 @@ def small_network(seed=0):
 
 
 @pytest.mark.parametrize("suite", SUITES)
-@pytest.mark.parametrize("norm", ["linf", "l2"])
+@pytest.mark.parametrize("norm", NORMS)
 def test_robust_images_are_those_out_of_reach(halfspace, suite, norm):
     model, images, labels = halfspace
     right = model(images).argmax(1) == labels
@@ -46,7 +47,7 @@ def test_robust_images_are_those_out_of_reach(halfspace, suite, norm):
     assert verdicts.robust[(right & (needed > 1.001 * eps)).numpy()].all()
     assert verdicts.finished
     fell = (verdicts.fell_to > 0) & right.numpy()
-    assert (verdicts.distance[fell] <= eps * (1 + 1e-5)).all() and (verdicts.margin[fell] > 0).all()
+    assert (verdicts.distance[fell] <= eps * (1 + 1e-5)).all() and (verdicts.margin[fell] >= 0).all()
     assert np.isnan(verdicts.distance[verdicts.robust]).all()
     assert (verdicts.fell_to[~right.numpy()] == 0).all()
 
@@ -86,7 +87,7 @@ def test_broken_off_and_taken_up_equals_unbroken(tmp_path, monkeypatch):
     threat = ThreatModel("linf", 0.02)
     evaluate(model, images, labels, threat, "quick", path=tmp_path / "whole.npz", batch_size=8)
     monkeypatch.setattr("robustgen.runs.Pace.due", lambda self: True)
-    for stop in (1, 3, 4, 6, 100):
+    for stop in (60, 20, 25, 30, 20, 10_000):
         calls = {"left": stop}
 
         def progress(done, total, unit, note="", calls=calls):
@@ -98,8 +99,9 @@ def test_broken_off_and_taken_up_equals_unbroken(tmp_path, monkeypatch):
             evaluate(
                 model, images, labels, threat, "quick", path=tmp_path / "broken.npz", batch_size=8, progress=progress
             )
+            assert stop == 10_000
         except KeyboardInterrupt:
-            assert not Verdicts.load(tmp_path / "broken.npz").finished
+            assert stop < 10_000 and not Verdicts.load(tmp_path / "broken.npz").finished
     assert (tmp_path / "broken.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
 
@@ -199,7 +201,7 @@ def test_an_attack_that_leaves_the_ball_claims_nothing(monkeypatch, halfspace):
         def __call__(self, model, images, targets, threat, rng):
             return 1 - images
 
-    monkeypatch.setitem(SUITES, "cheat", {"cheat": Cheat()})
+    monkeypatch.setitem(SUITES, "cheat", lambda norm, classes: {"cheat": Cheat()})
     verdicts = evaluate(model, images, labels, ThreatModel("linf", 0.01), "cheat")
     assert (verdicts.fell_to[verdicts.right] == STANDING).all()
 
@@ -227,14 +229,35 @@ def test_a_model_of_another_shape_is_one_clear_line(halfspace):
     _, images, labels = halfspace
     with pytest.raises(ValueError, match=r"must return logits \(N, K\), got shape \(60, 3, 2, 2\)"):
         evaluate(nn.Identity(), images, labels, ThreatModel("linf", 0.1), "quick")
-    with pytest.raises(ValueError, match="unknown suite 'autoattak'; known: aa"):
+    with pytest.raises(ValueError, match="unknown suite 'autoattak'; known: autoattack, "):
         find_suite("autoattak")
 
 
 def test_suites_are_the_published_protocols():
-    cascade = find_suite("aa+mt")
+    cascade = find_suite("aa+mt").attacks
     assert list(cascade) == ["apgd-ce", "apgd-dlr", "multitargeted"]
     assert [cascade[name].attack.steps for name in cascade] == [100, 100, 200]
     assert [cascade[name].runs(10) for name in cascade] == [5, 5, 10]
-    assert find_suite("aa+mt-each")["multitargeted"].runs(10) == 90
-    assert find_suite("pgd-40")["pgd-40"].steps == 40
+    assert find_suite("aa+mt-each").attacks["multitargeted"].runs(10) == 90
+    assert find_suite("pgd-40").attacks["pgd-40"].steps == 40
+    standard = find_suite("autoattack").attacks
+    assert list(standard) == ["apgd-ce", "apgd-t", "fab-t", "square"]
+    assert standard["apgd-ce"].steps == standard["apgd-t"].attack.steps == standard["fab-t"].attack.steps == 100
+    assert standard["apgd-t"].runs(10) == standard["fab-t"].runs(10) == 9 and standard["square"].queries == 5000
+    sparse = find_suite("autoattack", "l1").attacks
+    assert sparse["apgd-ce"].runs(10) == 5 and sparse["apgd-t"].runs(10) == 5 and sparse["fab-t"].runs(10) == 9
+    plus = find_suite("autoattack-plus").attacks
+    assert list(plus) == ["apgd-ce", "apgd-dlr", "fab", "square", "apgd-t", "fab-t"]
+    assert [plus[name].runs(10) for name in ("apgd-ce", "apgd-dlr", "fab")] == [5, 5, 5]
+    assert [attack.eot for attack in find_suite("autoattack-rand").attacks.values()] == [20, 20]
+
+
+def test_few_classes_get_fewer_targets_and_other_objectives_and_it_is_said():
+    assert find_suite("autoattack", "linf", 10).notes == ()
+    four = find_suite("autoattack", "linf", 4)
+    assert four.attacks["apgd-t"].runs(4) == 3 and four.notes == ()
+    three = find_suite("autoattack", "linf", 3)
+    assert three.attacks["apgd-t"].attack.objective is targeted_margin
+    assert "3 classes" in three.notes[0] and "apgd-t" in three.notes[0]
+    two = find_suite("autoattack-plus", "linf", 2)
+    assert two.attacks["apgd-dlr"].attack.objective is margin and two.attacks["fab-t"].runs(2) == 1

@@ -7,7 +7,8 @@ from robustgen.generators import Gaussian
 from robustgen.proxy.filtering import keep, top_per_class
 from robustgen.proxy.labeling import pseudo_label
 from robustgen.proxy.sampling import sample_proxies
-from robustgen.proxy.store import ProxySet, shard_name, write_array
+from robustgen.proxy.store import ProxySet, shard_name
+from robustgen.records import write_array
 from robustgen.runs import read_json, write_json
 
 CLASSES = ("a", "b", "c")

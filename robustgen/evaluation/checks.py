@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robustgen.images import check_labels
+from robustgen.records import Verdicts
 
 
 def check_images(images: Tensor, labels: Tensor) -> None:
@@ -73,10 +73,30 @@ def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> float:
     return float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
 
 
-def flags_after(right: np.ndarray, classes: int) -> list[str]:
+def flags_after(verdicts: Verdicts) -> list[str]:
     """Sentences about a finished evaluation."""
-    if right.mean() < 1.5 / classes:
-        return [
-            f"clean accuracy {100 * right.mean():.1f} % is near chance ({100 / classes:.0f} %); robustness means little"
-        ]
-    return []
+    flags = []
+    classes = verdicts.clean_logits.shape[1]
+    accuracy = verdicts.clean_accuracy.value
+    if accuracy < 1.5 / classes:
+        flags.append(
+            f"clean accuracy {100 * accuracy:.1f} % is near chance ({100 / classes:.0f} %); robustness means little"
+        )
+    for number, name in enumerate(verdicts.attacks):
+        flat, seen = verdicts.flat[number]
+        if seen and flat > 0.1 * seen:
+            flags.append(
+                f"{name} found no gradient at the start for {100 * flat / seen:.0f} % of its images: they are masked"
+            )
+        if verdicts.rejected[number] > 0.01 * len(verdicts):
+            flags.append(
+                f"{verdicts.rejected[number]} successes of {name} did not hold when the model was asked again; it may "
+                "answer at random, or differ in precision"
+            )
+    if "square" in verdicts.attacks:
+        saved = int((verdicts.fell_to == verdicts.attacks.index("square")).sum())
+        if saved > 0.002 * len(verdicts):
+            flags.append(
+                f"square, which sees no gradients, broke {saved} images that gradient attacks left: these are masked"
+            )
+    return flags

@@ -12,8 +12,9 @@ from torch import Tensor
 
 from robustgen.contracts import GenerativeModel, Progress, silent
 from robustgen.images import to_bytes
-from robustgen.proxy.store import FORMAT, ProxySet, digest_of, read_array, shard_name, write_array
+from robustgen.proxy.store import FORMAT, ProxySet, digest_of, read_array, shard_name
 from robustgen.randomness import rng_for
+from robustgen.records import write_array
 from robustgen.runs import read_json, write_json
 
 

@@ -14,19 +14,14 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.runs import read_json, whole_file, write_json
+from robustgen.records import write_array
+from robustgen.runs import read_json, write_json
 
 FORMAT = 1
 
 
 def shard_name(number: int) -> str:
     return f"images-{number:05d}.npy"
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """A `.npy` that appears whole."""
-    with whole_file(path) as file:
-        np.save(file, array)
 
 
 def read_array(path: Path, mapped: bool = False) -> np.ndarray:

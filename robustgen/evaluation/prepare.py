@@ -1,0 +1,89 @@
+"""A faster copy of a model for attacks to climb; what it proposes is judged by the model itself."""
+
+from __future__ import annotations
+
+import copy
+from collections import Counter
+
+import torch
+from torch import Tensor, fx, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval
+
+from robustgen.modes import channels_last
+
+TOLERANCE = 1e-3
+"""By how much the copy's logits may differ, as a share of the largest."""
+
+
+class _Affine(nn.Module):
+    """A batch norm in evaluation mode as one multiply-add per channel."""
+
+    scale: Tensor
+    shift: Tensor
+
+    def __init__(self, norm: nn.BatchNorm2d):
+        super().__init__()
+        assert norm.running_mean is not None and norm.running_var is not None
+        scale = (norm.running_var + norm.eps).rsqrt()
+        scale = scale * norm.weight if norm.weight is not None else scale
+        shift = -norm.running_mean * scale
+        shift = shift + norm.bias if norm.bias is not None else shift
+        self.register_buffer("scale", scale.detach().view(-1, 1, 1))
+        self.register_buffer("shift", shift.detach().view(-1, 1, 1))
+
+    def forward(self, x: Tensor) -> Tensor:
+        return torch.addcmul(self.shift, x, self.scale)
+
+
+def prepared(model: nn.Module, images: Tensor) -> nn.Module:
+    """A copy in evaluation mode, without parameters' gradients, channels-last, batch norms folded away.
+
+    A batch norm right after a convolution that nothing else reads is folded into its weights, the others become one
+    multiply-add. Models that cannot be copied or traced, or whose copy answers differently for `images`, are prepared
+    as far as that goes, at worst not at all.
+    """
+    best = model
+    for attempt in (_laid_out, _folded):
+        try:
+            candidate = attempt(model)
+            if _same(candidate, model, images):
+                best = candidate
+        except Exception:  # whatever a foreign module's code raises when it is copied, traced or called
+            continue
+    return best
+
+
+@torch.no_grad()
+def _same(candidate: nn.Module, model: nn.Module, images: Tensor) -> bool:
+    expected, got = model(images), candidate(images)
+    return got.shape == expected.shape and bool((got - expected).abs().max() <= TOLERANCE * expected.abs().max())
+
+
+def _laid_out(model: nn.Module) -> nn.Module:
+    return channels_last(copy.deepcopy(model).eval().requires_grad_(False))
+
+
+def _folded(model: nn.Module) -> nn.Module:
+    traced = fx.symbolic_trace(_laid_out(model))
+    modules = dict(traced.named_modules())
+    used = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
+    for node in list(traced.graph.nodes):
+        norm = modules.get(node.target) if node.op == "call_module" else None
+        if not isinstance(norm, nn.BatchNorm2d) or norm.running_mean is None:
+            continue
+        source = node.args[0]
+        before = modules.get(source.target) if source.op == "call_module" else None
+        if isinstance(before, nn.Conv2d) and len(source.users) == 1 and used[source.target] == 1:
+            _replace(traced, source.target, fuse_conv_bn_eval(before, norm))
+            node.replace_all_uses_with(source)
+            traced.graph.erase_node(node)
+        else:
+            _replace(traced, node.target, _Affine(norm))
+    traced.graph.lint()
+    traced.recompile()
+    return channels_last(traced.requires_grad_(False))
+
+
+def _replace(root: nn.Module, name: str, module: nn.Module) -> None:
+    parent, _, last = name.rpartition(".")
+    setattr(root.get_submodule(parent), last, module)
