@@ -1,4 +1,4 @@
-"""What the verb `analyse` does: an analysis of one classifier, or of the chosen one of every arm of a run."""
+"""Which classifiers `evaluate` and `analyse` mean: one, or those of every arm of a run; and what `analyse` does."""
 
 from __future__ import annotations
 
@@ -49,6 +49,26 @@ def targets(analysis: str, folder: Path, into: Path | None) -> list[Target]:
     run = RunDir(folder)
     chosen = read_results(run).chosen
     return [Target(arm, folder / "classifiers" / name, run.findings(arm, analysis)) for arm, name in chosen.items()]
+
+
+def models(suite: str, model: str, into: Path | None) -> list[tuple[str, str, Path]]:
+    """(title, where it comes from, where verdicts go) of what `evaluate` is asked to evaluate.
+
+    Verdicts of a run go where its report looks for them, those of a folder into it, others into `evaluations/`.
+    """
+    folder = Path(model)
+    if is_run(folder):
+        from robustgen.report.tables import read_results
+
+        if into is not None:
+            raise ValueError(f"the verdicts of a run go into {folder / 'evaluation'}; leave out --into")
+        run = RunDir(folder)
+        chosen = read_results(run).chosen
+        return [(arm, str(folder / "classifiers" / name), run.verdicts(arm, suite)) for arm, name in chosen.items()]
+    if folder.is_dir():
+        return [(model, model, into or folder / f"{suite}.npz")]
+    name = model.rpartition(":")[2] if ":" in model else folder.stem
+    return [(name, model, into or Path("evaluations") / f"{name}.{suite}.npz")]
 
 
 def check_there(target: Target) -> None:

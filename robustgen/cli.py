@@ -64,9 +64,13 @@ DataPath = Annotated[
     typer.Option(
         "--data",
         metavar="NAME[=PATH]",
-        help="images: digits, cifar10=FOLDER, npz=FILE  [the recipe's]",
+        help="images: digits, cifar10=FOLDER, npz=FILE, folder=FOLDER  [the recipe's]",
         show_default=False,
     ),
+]
+ThreatText = Annotated[
+    str | None,
+    typer.Option("--threat", metavar="NORM:EPS", help="such as linf:8/255  [the recipe's]", show_default=False),
 ]
 Into = Annotated[Path, typer.Option("--into", metavar="FOLDER", help="where the result goes", show_default=False)]
 Seed = Annotated[
@@ -196,10 +200,7 @@ def train(
         typer.Option("--proxy", metavar="PROXY", help="generated images to mix in  [none]", show_default=False),
     ] = None,
     plain: Annotated[bool, typer.Option("--plain", help="a standard classifier, the recipe's labeller")] = False,
-    threat: Annotated[
-        str | None,
-        typer.Option("--threat", metavar="NORM:EPS", help="such as linf:8/255  [the recipe's]", show_default=False),
-    ] = None,
+    threat: ThreatText = None,
     recipe: FromRecipe = "digits",
     data: DataPath = None,
     sets: Sets = None,
@@ -234,27 +235,41 @@ def train(
 
 @app.command()
 def evaluate(
-    classifier: Annotated[
-        Path, typer.Argument(metavar="CLASSIFIER", help="a folder made by train", show_default=False)
+    model: Annotated[
+        str,
+        typer.Argument(
+            metavar="MODEL",
+            help="a folder made by train, a run (all its arms), a weights file, FILE.py:FUNCTION, MODULE:FUNCTION",
+            show_default=False,
+        ),
     ],
-    suite: Annotated[
-        str, typer.Option("--suite", metavar="NAME", help="aa+mt | aa+mt-each | pgd-40 | quick")
-    ] = "aa+mt",
-    threat: Annotated[
-        str | None,
-        typer.Option("--threat", metavar="NORM:EPS", help="such as linf:8/255  [the recipe's]", show_default=False),
-    ] = None,
+    suite: Annotated[str, typer.Option("--suite", metavar="NAME", help="see: robustgen list suites")] = "aa+mt",
+    threat: ThreatText = None,
     images: Annotated[
         int | None,
-        typer.Option("--images", metavar="N", min=1, help="only the first N test images  [all]", show_default=False),
+        typer.Option("--images", metavar="N", min=1, help="only N of the test images  [all]", show_default=False),
     ] = None,
     into: Annotated[
         Path | None,
-        typer.Option("--into", metavar="FILE", help="where verdicts go  [CLASSIFIER/SUITE.npz]", show_default=False),
+        typer.Option("--into", metavar="FILE", help="where verdicts go  [MODEL/SUITE.npz]", show_default=False),
     ] = None,
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", min=1, help="images attacked together; changes no verdict")
     ] = 512,
+    weights: Annotated[
+        Path | None,
+        typer.Option("--weights", metavar="FILE", help="to load into what FUNCTION returns", show_default=False),
+    ] = None,
+    architecture: Annotated[
+        str | None,
+        typer.Option("--architecture", metavar="NAME", help="of a weights file: wrn-28-10 ...", show_default=False),
+    ] = None,
+    normalise: Annotated[
+        str, typer.Option("--normalise", metavar="HOW", help="before FUNCTION's model: none | data | MEAN/DEVIATION")
+    ] = "none",
+    keep_images: Annotated[
+        bool, typer.Option("--keep-images", help="also write the images as they were broken")
+    ] = False,
     recipe: FromRecipe = "digits",
     data: DataPath = None,
     sets: Sets = None,
@@ -264,30 +279,42 @@ def evaluate(
 ) -> None:
     """Count the test images that survive a cascade of attacks.
 
-    An image that falls is not attacked again. Verdicts are written as they come; repeat the command to resume.
+    An image that falls is not attacked again. Verdicts are written as they come; repeat the command to resume. Under
+    torchrun each process takes a share of the images.
 
     \b
       robustgen evaluate models/edm --suite aa+mt
+      robustgen evaluate net.py:make --weights net.pt --normalise data --data cifar10=data/cifar10 \\
+        --threat linf:8/255 --suite autoattack
     """
     assignments = [
         f"evaluation.suite={suite}",
         f"evaluation.batch_size={batch_size}",
+        *(["data.test=none"] if data else []),
         *(sets or []),
         *([f"threat={threat}"] if threat else []),
         *([f"data.test={images}"] if images else []),
     ]
-    settings = _recipe(recipe, assignments, data, seed)
-    path = into or classifier / f"{suite}.npz"
-    from robustgen import verbs
+    from robustgen import analysing, verbs
 
-    def work(progress: Progress, device: str) -> str:
-        verdicts = verbs.judge(
-            classifier, settings.data, settings.threat, settings.evaluation, path, settings.seed, device, progress
-        )
-        flags = "".join(f"\nRed flag: {flag}" for flag in verdicts.flags)
-        return f"clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy} -> {path}{flags}"
+    whole_run = analysing.is_run(Path(model))
+    settings = _recipe(str(Path(model) / "recipe.json") if whole_run else recipe, assignments, data, seed)
+    for title, place, path in analysing.models(suite, model, into):
+        source = verbs.Source(place, weights, architecture, normalise)
 
-    _one("evaluate", path.parent, work, device, dry_run, threads=settings.threads, file_name=path.name)
+        def work(
+            progress: Progress, device: str, source: verbs.Source = source, path: Path = path, title: str = title
+        ) -> str:
+            verdicts = verbs.judge(
+                source, settings.data, settings.threat, settings.evaluation, path, settings.seed, device, progress,
+                keep_images,
+            )  # fmt: skip
+            said = [f"clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy} -> {path}"]
+            said += [f"Note: {note}" for note in verdicts.notes]
+            return "\n".join(said + [f"Red flag: {flag}" for flag in verdicts.flags])
+
+        name = f"evaluate {title}" if whole_run else "evaluate"
+        _one(name, path.parent, work, device, dry_run, threads=settings.threads, file_name=path.name)
 
 
 @app.command()
@@ -299,10 +326,7 @@ def analyse(
         Path,
         typer.Argument(metavar="CLASSIFIER", help="a folder made by train, or a run: all its arms", show_default=False),
     ],
-    threat: Annotated[
-        str | None,
-        typer.Option("--threat", metavar="NORM:EPS", help="such as linf:8/255  [the recipe's]", show_default=False),
-    ] = None,
+    threat: ThreatText = None,
     images: Annotated[
         int | None,
         typer.Option("--images", metavar="N", min=1, help="only the first N test images  [all]", show_default=False),
@@ -514,8 +538,11 @@ def _one(
 ) -> None:
     """One stage in this process, alone in its folder; `asked` is kept there and must not change."""
     from robustgen.crew import run_alone
+    from robustgen.distributed import local_device, place
 
-    where = _device(device)
+    where = local_device(_device(device))
+    if place()[1] > 1:
+        file_name = f"{file_name}.{place()[0]}"
     if dry_run:
         done = finished is not None and finished.exists()
         print(f"would {name} into {folder} on {where}" + (" (done before)" if done else ""))

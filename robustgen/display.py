@@ -6,6 +6,7 @@ import sys
 import time
 from typing import Any, Protocol, Self
 
+from robustgen.distributed import place
 from robustgen.units import show_duration
 
 
@@ -108,6 +109,30 @@ class Lines:
         self._say(f"{stage}: {sentence} ({show_duration(seconds)})")
 
 
+class Quiet:
+    """Nothing: for the other processes of a parallel job, of which one speaks."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, kind: object, error: object, trace: object) -> None:
+        pass
+
+    def skipped(self, stage: str) -> None:
+        pass
+
+    def started(self, stage: str) -> None:
+        pass
+
+    def progress(self, stage: str, done: int, total: int, unit: str, note: str = "") -> None:
+        pass
+
+    def finished(self, stage: str, sentence: str, seconds: float) -> None:
+        pass
+
+
 def make_display() -> Display:
     """Bars on a terminal, lines elsewhere."""
+    if place()[0]:
+        return Quiet()
     return Bars() if sys.stdout.isatty() else Lines()

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from robustgen.recipe import Data, Recipe
 from robustgen.records import save_arrays
 from robustgen.runs import RunDir, read_json, write_json
-from robustgen.verbs import fit, judge, keep_best, label, load_data, preview, sample, train
+from robustgen.verbs import Source, fit, judge, keep_best, label, load_data, preview, sample, train
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
@@ -171,7 +171,14 @@ def _evaluate_best(recipe: Recipe, run: RunDir, arm: str, device: str, progress:
     chosen = best_model(run, arm, range(recipe.train.models))
     path = run.verdicts(arm, recipe.evaluation.suite)
     verdicts = judge(
-        run.classifier(arm, chosen), recipe.data, recipe.threat, recipe.evaluation, path, recipe.seed, device, progress
+        Source(str(run.classifier(arm, chosen))),
+        recipe.data,
+        recipe.threat,
+        recipe.evaluation,
+        path,
+        recipe.seed,
+        device,
+        progress,
     )
     write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
     return f"model {chosen}: clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy}"

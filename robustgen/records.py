@@ -173,6 +173,7 @@ class Verdicts:
     flat              (attacks, 2) images whose first gradient in a run was zero everywhere, and all that were looked at
     flags             what makes the numbers doubtful, a sentence each
     notes             what was done otherwise than the suite's name says, a sentence each
+    made_for          digest of the model's weights, and the seed
     """
 
     suite: str
@@ -196,6 +197,7 @@ class Verdicts:
     flat: np.ndarray
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
+    made_for: str = ""
 
     @classmethod
     def unjudged(
@@ -234,11 +236,11 @@ class Verdicts:
         """
         first, count = parts[0], sum(len(part) for part in parts)
         whole = cls.unjudged(
-            first.suite, first.threat, first.attacks, np.empty(count), np.empty(count), first.clean_logits.shape[1]
+            first.suite, first.threat, first.attacks, np.zeros(count), np.zeros(count), first.clean_logits.shape[1]
         )
         for number, part in enumerate(parts):
-            if (part.suite, part.threat, part.attacks) != (first.suite, first.threat, first.attacks):
-                raise ValueError(f"cannot merge verdicts of {part.suite} at {part.threat} with those of {first.suite}")
+            if (part.suite, part.threat, part.made_for) != (first.suite, first.threat, first.made_for):
+                raise ValueError(f"part {number} is of another evaluation: {part.suite} at {part.threat}")
             if len(part) != len(range(number, count, len(parts))):
                 raise ValueError(f"part {number} of {len(parts)} holds {len(part)} images of {count}: some are missing")
             for name in _ROWS:
@@ -246,7 +248,7 @@ class Verdicts:
             for name in _SUMS:
                 getattr(whole, name)[...] += getattr(part, name)
         whole.flags = tuple(dict.fromkeys(flag for part in parts for flag in part.flags))
-        whole.notes = first.notes
+        whole.notes, whole.made_for = first.notes, first.made_for
         return whole
 
     def __len__(self) -> int:
@@ -291,7 +293,7 @@ class Verdicts:
         return Share(int((~fallen).sum()), len(self))
 
     def save(self, path: Path) -> None:
-        names = ("suite", "threat", "attacks", "flags", "notes")
+        names = ("suite", "threat", "attacks", "flags", "notes", "made_for")
         about = json.dumps({name: getattr(self, name) for name in names})
         rows = {name: getattr(self, name) for name in _ROWS + _SUMS}
         save_arrays(path, {"about": np.array(about), **rows})
@@ -308,6 +310,7 @@ class Verdicts:
                 attacks=tuple(about["attacks"]),
                 flags=tuple(about["flags"]),
                 notes=tuple(about["notes"]),
+                made_for=about["made_for"],
                 **rows,
             )
         except (KeyError, json.JSONDecodeError) as error:

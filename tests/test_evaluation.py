@@ -162,7 +162,7 @@ class Flawed(nn.Module):
 @pytest.mark.parametrize(
     ("flaw", "sentence"),
     [
-        ("nan", "clean images give NaN or infinite logits; they count as broken"),
+        ("nan", "clean images give NaN or infinite logits; they count as broken, not as robust"),
         ("random", "answers differently when asked again"),
         ("probabilities", "probabilities, not logits"),
         ("saturated", "without gradient"),

@@ -65,7 +65,7 @@ def test_wrong_settings_are_one_clear_line(assignment, message):
         ("train.augment=blur", "unknown augmentation 'blur'; known: none"),
         ("sampling.solver=rk4", "unknown solver 'rk4'; known: euler"),
         ('sampling={"solver":"heun","evaluations":10}', "Heun makes 2 a step"),
-        ("evaluation.suite=best", r"unknown suite 'best'; known: aa\+mt"),
+        ("evaluation.suite=best", r"unknown suite 'best'; known: autoattack"),
         ("data.name=mnist", "unknown data set 'mnist'; known: digits"),
     ],
 )

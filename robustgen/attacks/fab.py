@@ -48,7 +48,8 @@ class FAB:
         """An allowed image for each, and the step at which it was found."""
         points, step = self._walk(model, images, targets, threat, rng, stop=True)
         allowed = threat.contains(points, images) & (step >= 0)
-        return Found(torch.where(allowed.view(-1, *([1] * (images.ndim - 1))), points, images), step)
+        points = torch.where(allowed.view(-1, *([1] * (images.ndim - 1))), points, images)
+        return Found(points, torch.where(allowed, step, -1))
 
     def nearest(
         self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng

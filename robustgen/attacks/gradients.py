@@ -21,7 +21,14 @@ class Found(NamedTuple):
     step: Tensor
 
 
-NO_GRADIENT = (
+class NoGradient(ValueError):
+    """The model's output cannot be differentiated in the images."""
+
+    def __init__(self) -> None:
+        super().__init__(_ADVICE)
+
+
+_ADVICE = (
     "the model's output has no gradient: something in its forward pass cuts it (torch.no_grad, .detach(), .data, "
     "rounding through integers); gradient attacks need a differentiable stand-in (BPDA)"
 )
@@ -41,7 +48,7 @@ def climb(model: nn.Module, points: Tensor, targets: Tensor, objective: Objectiv
         logits = model(points)
         values = objective(logits, targets)
         if not values.requires_grad:
-            raise ValueError(NO_GRADIENT)
+            raise NoGradient()
         (gradient,) = torch.autograd.grad(values.sum(), points)
     return logits.detach(), values.detach(), gradient
 
@@ -63,7 +70,7 @@ def slopes(model: nn.Module, points: Tensor, labels: Tensor) -> tuple[Tensor, Te
         points = points.detach().requires_grad_()
         logits = model(points)
         if not logits.requires_grad:
-            raise ValueError(NO_GRADIENT)
+            raise NoGradient()
         others = torch.arange(logits.shape[1] - 1, device=points.device)
         wrong = others + (others >= labels[:, None]).long()
         values = logits.gather(1, wrong) - logits.gather(1, labels[:, None])

@@ -1,7 +1,8 @@
-"""A short cascade in one attack: untargeted ascent, then targeted ones from where it ended, likeliest class first."""
+"""A short cascade in one attack, which spends its passes on the images that are nearest to falling."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -9,50 +10,71 @@ from torch import Tensor, nn
 
 from robustgen.attacks.apgd import APGD
 from robustgen.attacks.gradients import Found
+from robustgen.attacks.square import Square
 from robustgen.objectives import classes_aimed_at, dlr, margin, targeted_dlr, targeted_margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
+ROUNDS = ((-math.inf, 10), (-0.35, 25), (-0.2, 80), (-0.12, 100))
+"""(value of the DLR objective that an image must have reached to be attacked again, steps for each class)."""
+
 
 @dataclass(frozen=True)
 class Swift:
-    """Auto-PGD on the DLR objective for `first` steps, then at one class after the other for the steps of `plan`.
+    """Auto-PGD on the DLR objective for `first` steps, then rounds of short targeted ascents, one for each class.
 
-    The classes come in the order of the logits at the best point so far, not of the clean image; each targeted ascent
-    starts at that point. Everything is decided image by image, so that the result depends on no other image. Below 4
-    classes margins take the place of DLR.
+    Classes come in the order of the logits at the best point of the first ascent, not of the clean image; each ascent
+    starts at random. A round is faced only by images whose DLR objective came within its limit of 0, where they would
+    fall: the objective does not change with the scale of the logits, so the limits mean the same for every model. All
+    is decided image by image, so no image depends on another. Who is left within the last limit also faces Square,
+    which sees what gradients do not. Below 4 classes margins take the place of DLR, and
+    every image faces every round, for margins have a scale.
     """
 
     first: int = 20
-    plan: tuple[int, ...] = (40, 40, 30, 30, 30, 20, 20, 20, 20)
-    warm: bool = True
+    rounds: tuple[tuple[float, int], ...] = ROUNDS
+    targets: int = 9
+    queries: int = 2000
 
     @property
     def steps(self) -> int:
-        return self.first + sum(self.plan)
+        """Of an image that faces the first round alone: most do."""
+        return self.first + self.targets * self.rounds[0][1]
 
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
         return self.search(model, images, targets, threat, rng).points
 
     @torch.no_grad()
     def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Found:
-        """The first misclassified point of each image, else the best of the first ascent; and the step in all."""
+        """The first misclassified point of each image, else its best; and the steps it took in all."""
         labels = targets
-        classes = model(images[:1]).shape[1] if len(images) else 0
-        untargeted, targeted = (dlr, targeted_dlr) if classes >= 4 else (margin, targeted_margin)
+        if not len(images):
+            return Found(images, labels.clone())
+        logits = model(images)
+        scaled = logits.shape[1] >= 4
+        untargeted, targeted = (dlr, targeted_dlr) if scaled else (margin, targeted_margin)
         result, step = APGD(self.first, untargeted).search(model, images, labels, threat, rng.at("first"))
-        row = (step < 0).nonzero().squeeze(1)
+        logits = model(result)
+        reached, order = untargeted(logits, labels), classes_aimed_at(logits, labels)
         spent = self.first
-        order = classes_aimed_at(model(result[row]), labels[row]) if len(row) else row[:, None]
-        for rank, steps in enumerate(self.plan[: classes - 1]):
-            if not len(row):
-                break
-            aims = torch.stack([labels[row], order[:, rank]], dim=1)
-            found = APGD(steps, targeted).search(
-                model, images[row], aims, threat, rng.at("class", rank).rows(row), result[row] if self.warm else None
-            )
+        for number, (limit, steps) in enumerate(self.rounds):
+            for rank in range(min(self.targets, order.shape[1])):
+                row = ((step < 0) & ((reached > limit) | (not scaled))).nonzero().squeeze(1)
+                if not len(row):
+                    break
+                aims = torch.stack([labels[row], order[row, rank]], dim=1)
+                found = APGD(steps, targeted).search(
+                    model, images[row], aims, threat, rng.at("round", number, rank).rows(row)
+                )
+                value = untargeted(model(found.points), labels[row])
+                fell = found.step >= 0
+                better = fell | (value > reached[row])
+                result[row[better]], reached[row[better]] = found.points[better], value[better]
+                step[row[fell]] = spent + found.step[fell]
+                spent += steps
+        row = ((step < 0) & ((reached > self.rounds[-1][0]) | (not scaled))).nonzero().squeeze(1)
+        if len(row):
+            found = Square(self.queries).search(model, images[row], labels[row], threat, rng.at("square").rows(row))
             fell = found.step >= 0
             result[row[fell]], step[row[fell]] = found.points[fell], spent + found.step[fell]
-            row, order = row[~fell], order[~fell]
-            spent += steps
         return Found(result, step)

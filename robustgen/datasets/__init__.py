@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustgen.datasets import cifar, digits, npz
+from robustgen.datasets import cifar, digits, folder, npz
 from robustgen.images import ImageSet
 from robustgen.randomness import rng_for
 from robustgen.recipe import Data
@@ -17,6 +17,7 @@ DATASETS: dict[str, Callable[[Path | None], tuple[ImageSet, ImageSet | None]]] =
     "digits": digits.load,
     "cifar10": cifar.load,
     "npz": npz.load,
+    "folder": folder.load,
 }
 
 
@@ -39,10 +40,8 @@ def load_splits(data: Data) -> Splits:
     Raises:
         ValueError: unknown data set, missing files, or fewer images than asked for.
     """
-    if data.name not in DATASETS:
-        raise ValueError(f"unknown data set {data.name!r}; known: {', '.join(DATASETS)}")
-    everything, test = DATASETS[data.name](Path(data.path) if data.path else None)
-    order = rng_for(data.split_seed, "split", data.name).permutation(len(everything))
+    everything, test = _load(data)
+    order = _order(data, everything)
     if test is None:
         if data.test is None or data.test >= len(everything):
             raise ValueError(
@@ -67,6 +66,29 @@ def load_splits(data: Data) -> Splits:
         names = ", ".join(train.info.classes[k] for k in sorted(absent))
         raise ValueError(f"no training images of class {names}; set data.train higher")
     return Splits(train, validation, test)
+
+
+def load_test(data: Data) -> ImageSet:
+    """The test images alone: those of `load_splits`, or all there are when the data set has no test set of its own
+    and no number is given."""
+    everything, test = _load(data)
+    found = everything if test is None else test
+    count = len(found) if data.test is None else data.test
+    if count > len(found):
+        raise ValueError(f"data.test asks for {count} images, {data.name} has {len(found)} to test on")
+    if data.test is None:
+        return found
+    return found.take(np.arange(count) if test is not None else _order(data, everything)[:count])
+
+
+def _order(data: Data, images: ImageSet) -> np.ndarray:
+    return rng_for(data.split_seed, "split", data.name).permutation(len(images))
+
+
+def _load(data: Data) -> tuple[ImageSet, ImageSet | None]:
+    if data.name not in DATASETS:
+        raise ValueError(f"unknown data set {data.name!r}; known: {', '.join(DATASETS)}")
+    return DATASETS[data.name](Path(data.path) if data.path else None)
 
 
 def balanced(labels: np.ndarray, count: int) -> np.ndarray:

@@ -38,13 +38,14 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     return images, labels.astype(np.int64)
 
 
-def info_from(name: str, images: np.ndarray, labels: np.ndarray) -> DatasetInfo:
-    """Classes 0..max label; mean and deviation of each channel, of at most 100,000 images."""
+def info_from(name: str, images: np.ndarray, labels: np.ndarray, classes: tuple[str, ...] | None = None) -> DatasetInfo:
+    """Classes 0..max label unless named; mean and deviation of each channel, of at most 100,000 images."""
     pixels = images[:: max(1, len(images) // 100_000)].reshape(-1, images.shape[3]) / 255
     mean = tuple(round(float(m), 4) for m in pixels.mean(0))
     std = tuple(max(round(float(s), 4), 1e-3) for s in pixels.std(0))
     height, width, channels = images.shape[1:]
-    return DatasetInfo(name, tuple(str(k) for k in range(int(labels.max()) + 1)), (channels, height, width), mean, std)
+    classes = classes or tuple(str(k) for k in range(int(labels.max()) + 1))
+    return DatasetInfo(name, classes, (channels, height, width), mean, std)
 
 
 def load(path: Path | None = None) -> tuple[ImageSet, ImageSet | None]:

@@ -11,9 +11,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.gradients import Found
+from robustgen.attacks.gradients import Found, NoGradient
+from robustgen.checkpoints import weights_digest
 from robustgen.contracts import Attack, ManyRuns, Progress, silent
-from robustgen.evaluation.checks import check_images, check_logits, flags_after, flags_of
+from robustgen.evaluation.checks import NO_GRADIENT, check_images, check_logits, flags_after, flags_of, training_flag
 from robustgen.evaluation.prepare import prepared
 from robustgen.evaluation.suites import find_suite
 from robustgen.modes import evaluating, row_stable
@@ -99,10 +100,13 @@ def evaluate(
     if keep_images and path is None:
         raise ValueError("keep_images needs a path to keep them at")
     ids = content_ids(images.cpu().numpy())
+    training = training_flag(model)
     with evaluating(model), torch.no_grad(), rng_for(seed, "evaluate", "torch").steering_torch():
-        verdicts = _resumed(path, suite, threat, ids, labels)
+        made_for = f"{weights_digest(model)} seed {seed}"
+        verdicts = _resumed(path, suite, threat, ids, labels, made_for)
         if verdicts is None:
             verdicts = _look(_Watched(model), images, labels, threat, suite, ids, batch_size)
+            verdicts.made_for = made_for
         classes = verdicts.clean_logits.shape[1]
         attacks = find_suite(suite, threat.norm, classes).attacks
         bench = _Bench(model, images, labels, threat, verdicts, seed, batch_size, prepare)
@@ -118,8 +122,7 @@ def evaluate(
                 progress(done, standing * sum(costs), "passes", f"{where}, {standing} of {len(verdicts)} stand")
 
             _face(bench, number, attack, keeper, tell)
-        after = flags_after(verdicts)
-        verdicts.flags = tuple(dict.fromkeys((*verdicts.flags, *after)))
+        verdicts.flags = tuple(dict.fromkeys((*training, *verdicts.flags, *flags_after(verdicts))))
         keeper.save(now=True)
     return verdicts
 
@@ -134,19 +137,21 @@ def times_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}.times.json")
 
 
-def _resumed(path: Path | None, suite: str, threat: ThreatModel, ids: np.ndarray, labels: Tensor) -> Verdicts | None:
+def _resumed(
+    path: Path | None, suite: str, threat: ThreatModel, ids: np.ndarray, labels: Tensor, made_for: str
+) -> Verdicts | None:
     if path is None or not path.exists():
         return None
     found = Verdicts.load(path)
     same = (
-        (found.suite, found.threat) == (suite, str(threat))
+        (found.suite, found.threat, found.made_for) == (suite, str(threat), made_for)
         and np.array_equal(found.ids, ids)
         and np.array_equal(found.labels, labels.cpu().numpy())
     )
     if not same:
         raise ValueError(
-            f"{path} holds verdicts of {found.suite} at {found.threat} on {len(found)} images, not of this evaluation; "
-            "choose another place, or remove it"
+            f"{path} holds verdicts of {found.suite} at {found.threat} on {len(found)} images, not of this evaluation "
+            "(model, seed, images, suite and radius must agree); choose another place, or remove it"
         )
     return found
 
@@ -273,7 +278,11 @@ def _face(bench: _Bench, number: int, attack: Attack, keeper: _Keeper, tell: Cal
                 tell((done + share * min(calls * runs / cost, 1)) / runs, f"{name} {run + 1}/{runs}")
 
             bench.fast.tell = within
-            found = _search(many.attack_in(run) if many else attack, bench.fast, images, aims, bench.threat, rng)
+            try:
+                found = _search(many.attack_in(run) if many else attack, bench.fast, images, aims, bench.threat, rng)
+            except NoGradient as error:
+                verdicts.flags = tuple(dict.fromkeys((*verdicts.flags, f"{NO_GRADIENT}: {error}")))
+                found = Found(images, torch.full((len(images),), -1, device=device))
             bench.fast.tell = lambda calls: None
             fell = _judge(bench, found, here, number, run, aims)
             keeper.keep(here[fell], found.points[torch.from_numpy(fell).to(device)])

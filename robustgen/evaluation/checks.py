@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
+from robustgen.attacks.gradients import NoGradient
 from robustgen.images import check_labels
 from robustgen.records import Verdicts
 
@@ -40,37 +41,90 @@ def check_logits(logits: Tensor, labels: Tensor) -> None:
     check_labels(labels.cpu().numpy(), len(labels), logits.shape[1], "test images")
 
 
-def flags_of(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -> list[str]:
-    """Sentences about a model before it is attacked. `logits` are its answers for `images`, given before.
+NO_GRADIENT = "no-gradient"
 
-    Looked for: NaN or infinite logits, random answers, probabilities instead of logits, gradients that vanish.
-    """
+FLAGS = (
+    "nan-logits", "random-logits", "batch-dependence", "training-mode", "probabilities", "zero-gradients", NO_GRADIENT,
+    "normalised-twice", "not-normalised", "near-chance", "refused-successes", "black-box-better",
+)  # fmt: skip
+"""Names of the flags, with which their sentences begin; docs/flags.md has a section for each."""
+
+
+def training_flag(model: nn.Module) -> list[str]:
+    """Sentences about the mode a model came in."""
+    if model.training:
+        return ["training-mode: the model came in training mode; it was evaluated in evaluation mode and put back"]
+    return []
+
+
+@torch.no_grad()
+def flags_of(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -> list[str]:
+    """Sentences about a model in evaluation mode before it is attacked. `logits` are its answers for `images`."""
     flags = []
+    count, clean = len(images), torch.nan_to_num(logits)
     broken = int((~torch.isfinite(logits)).any(1).sum())
     if broken:
-        flags.append(f"{broken} clean images give NaN or infinite logits; they count as broken, not as robust")
+        flags.append(
+            f"nan-logits: {broken} of {count} clean images give NaN or infinite logits; they count as broken, not as "
+            "robust"
+        )
     again = torch.nan_to_num(model(images))
-    if not torch.allclose(again, torch.nan_to_num(logits), rtol=1e-4, atol=1e-4):
-        flags.append("the model answers differently when asked again; evaluate randomised models with EOT attacks")
+    repeatable = torch.allclose(again, clean, rtol=1e-4, atol=1e-4)
+    if not repeatable:
+        flags.append("random-logits: the model answers differently when asked again; use the suite autoattack-rand")
+    elif count > 1 and not _close(torch.nan_to_num(model(images[: count // 2])), clean[: count // 2]):
+        flags.append(
+            "batch-dependence: an image's logits depend on those beside it (statistics of the batch?); attacks then "
+            " change several images at once, and no verdict is an image's own"
+        )
     rows = logits[torch.isfinite(logits).all(1)]
     if len(rows) and rows.min() >= 0 and torch.allclose(rows.sum(1), torch.ones_like(rows[:, 0]), atol=1e-3):
-        flags.append("the outputs are probabilities, not logits; gradients of a saturated softmax hide attacks")
-    share = _zero_gradients(model, images, labels)
-    if share > 0.1:
+        flags.append("probabilities: the outputs are probabilities, not logits; a saturated softmax hides attacks")
+    finite = torch.isfinite(logits).all(1)
+    share = _zero_gradients(model, images[finite], labels[finite])
+    if share is None:
+        flags.append(f"{NO_GRADIENT}: {NoGradient()}")
+    elif share > 0.1:
         flags.append(
-            f"{100 * share:.0f} % of the images have a cross-entropy without gradient; gradient attacks are weak there"
+            f"zero-gradients: {100 * share:.0f} % of the images have a cross-entropy without gradient (saturated or "
+            "rounded?); gradient attacks are weak there: try other objectives, or a differentiable stand-in (BPDA)"
         )
-    return flags
+    return flags + (_normalisation_flags(model, images, labels, logits) if repeatable and not broken else [])
 
 
-def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> float:
+def _close(first: Tensor, second: Tensor) -> bool:
+    return torch.allclose(first, second, rtol=1e-3, atol=1e-3)
+
+
+def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> float | None:
+    """Share of images whose cross-entropy has no gradient at all; None where there is nothing to differentiate."""
+    if not len(images):
+        return 0.0
     with torch.enable_grad():
         points = images.detach().requires_grad_()
         loss = nn.functional.cross_entropy(model(points), labels, reduction="sum")
         if not loss.requires_grad:
-            return 1.0
+            return None
         (gradient,) = torch.autograd.grad(loss, points)
     return float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
+
+
+def _normalisation_flags(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -> list[str]:
+    """A model that is far better behind one normalisation more, or one less, is used wrongly."""
+    if len(images) < 32:
+        return []
+    mean = images.mean((0, 2, 3), keepdim=True)
+    std = images.std((0, 2, 3), keepdim=True).clamp_min(1e-3)
+    asis = float((logits.argmax(1) == labels).float().mean())
+    flags = []
+    for name, changed, what in (
+        ("normalised-twice", images * std + mean, "undone once: it is probably applied twice"),
+        ("not-normalised", (images - mean) / std, "applied: the model probably expects it (--normalise data)"),
+    ):
+        right = float((model(changed).argmax(1) == labels).float().mean())
+        if right > asis + 0.1:
+            flags.append(f"{name}: {100 * asis:.0f} % right as it is, {100 * right:.0f} % with normalisation {what}")
+    return flags
 
 
 def flags_after(verdicts: Verdicts) -> list[str]:
@@ -80,23 +134,25 @@ def flags_after(verdicts: Verdicts) -> list[str]:
     accuracy = verdicts.clean_accuracy.value
     if accuracy < 1.5 / classes:
         flags.append(
-            f"clean accuracy {100 * accuracy:.1f} % is near chance ({100 / classes:.0f} %); robustness means little"
+            f"near-chance: clean accuracy {100 * accuracy:.1f} % is near chance ({100 / classes:.0f} %); robustness "
+            "means little"
         )
     for number, name in enumerate(verdicts.attacks):
         flat, seen = verdicts.flat[number]
         if seen and flat > 0.1 * seen:
             flags.append(
-                f"{name} found no gradient at the start for {100 * flat / seen:.0f} % of its images: they are masked"
+                f"zero-gradients: {name} found no gradient at the start for {100 * flat / seen:.0f} % of its images"
             )
-        if verdicts.rejected[number] > 0.01 * len(verdicts):
+        if verdicts.rejected[number] > max(1, 0.01 * len(verdicts)):
             flags.append(
-                f"{verdicts.rejected[number]} successes of {name} did not hold when the model was asked again; it may "
-                "answer at random, or differ in precision"
+                f"refused-successes: {verdicts.rejected[number]} successes of {name} did not hold when the model was "
+                "asked itself; it may answer at random, or near its decision boundary precision decides"
             )
     if "square" in verdicts.attacks:
         saved = int((verdicts.fell_to == verdicts.attacks.index("square")).sum())
         if saved > 0.002 * len(verdicts):
             flags.append(
-                f"square, which sees no gradients, broke {saved} images that gradient attacks left: these are masked"
+                f"black-box-better: square, which sees no gradients, broke {saved} images that gradient attacks left; "
+                "gradients may be masked, and other attacks may find more"
             )
     return flags

@@ -79,6 +79,7 @@ def _folded(model: nn.Module) -> nn.Module:
             traced.graph.erase_node(node)
         else:
             _replace(traced, node.target, _Affine(norm))
+    traced.delete_all_unused_submodules()
     traced.graph.lint()
     traced.recompile()
     return channels_last(traced.requires_grad_(False))
