@@ -70,8 +70,8 @@ def certify(
     check_images(images, labels)
     ids = content_ids(images.cpu().numpy())
     blank = Certificates.blank(
-        ids, labels.cpu().numpy(), images[0].numel(),
-        sigma=sigma, selection=selection, samples=samples, alpha=alpha, seed=seed, model=_digest_of(model),
+        ids, labels.cpu().numpy(), images[0].numel(), sigma=float(sigma), alpha=float(alpha),
+        selection=selection, samples=samples, seed=seed, model=_digest_of(model),
     )  # fmt: skip
     found = blank if path is None or not path.exists() else _resumed(path, blank)
     if found.finished:
