@@ -27,6 +27,8 @@ _PUBLIC = {
     "Mixture": "robustgen.training.mixing",
     "Verdicts": "robustgen.records",
     "evaluate": "robustgen.evaluation.cascade",
+    "Certificates": "robustgen.certificates",
+    "certify": "robustgen.evaluation.certification",
     "Recipe": "robustgen.recipe",
     "Subject": "robustgen.contracts",
     "find_analysis": "robustgen.analysis",

@@ -31,8 +31,8 @@ app = typer.Typer(
         "Train image classifiers that stay right under attack, with the help of generated images; then measure and "
         "explain what was gained.\n\n"
         "The verbs follow the data: fit a generative model, sample it into a proxy set, label and keep the best "
-        "images, train, evaluate, report. run does all of them after a recipe. Every command can be repeated: finished "
-        "work is skipped, half-done work goes on.\n\n"
+        "images, train, evaluate, certify, report. run does all of them after a recipe. Every command can be repeated: "
+        "finished work is skipped, half-done work goes on.\n\n"
         "\b\n"
         "  robustgen run digits                 the papers in miniature, minutes on two cores\n"
         "  robustgen run digits --dry-run       what that would do\n"
@@ -390,6 +390,74 @@ def analyse(
 
 
 @app.command()
+def certify(
+    classifier: Annotated[
+        Path, typer.Argument(metavar="CLASSIFIER", help="a folder made by train", show_default=False)
+    ],
+    sigma: Annotated[
+        float, typer.Option("--sigma", metavar="S", help="standard deviation of the noise, in pixels of [0, 1]")
+    ] = 0.25,
+    samples: Annotated[
+        int, typer.Option("--samples", metavar="N", min=1, help="noisy copies by which an image is judged")
+    ] = 100_000,
+    selection: Annotated[
+        int, typer.Option("--selection", metavar="N", min=1, help="other copies by which its class is selected")
+    ] = 100,
+    alpha: Annotated[float, typer.Option("--alpha", metavar="P", help="how likely a certificate may be wrong")] = 0.001,
+    every: Annotated[int, typer.Option("--every", metavar="K", min=1, help="only every K-th test image")] = 1,
+    images: Annotated[
+        int | None,
+        typer.Option("--images", metavar="N", min=1, help="at most N of those  [all]", show_default=False),
+    ] = None,
+    denoise: Annotated[
+        Path | None,
+        typer.Option(
+            "--denoise", metavar="GENERATOR", help="a diffusion model that denoises first  [none]", show_default=False
+        ),
+    ] = None,
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into", metavar="FILE", help="where certificates go  [CLASSIFIER/certificates.npz]", show_default=False
+        ),
+    ] = None,
+    recipe: FromRecipe = "digits",
+    data: DataPath = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Certify the smoothed classifier: a radius in l2 within which nothing changes its answer.
+
+    Certificates are written as they come; repeat the command to resume.
+
+    \b
+      robustgen certify models/edm --sigma 0.25 --samples 10000 --every 20
+    """
+    from robustgen.recipe import Certification
+
+    settings = _recipe(recipe, sets, data, seed)
+    asked = _part(
+        Certification, sigma=sigma, samples=samples, selection=selection, alpha=alpha, every=every, images=images
+    )
+    path = into or classifier / "certificates.npz"
+    from robustgen import verbs
+
+    def work(progress: Progress, device: str) -> str:
+        found = verbs.certify(classifier, settings.data, asked, path, settings.seed, device, progress, denoise)
+        return f"{found.summary} -> {path}"
+
+    _one("certify", path.parent, work, device, dry_run, threads=settings.threads, file_name=path.name)
+    if not dry_run:
+        from robustgen.certificates import Certificates
+        from robustgen.report.certificates import certificates_table
+
+        table = certificates_table({str(classifier): Certificates.load(path)}, "certified %")
+        listing.print_table(table, f"sigma {sigma:g}, {samples:,} samples, alpha {alpha:g}")
+
+
+@app.command()
 def report(
     run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a folder made by run", show_default=False)],
 ) -> None:
@@ -561,7 +629,7 @@ def _one(
 def _run(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
     from robustgen import crew
     from robustgen.pipeline import check, stages
-    from robustgen.report.tables import read_results, results_table
+    from robustgen.report.tables import name_of, read_results, results_table
     from robustgen.runs import RunDir, locked
 
     where = _device(device)
@@ -581,6 +649,13 @@ def _run(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run:
         crew.run_all(settings, target, plan, where, jobs)
     results = read_results(target)
     listing.print_table(results_table(results), f"{settings.name}: {results.threat}, {settings.evaluation.suite}")
+    if results.certificates:
+        from robustgen.report.certificates import by_name, certificates_table, certified_gains
+
+        named = by_name(results)
+        listing.print_table(certificates_table(named), "certified % within l2 r, smoothed")
+        baseline = name_of(results.recipe, results.baseline)
+        print("\n".join(certified_gains(named, baseline) if baseline in named else []))
     for arm, verdicts in results.verdicts.items():
         for flag in verdicts.flags:
             print(f"Red flag ({arm}): {flag}")

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from robustgen.recipe import Data, Recipe
 from robustgen.records import save_arrays
 from robustgen.runs import RunDir, read_json, write_json
-from robustgen.verbs import Source, fit, judge, keep_best, label, load_data, preview, sample, train
+from robustgen.verbs import Source, certify, fit, judge, keep_best, label, load_data, preview, sample, train
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
@@ -104,7 +104,17 @@ def stages(recipe: Recipe, run: RunDir, device: str = "cpu") -> list[Stage]:
                 partial(_evaluate_best, recipe, run, arm, device),
             )
         )
-    found.append(Stage("report", tuple(f"evaluate {arm}" for arm in recipe.arms), run.report, partial(_report, run)))
+        if recipe.certification is not None:
+            found.append(
+                Stage(
+                    f"certify {arm}",
+                    tuple(f"train {arm}-{model}" for model in models),
+                    run.certificates(arm).with_suffix(".done"),
+                    partial(_certify_best, recipe, run, arm, device),
+                )
+            )
+    judged = tuple(stage.name for stage in found if stage.name.startswith(("evaluate ", "certify ")))
+    found.append(Stage("report", judged, run.report, partial(_report, run)))
     return found
 
 
@@ -182,6 +192,17 @@ def _evaluate_best(recipe: Recipe, run: RunDir, arm: str, device: str, progress:
     )
     write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
     return f"model {chosen}: clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy}"
+
+
+def _certify_best(recipe: Recipe, run: RunDir, arm: str, device: str, progress: Progress) -> str:
+    assert recipe.certification is not None
+    chosen = best_model(run, arm, range(recipe.train.models))
+    path = run.certificates(arm)
+    certificates = certify(
+        run.classifier(arm, chosen), recipe.data, recipe.certification, path, recipe.seed, device, progress
+    )
+    write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
+    return f"model {chosen}: {certificates.summary}"
 
 
 def _report(run: RunDir, progress: Progress) -> str:

@@ -25,6 +25,10 @@ Fraction01 = Annotated[Number, Field(ge=0, le=1)]
 Count = Annotated[int, Field(ge=1)]
 
 
+NOISE_LOSSES = ("gaussian-noise", "stability", "consistency", "smoothadv", "macer")
+"""Losses of a classifier that is to be smoothed: they bring noise, and ignore the threat model."""
+
+
 class Part(BaseModel):
     """A part of a recipe: frozen, and without room for unknown names."""
 
@@ -115,14 +119,39 @@ class InnerAttack(Part):
     """For steepest: a step as a share of eps; 0.25 is 2/255 at 8/255."""
 
 
+class Noise(Part):
+    """Gaussian noise in the losses of a classifier that is to be smoothed. The defaults are the papers'."""
+
+    sigma: Positive = 0.25
+    """Standard deviation, in pixels of [0, 1]; that of the certificates."""
+    draws: Count | None = None
+    """Noisy copies of each image; by default 1, for consistency and smoothadv 2, for macer 16. stability takes 1."""
+    weight: NotNegative | None = None
+    """Price of the second term, lambda in the papers; by default 10 for consistency, 12 for macer."""
+    entropy: NotNegative = 0.5
+    """consistency: price of the mean prediction's entropy."""
+    eps: NotNegative = 0.5
+    """smoothadv: radius of its attack in l2, in pixels of [0, 1]."""
+    steps: Count = 2
+    """smoothadv: steps of its attack."""
+    gamma: NotNegative = 8.0
+    """macer: the radius aimed at, in units of sigma / 2."""
+    temperature: Positive = 16.0
+    """macer: factor of the logits where it measures radii."""
+
+
 class Training(Part):
     """How a classifier is trained. The defaults are the official code's (arXiv:2103.01946, 2110.09468)."""
 
     architecture: str = "wrn-28-10"
-    loss: Literal["plain", "adversarial", "trades"] = "trades"
+    loss: Literal[
+        "plain", "adversarial", "trades", "gaussian-noise", "stability", "consistency", "smoothadv", "macer"
+    ] = "trades"
     beta: NotNegative = 6.0
-    """TRADES: price of disagreement between clean and attacked predictions."""
+    """TRADES and stability: price of disagreement between clean and attacked or noisy predictions."""
     attack: InnerAttack = InnerAttack()
+    noise: Noise = Noise()
+    """Of the losses from gaussian-noise on."""
     schedule: Schedule
     momentum: Fraction01 = 0.9
     """Of SGD, Nesterov's."""
@@ -169,6 +198,8 @@ class DiffusionFit(Part):
     dropout: Fraction01 = 0.13
     flip: bool = False
     """Mirror training images at random."""
+    label_dropout: Fraction01 = 0.0
+    """Share of training images whose class is kept from the network; above 0 it can denoise for `certify --denoise`."""
     total_images: Count = 200_000_000
     batch_size: Count = 512
     peak_lr: Positive = 1e-3
@@ -227,6 +258,23 @@ class Evaluation(Part):
     """Images attacked together; verdicts do not depend on it."""
 
 
+class Certification(Part):
+    """How the smoothed classifiers are certified. The defaults are Cohen et al.'s (arXiv:1902.02918)."""
+
+    sigma: Positive = 0.25
+    """Standard deviation of the noise, in pixels of [0, 1]."""
+    selection: Count = 100
+    """Noisy copies of an image by which its class is selected."""
+    samples: Count = 100_000
+    """New noisy copies by which it is judged; more reach larger radii."""
+    alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.001
+    """How likely each certificate may be wrong."""
+    every: Count = 1
+    """Every so-manieth test image; the usual protocol on CIFAR-10 takes every 20th."""
+    images: Count | None = None
+    """At most so many of those; all when not given."""
+
+
 class Reported(Part):
     """What a paper reports for a row, in per cent."""
 
@@ -253,6 +301,8 @@ class Recipe(Part):
     train: Training
     arms: dict[str, Arm]
     evaluation: Evaluation = Evaluation()
+    certification: Certification | None = None
+    """Certificates by randomised smoothing, beside the evaluation; none when not given."""
     reported: Reported | None = None
 
     @model_validator(mode="after")
@@ -262,6 +312,12 @@ class Recipe(Part):
                 raise ValueError(
                     f"arm {name} wants generator {arm.proxy!r}, which the recipe does not have; "
                     f"it has: {', '.join(self.generators) or 'none'}"
+                )
+        if self.certification is not None and self.train.loss in NOISE_LOSSES:
+            trained, certified = self.train.noise.sigma, self.certification.sigma
+            if trained != certified:
+                raise ValueError(
+                    f"train.noise.sigma ({trained:g}) and certification.sigma ({certified:g}) must be the same noise"
                 )
         if not self.arms:
             raise ValueError("a recipe needs at least one arm")

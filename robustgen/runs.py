@@ -146,6 +146,9 @@ class RunDir:
     def findings(self, arm: str, analysis: str) -> Path:
         return self.root / "analysis" / f"{arm}.{analysis}.npz"
 
+    def certificates(self, arm: str) -> Path:
+        return self.root / "certification" / f"{arm}.npz"
+
     def claim(self, recipe: Mapping[str, Any]) -> None:
         """Make this the folder of a recipe, or make sure that it is.
 

@@ -7,7 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustgen.recipe import Data, Evaluation, Generator, Keep, Sampling, Threat, Training
+from robustgen.certificates import Certificates
+from robustgen.recipe import NOISE_LOSSES, Certification, Data, Evaluation, Generator, Keep, Sampling, Threat, Training
 from robustgen.records import Verdicts, save_arrays, write_array
 from robustgen.runs import read_json, write_json
 
@@ -139,12 +140,13 @@ def train(
         device=device,
     )
     adversary = threat_model(threat)
-    robust = settings.loss != "plain"
-    validate = (
-        _validator(splits.validation, adversary, settings.validation_steps, seed, device)
-        if robust and len(splits.validation)
-        else None
-    )
+    noisy = settings.loss in NOISE_LOSSES
+    robust = settings.loss != "plain" and not noisy
+    validate: Validate | None = None
+    if len(splits.validation) and noisy:
+        validate = _noisy_validator(splits.validation, settings.noise.sigma, seed, device)
+    elif len(splits.validation) and robust:
+        validate = _validator(splits.validation, adversary, settings.validation_steps, seed, device)
     trained = train_classifier(
         model,
         mixture,
@@ -163,6 +165,7 @@ def train(
         settings.architecture,
         info,
         threat=str(threat) if robust else None,
+        sigma=settings.noise.sigma if noisy else None,
         seed=seed,
         step=trained.step,
         validation=None
@@ -177,7 +180,7 @@ def train(
         return f"trained {settings.schedule.steps} steps"
     return (
         f"best at step {trained.step}: validation clean {100 * measured.clean.value:.1f} %, "
-        f"robust {100 * measured.robust.value:.1f} %"
+        f"{'under noise' if noisy else 'robust'} {100 * measured.robust.value:.1f} %"
     )
 
 
@@ -304,6 +307,46 @@ def _normalisation(text: str, info: DatasetInfo) -> tuple[Sequence[float], Seque
     return values
 
 
+def certify(
+    classifier: Path,
+    data: Data,
+    settings: Certification,
+    path: Path,
+    seed: int,
+    device: str,
+    progress: Progress,
+    denoiser: Path | None = None,
+) -> Certificates:
+    """Certify one classifier, smoothed, on test images of a data set; with a diffusion model in front if asked."""
+    from robustgen.evaluation import certification
+    from robustgen.evaluation.denoising import Denoised
+    from robustgen.generators import Diffusion, load_generator
+    from robustgen.images import to_unit
+    from robustgen.models.saved import load_classifier
+
+    model = load_classifier(classifier)
+    if denoiser is not None:
+        diffusion, about = load_generator(denoiser)
+        if not isinstance(diffusion, Diffusion):
+            raise ValueError(f"{denoiser} is no diffusion model but a {about['settings']['kind']}: it cannot denoise")
+        model = Denoised(model, diffusion, settings.sigma)
+    test = load_data(data).test
+    rows = slice(0, None if settings.images is None else settings.every * settings.images, settings.every)
+    return certification.certify(
+        model.to(device).requires_grad_(False),
+        to_unit(test.pixels(device)[rows]),
+        test.targets(device)[rows],
+        settings.sigma,
+        selection=settings.selection,
+        samples=settings.samples,
+        alpha=settings.alpha,
+        seed=seed,
+        batch_size=images_in_a_pass(test.info.shape, device),
+        path=path,
+        progress=progress,
+    )
+
+
 def load_data(data: Data) -> Any:
     """The splits of a recipe's images."""
     from robustgen.datasets import load_splits
@@ -339,6 +382,8 @@ def build_loss(settings: Training) -> Loss:
 
     if settings.loss == "plain":
         return LOSSES["plain"]()
+    if settings.loss in NOISE_LOSSES:
+        return LOSSES[settings.loss](**_noise_settings(settings))
     objective = kl_divergence if settings.loss == "trades" else cross_entropy
     inner = settings.attack
     attack: Attack = (
@@ -349,6 +394,52 @@ def build_loss(settings: Training) -> Loss:
     if settings.loss == "trades":
         return LOSSES["trades"](beta=settings.beta, attack=attack, statistics=settings.statistics)
     return LOSSES["adversarial"](attack=attack)
+
+
+def _noise_settings(settings: Training) -> dict[str, Any]:
+    """The arguments of a loss under noise; what is not given is left to the loss."""
+    noise = settings.noise
+    own: dict[str, dict[str, Any]] = {
+        "gaussian-noise": {"draws": noise.draws},
+        "stability": {"beta": settings.beta},
+        "consistency": {"draws": noise.draws, "weight": noise.weight, "entropy": noise.entropy},
+        "smoothadv": {"draws": noise.draws, "eps": noise.eps, "steps": noise.steps},
+        "macer": {
+            "draws": noise.draws, "weight": noise.weight, "gamma": noise.gamma, "temperature": noise.temperature,
+        },
+    }  # fmt: skip
+    given = {name: value for name, value in own[settings.loss].items() if value is not None}
+    return {"sigma": noise.sigma, **given}
+
+
+def _noisy_validator(images: ImageSet, sigma: float, seed: int, device: str, copies: int = 16) -> Validate:
+    """Clean accuracy, and as robust accuracy the share of noisy copies that are right, on held-out images.
+
+    The copies have the same noise each time, so that weights are compared on equal terms. Both shares count copies.
+    """
+    from robustgen.images import to_unit
+    from robustgen.modes import row_stable
+    from robustgen.randomness import rng_for
+    from robustgen.records import Share
+    from robustgen.training.classifier import Measured
+
+    pixels, labels = to_unit(images.pixels(device)), images.targets(device)
+
+    def validate(model: nn.Module) -> Measured:
+        import torch
+
+        clean = noisy = 0
+        with torch.no_grad():
+            for first in range(0, len(pixels), 512):
+                some, truth = pixels[first : first + 512], labels[first : first + 512]
+                clean += int((row_stable(model, some).argmax(1) == truth).sum())
+                rng = rng_for(seed, "validate", device=device).each(range(first, first + len(some)))
+                for _ in range(copies):
+                    noise = rng.normal(some.shape) * sigma
+                    noisy += int((row_stable(model, some + noise).argmax(1) == truth).sum())
+        return Measured(Share(copies * clean, copies * len(pixels)), Share(noisy, copies * len(pixels)))
+
+    return validate
 
 
 def _validator(images: ImageSet, threat: ThreatModel, steps: int, seed: int, device: str) -> Validate:

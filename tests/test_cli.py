@@ -89,7 +89,7 @@ def test_folders_describe_themselves(parts, robustgen, monkeypatch):
         assert code == 0 and word in out
 
 
-VERBS = ("fit", "sample", "label", "keep", "train", "evaluate", "analyse", "report", "run", "list", "show")
+VERBS = ("fit", "sample", "label", "keep", "train", "evaluate", "analyse", "certify", "report", "run", "list", "show")
 
 
 @pytest.mark.parametrize("verb", VERBS)
@@ -159,6 +159,12 @@ def test_dry_runs_write_nothing(robustgen, tmp_path):
         ("analyse step-sweep nowhere --images 0", "greater than or equal to 1"),
         ("analyse step-sweep nowhere --threat linf:8", "did you mean 8/255"),
         ("analyse step-sweep", "Missing argument"),
+        ("certify nowhere", "nowhere holds no finished classifier"),
+        ("certify nowhere --sigma 0", "sigma: input should be greater than 0"),
+        ("certify nowhere --sigma much", "valid"),
+        ("certify nowhere --alpha 1", "alpha: input should be less than 0.5"),
+        ("certify nowhere --samples 0", "greater than or equal to 1"),
+        ("certify nowhere --every 0", "greater than or equal to 1"),
         ("report nowhere", "nowhere is not a run folder"),
         ("show nowhere", "unknown recipe 'nowhere'"),
         ("list everything", "cannot list 'everything'; known: recipes"),

@@ -23,7 +23,7 @@ FLOORS = [
         "recipe",
         "findings",
     },
-    {"contracts", "checkpoints", "unpickling"},
+    {"contracts", "certificates", "checkpoints", "unpickling"},
     {"datasets", "augment", "generators", "models", "attacks", "losses"},
     {"proxy", "training", "evaluation", "report", "analysis"},
     {"recipes"},
@@ -39,6 +39,7 @@ SIDEWAYS = {("losses", "attacks"), ("training", "proxy"), ("analysis", "evaluati
 WITHOUT_TORCH = [
     "records",
     "findings",
+    "certificates",
     "analysing",
     "runs",
     "report",

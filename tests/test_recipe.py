@@ -37,7 +37,10 @@ def test_settings_are_changed_by_dotted_names():
         ("generators.gan.steps=5", "known under generators: gaussian, edm"),
         ("train.beta=five", "train.beta: expected a number or a fraction such as 8/255, got 'five'"),
         ("train.beta=-1", "train.beta: input should be greater than or equal to 0, got -1"),
-        ("train.loss=tradez", "train.loss: input should be 'plain', 'adversarial' or 'trades', got 'tradez'"),
+        (
+            "train.loss=tradez",
+            "train.loss: input should be 'plain', 'adversarial', 'trades', .* or 'macer', got 'tradez'",
+        ),
         ("train.models=1.5", "train.models"),
         ("train.schedule.batch_size=100", r"train.schedule: total_images \(30720\) must be a multiple"),
         ("threat=linf:8", r"threat: eps 8 in linf exceeds .* did you mean 8/255\?"),

@@ -35,7 +35,7 @@ def _edm(settings: DiffusionFit, info: DatasetInfo, rng: Rng) -> Diffusion:
             attention=settings.attention,
             dropout=settings.dropout,
         )
-    return Diffusion(network, info.shape, len(info.classes), flip=settings.flip)
+    return Diffusion(network, info.shape, len(info.classes), flip=settings.flip, label_dropout=settings.label_dropout)
 
 
 GENERATORS: dict[str, Callable[[Any, DatasetInfo, Rng], Gaussian | Diffusion]] = {

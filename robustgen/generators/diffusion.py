@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.generators.solvers import Sampler
+from robustgen.generators.unet import NO_LABEL
 from robustgen.modes import row_stable
 from robustgen.randomness import Rng
 
@@ -29,20 +30,32 @@ class Diffusion(nn.Module):
         log_mean: float = -1.2,
         log_std: float = 1.2,
         flip: bool = False,
+        label_dropout: float = 0.0,
     ):
         super().__init__()
         self.network = network
         self.shape, self.classes = shape, classes
         self.sigma_data, self.log_mean, self.log_std = sigma_data, log_mean, log_std
         self.flip = flip
+        self.label_dropout = label_dropout
         self.sampler = Sampler()
 
     def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """D(x; sigma): noisy images in [-1, 1] units, sigma (N,), classes (N,)."""
+        """D(x; sigma): noisy images in [-1, 1] units, sigma (N,), classes (N,) or NO_LABEL."""
         wide = sigma.view(-1, 1, 1, 1)
         total = wide**2 + self.sigma_data**2
         inner = self.network(x / total.sqrt(), sigma.log() / 4, labels)
         return x * (self.sigma_data**2 / total) + inner * (wide * self.sigma_data / total.sqrt())
+
+    @property
+    def knows_unlabelled(self) -> bool:
+        """Whether it was trained to denoise images without knowing their class."""
+        return self.classes == 1 or self.label_dropout > 0
+
+    def unlabelled(self, images: Tensor) -> Tensor:
+        """(N,) what `denoise` takes for images of unknown class."""
+        label = 0 if self.classes == 1 else NO_LABEL
+        return torch.full((len(images),), label, dtype=torch.int64, device=images.device)
 
     def loss(self, images: Tensor, labels: Tensor, rng: Rng) -> Tensor:
         """Mean over elements of w(s) (D(y + s n; s) - y)^2, ln s normal, w = (s^2 + d^2) / (s d)^2.
@@ -54,6 +67,8 @@ class Diffusion(nn.Module):
         if self.flip:
             mirrored = (rng.uniform((len(clean),)) < 0.5).view(-1, 1, 1, 1)
             clean = torch.where(mirrored, clean.flip(3), clean)
+        if self.label_dropout:
+            labels = torch.where(rng.uniform((len(clean),)) < self.label_dropout, NO_LABEL, labels)
         sigma = (rng.normal((len(clean),)) * self.log_std + self.log_mean).exp()
         wide = sigma.view(-1, 1, 1, 1)
         noisy = clean + wide * rng.normal(clean.shape)

@@ -9,6 +9,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+NO_LABEL = -1
+"""In place of a class: the network is told none."""
+
 
 def _norm(channels: int) -> nn.GroupNorm:
     return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=1e-6)
@@ -84,7 +87,7 @@ class _Block(nn.Module):
 
 
 class UNet(nn.Module):
-    """F(x, c_noise, class): images (N, C, H, W), noise labels (N,), classes (N,) to images.
+    """F(x, c_noise, class): images (N, C, H, W), noise labels (N,), classes (N,) or NO_LABEL to images.
 
     channels      of the first level; 128 for CIFAR-10
     multipliers   channels of each level over the first; each level halves the size: (2, 2, 2)
@@ -154,7 +157,8 @@ class UNet(nn.Module):
         half = self.channels // 2
         frequencies = 10_000 ** -(torch.arange(half, device=x.device) / max(1, half - 1))
         angles = noise[:, None] * frequencies
-        kind = F.one_hot(labels, self.classes).to(x.dtype) * math.sqrt(self.classes)
+        kind = F.one_hot(labels.clamp_min(0), self.classes).to(x.dtype) * math.sqrt(self.classes)
+        kind = kind * (labels != NO_LABEL)[:, None]
         embedding = torch.cat([angles.sin(), angles.cos()], dim=1) + self.class_in(kind)
         embedding = F.silu(self.embed_1(F.silu(self.embed_0(embedding))))
         x = self.stem(x)

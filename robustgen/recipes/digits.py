@@ -4,12 +4,14 @@ from __future__ import annotations
 
 from robustgen.recipe import (
     Arm,
+    Certification,
     Data,
     DiffusionFit,
     Evaluation,
     GaussianFit,
     InnerAttack,
     Keep,
+    Noise,
     Recipe,
     Sampling,
     Schedule,
@@ -66,6 +68,26 @@ DIGITS = Recipe(
     train=ROBUST,
     arms={"real": Arm(), "gaussian": Arm(proxy="gaussian"), "edm": Arm(proxy="edm")},
     evaluation=Evaluation(suite="aa+mt", batch_size=256),
+)
+
+CERTIFIED = DIGITS.model_copy(
+    update={
+        "name": "digits-certified",
+        "summary": "100 digits, real only and with diffusion images, smoothed and certified in l2; minutes",
+        "threat": Threat(norm="l2", eps=0.25),
+        "train": ROBUST.model_copy(
+            update={
+                "loss": "stability",
+                "noise": Noise(sigma=0.25),
+                "schedule": Schedule(total_images=480 * 128, batch_size=128, peak_lr=0.2, warmup=0.2),
+                "models": 1,
+            }
+        ),
+        "generators": {"edm": DIGITS.generators["edm"]},
+        "arms": {"real": Arm(), "edm": Arm(proxy="edm")},
+        "evaluation": Evaluation(suite="quick", batch_size=256),
+        "certification": Certification(sigma=0.25, samples=2_000),
+    }
 )
 
 SMOKE = Recipe(

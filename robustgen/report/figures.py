@@ -83,8 +83,8 @@ def _legend(axes: Any) -> None:
     legend.set_in_layout(True)
 
 
-def validation_curves(histories: dict[str, History]) -> str:
-    """Robust accuracy on the validation images during training: averaged weights solid, raw weights dashed."""
+def validation_curves(histories: dict[str, History], what: str = "robust accuracy") -> str:
+    """Accuracy on the validation images during training: averaged weights solid, raw weights dashed."""
     figure, axes = _axes()
     for colour, (name, history) in zip(COLOURS, histories.items(), strict=False):
         axes.plot(history["step"], 100 * history["averaged_robust"], color=colour, label=f"{name}, averaged")
@@ -97,7 +97,7 @@ def validation_curves(histories: dict[str, History]) -> str:
             label=f"{name}, raw",
         )
     axes.set_xlabel("step", color=GREY, fontsize=9)
-    axes.set_ylabel("robust accuracy, validation %", color=GREY, fontsize=9)
+    axes.set_ylabel(f"{what}, validation %", color=GREY, fontsize=9)
     _legend(axes)
     return svg(figure)
 
@@ -196,4 +196,18 @@ def landscape_maps(landscapes: dict[str, Landscapes], classes: list[str]) -> str
     bar.ax.tick_params(colors=GREY, labelsize=7)
     figure.supxlabel("u, along the attack", fontsize=8, color=GREY)
     figure.supylabel("v, along random signs", fontsize=8, color=GREY)
+    return svg(figure)
+
+
+def certified_curves(radii: np.ndarray, curves: dict[str, tuple[list[float], list[tuple[float, float]]]]) -> str:
+    """Certified accuracy over the l2 radius; a curve is its values and their intervals."""
+    figure, axes = _axes()
+    for colour, (name, (values, intervals)) in zip(COLOURS, curves.items(), strict=False):
+        low, high = 100 * np.asarray(intervals).T
+        axes.fill_between(radii, low, high, color=colour, alpha=0.15, linewidth=0)
+        axes.plot(radii, 100 * np.asarray(values), color=colour, label=name)
+    axes.set_xlabel("l2 radius", color=GREY, fontsize=9)
+    axes.set_ylabel("certified accuracy, test %", color=GREY, fontsize=9)
+    axes.set_ylim(0, 100)
+    _legend(axes)
     return svg(figure)

@@ -7,8 +7,10 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+from robustgen.recipe import NOISE_LOSSES
 from robustgen.records import History, PairedDifference, Table
 from robustgen.report import diagnostics, figures
+from robustgen.report.certificates import by_name, certificates_table, certified_figure, certified_gains
 from robustgen.report.tables import (
     Results,
     cascade_table,
@@ -39,22 +41,26 @@ def render(results: Results) -> str:
     """The page as text."""
     recipe, run = results.recipe, results.run
     about = read_json(run.root / "data.json")
+    certificates = _certificates(results)
     jinja = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
     seed = f", seed {recipe['seed']}"
     found = diagnostics.read_diagnostics(results)
+    noisy = recipe["train"]["loss"] in NOISE_LOSSES
+    against = f"at sigma {recipe['train']['noise']['sigma']:g}" if noisy else f"against {results.threat}"
     return jinja.get_template("page.html.j2").render(
         title=f"robustgen: {recipe['name']}",
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images of {'x'.join(map(str, about['shape'][1:]))}; "
-        f"{recipe['train']['architecture']}, {recipe['train']['loss']} against {results.threat}{seed}",
-        answer=answer(results),
+        f"{recipe['train']['architecture']}, {recipe['train']['loss']} {against}{seed}",
+        answer=[*(certificates["gains"] if certificates else []), *answer(results)],
         results=results_table(results),
         counts=about["counts"],
         suite=recipe["evaluation"]["suite"],
         threat=results.threat,
         baseline=name_of(recipe, results.baseline),
+        certificates=certificates,
         bars=_bars(results),
         flags=[*_flags(results), *diagnostics.flags(results, found)],
         looked_for=diagnostics.looked_for(found),
@@ -92,6 +98,21 @@ def answer(results: Results) -> list[str]:
             f"{100 * gain.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}): {verdict}."
         )
     return sentences or [f"{100 * base.robust_accuracy.value:.1f} % robust."]
+
+
+def _certificates(results: Results) -> dict[str, Any] | None:
+    """The section on certificates, if the run has any."""
+    named = by_name(results)
+    if not named:
+        return None
+    baseline = name_of(results.recipe, results.baseline)
+    return {
+        "gains": certified_gains(named, baseline) if baseline in named else [],
+        "table": certificates_table(named),
+        "svg": certified_figure(named),
+        "settings": results.recipe["certification"],
+        "count": len(next(iter(named.values()))),
+    }
 
 
 def _bars(results: Results) -> str:
@@ -161,12 +182,13 @@ def _curves(results: Results) -> list[dict[str, Any]]:
         if (folder / "validation.npz").exists():
             validations[name_of(results.recipe, arm)] = History.load(folder / "validation.npz")
     curves = []
+    what = "accuracy under noise" if results.recipe["train"]["loss"] in NOISE_LOSSES else "robust accuracy"
     if validations:
         curves.append(
             {
-                "svg": figures.validation_curves(validations),
-                "text": "Robust accuracy on the validation images: averaged weights (solid) and raw weights (dashed), "
-                "of the models that were chosen.",
+                "svg": figures.validation_curves(validations, what),
+                "text": f"{what.capitalize()} on the validation images: averaged weights (solid) and raw weights "
+                "(dashed), of the models that were chosen.",
             }
         )
     curves.append({"svg": figures.loss_curves(losses), "text": "Training loss of the same models."})

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustgen.certificates import Certificates
 from robustgen.records import PairedDifference, Table, Verdicts
 from robustgen.runs import RunDir, read_json
 from robustgen.units import show_duration, show_number
@@ -18,12 +19,14 @@ class Results:
     recipe    as in recipe.json
     verdicts  of each arm that has been evaluated, in the recipe's order
     chosen    which model of each arm was evaluated: "edm-1"
+    certificates  of each arm that has been certified; none where the recipe asks for none
     """
 
     run: RunDir
     recipe: dict[str, Any]
     verdicts: dict[str, Verdicts]
     chosen: dict[str, str]
+    certificates: dict[str, Certificates] = field(default_factory=dict)
 
     @property
     def baseline(self) -> str:
@@ -50,7 +53,13 @@ def read_results(run: RunDir) -> Results:
             chosen[arm] = read_json(path.with_suffix(".done"))["classifier"]
     if not verdicts:
         raise ValueError(f"no classifier of {run.root} has been evaluated yet; run: robustgen run {recipe['name']}")
-    return Results(run, recipe, verdicts, chosen)
+    return Results(run, recipe, verdicts, chosen, read_certificates(run, recipe))
+
+
+def read_certificates(run: RunDir, recipe: dict[str, Any]) -> dict[str, Certificates]:
+    """The finished certificates of a run, by arm in the recipe's order."""
+    paths = {arm: run.certificates(arm) for arm in recipe["arms"] if recipe.get("certification")}
+    return {arm: Certificates.load(path) for arm, path in paths.items() if path.with_suffix(".done").exists()}
 
 
 def _points(value: tuple[float, float]) -> str:

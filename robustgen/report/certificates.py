@@ -1,0 +1,70 @@
+"""Certificates of a run as a table, a figure and sentences. No torch."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import numpy as np
+
+from robustgen.certificates import Certificates
+from robustgen.records import PairedDifference, Table
+from robustgen.report import figures
+from robustgen.report.tables import Results, name_of
+
+
+def by_name(results: Results) -> dict[str, Certificates]:
+    """The certificates of a run under the names that its tables use."""
+    return {name_of(results.recipe, arm): found for arm, found in results.certificates.items()}
+
+
+def certificates_table(named: Mapping[str, Certificates], first_column: str = "training images") -> Table:
+    """Certified accuracy in per cent at some radii, average certified radius and abstentions, a row a classifier."""
+    first = next(iter(named.values()))
+    rows = tuple(
+        (
+            name,
+            *(f"{100 * found.accuracy(radius).value:.1f}" for radius in first.radii),
+            f"{found.average_radius:.3f}",
+            f"{100 * found.abstained.value:.1f}",
+        )
+        for name, found in named.items()
+    )
+    return Table((first_column, *(f"r {radius:g}" for radius in first.radii), "ACR", "abstained %"), rows)
+
+
+def certified_gains(named: Mapping[str, Certificates], baseline: str) -> list[str]:
+    """Sentences: average certified radius and certified accuracy at sigma, beside the baseline's, same images."""
+    base = named[baseline]
+    sentences = []
+    for name, found in named.items():
+        if name == baseline:
+            continue
+        more, low, high = radius_gain(found, base)
+        verdict = "further" if low > 0 else "less far" if high < 0 else "as far, as far as these images can tell,"
+        gain = PairedDifference.of(found.certified(base.sigma), base.certified(base.sigma))
+        share = f"{100 * found.accuracy(base.sigma).value:.1f} %"
+        sentences.append(
+            f"{name}, smoothed: certified {verdict} on average: ACR {found.average_radius:.3f}, "
+            f"{more:+.3f} ({low:+.3f} to {high:+.3f}); within l2 {base.sigma:g} {share}, {gain}."
+        )
+    return sentences
+
+
+def radius_gain(found: Certificates, base: Certificates) -> tuple[float, float, float]:
+    """Difference of the average certified radii on the same images, and its 95 % interval by normal approximation."""
+    if not np.array_equal(found.ids, base.ids):
+        raise ValueError("certificates of other images cannot be compared")
+    gains = np.where(found.certified(), found.radius, 0.0) - np.where(base.certified(), base.radius, 0.0)
+    half = 1.96 * gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.nan
+    return float(gains.mean()), float(gains.mean() - half), float(gains.mean() + half)
+
+
+def certified_figure(named: Mapping[str, Certificates]) -> str:
+    """Certified accuracy over the radius, with its 95 % interval as a band."""
+    reach = max(float(found.radius.max()) for found in named.values())
+    radii = np.linspace(0.0, 1.05 * max(reach, 1e-6), 200)
+    curves = {}
+    for name, found in named.items():
+        shares = [found.accuracy(float(radius)) for radius in radii]
+        curves[name] = [share.value for share in shares], [share.interval for share in shares]
+    return figures.certified_curves(radii, curves)
