@@ -23,8 +23,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustgen.display import Display, make_display
+from robustgen.overrides import from_content
 from robustgen.pipeline import Stage, check, stages
-from robustgen.recipe import Recipe, from_content
+from robustgen.recipe import Recipe
 from robustgen.runs import RunDir, differences, locked, read_json, write_json
 
 if TYPE_CHECKING:

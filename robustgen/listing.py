@@ -11,6 +11,11 @@ if TYPE_CHECKING:
     from robustgen.records import Table
 
 
+FAMILIES = (
+    "datasets", "architectures", "generators", "solvers", "attacks", "suites", "losses", "augmentations", "analyses",
+)  # fmt: skip
+
+
 def known(what: str) -> list[tuple[str, str]]:
     """Names and a few words for each."""
     from robustgen.recipes import RECIPES

@@ -11,10 +11,11 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustgen.judging import Source, certify, judge
 from robustgen.recipe import Data, Recipe
 from robustgen.records import save_arrays
 from robustgen.runs import RunDir, read_json, write_json
-from robustgen.verbs import Source, certify, fit, judge, keep_best, label, load_data, preview, sample, train
+from robustgen.verbs import fit, keep_best, label, load_data, preview, sample, train
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
@@ -199,7 +200,7 @@ def _certify_best(recipe: Recipe, run: RunDir, arm: str, device: str, progress: 
     chosen = best_model(run, arm, range(recipe.train.models))
     path = run.certificates(arm)
     certificates = certify(
-        run.classifier(arm, chosen), recipe.data, recipe.certification, path, recipe.seed, device, progress
+        Source(str(run.classifier(arm, chosen))), recipe.data, recipe.certification, path, recipe.seed, device, progress
     )
     write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
     return f"model {chosen}: {certificates.summary}"

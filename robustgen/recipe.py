@@ -6,14 +6,9 @@ pipeline builds them.
 
 from __future__ import annotations
 
-import difflib
-import json
-from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Annotated, Any, Literal
 
-import yaml
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from robustgen.units import parse_number, show_number
 
@@ -330,108 +325,3 @@ class Recipe(Part):
         if self.train.models > 1 and not self.data.validation:
             raise ValueError("choosing among models needs validation images; set data.validation, or train.models=1")
         return self
-
-
-def explain(error: ValidationError, prefix: str = "") -> str:
-    """A validation error as one line: which setting, what was expected, what came."""
-    lines = []
-    for problem in error.errors():
-        place = ".".join(str(step) for step in problem["loc"] if step not in ("gaussian", "edm"))
-        place = ".".join(filter(None, [prefix, place]))
-        message = problem["msg"].removeprefix("Value error, ")
-        message = message[:1].lower() + message[1:]
-        came = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r}"
-        lines.append(f"{place}: {message}{came}" if place else message)
-    return "; ".join(lines)
-
-
-def from_content(content: Mapping[str, Any], origin: str) -> Recipe:
-    """A recipe from JSON-like content.
-
-    Raises:
-        ValueError: one line that names the setting, and `origin`.
-    """
-    try:
-        return Recipe.model_validate(content)
-    except ValidationError as error:
-        raise ValueError(f"{origin}: {explain(error)}") from None
-
-
-def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
-    """A recipe with dotted settings changed: `override(recipe, ["train.beta=5", "threat=linf:8/255"])`.
-
-    Raises:
-        ValueError: not of the form a.b=c, an unknown setting (the known ones are named), or a bad value.
-    """
-    content = recipe.to_json()
-    for assignment in assignments:
-        place, equals, text = assignment.partition("=")
-        if not equals or not place.strip():
-            raise ValueError(f"expected SETTING=VALUE such as train.beta=5, got {assignment!r}")
-        _assign(content, place.strip(), text.strip())
-    return from_content(content, "--set")
-
-
-def _assign(content: dict[str, Any], place: str, text: str) -> None:
-    *path, last = place.split(".")
-    here = content
-    for depth, step in enumerate(path):
-        if not isinstance(here.get(step), dict):
-            raise ValueError(_unknown(place, ".".join(path[: depth + 1]), step, here))
-        here = here[step]
-    if last not in here:
-        raise ValueError(_unknown(place, place, last, here))
-    here[last] = _value(text, isinstance(here[last], list))
-
-
-def _unknown(place: str, upto: str, step: str, here: Mapping[str, Any]) -> str:
-    parent = upto.rpartition(".")[0]
-    prefix = f"{parent}." if parent else ""
-    close = difflib.get_close_matches(step, list(here), n=1)
-    hint = f"did you mean {prefix}{close[0]}? " if close else ""
-    return f"unknown setting {place}; {hint}known{' under ' + parent if parent else ''}: {', '.join(here)}"
-
-
-def _value(text: str, is_list: bool) -> Any:
-    """JSON where it is JSON, None for none, a list for commas where a list is expected, else the text."""
-    if text.lower() in ("none", "null"):
-        return None
-    try:
-        return json.loads(text)
-    except json.JSONDecodeError:
-        return [_value(item, False) for item in text.split(",") if item] if is_list else text
-
-
-def read_recipe(path: Path, known: Mapping[str, Recipe]) -> Recipe:
-    """A user's recipe from a YAML or JSON file: whole, or `base: NAME` and the settings that differ.
-
-    Raises:
-        ValueError: not readable, an unknown base, or settings that do not fit.
-    """
-    try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
-        raise ValueError(f"{path} cannot be read as a recipe ({first})") from None
-    if not isinstance(content, dict):
-        raise ValueError(f"{path}: expected settings by name, got {type(content).__name__}")
-    base = content.pop("base", None)
-    if base is None:
-        return from_content(content, str(path))
-    if base not in known:
-        raise ValueError(f"{path}: unknown base {base!r}; known: {', '.join(known)}")
-    merged = known[base].to_json()
-    _merge(merged, content, str(path), "")
-    return from_content({**merged, "name": content.get("name", path.stem)}, str(path))
-
-
-def _merge(content: dict[str, Any], changes: Mapping[str, Any], origin: str, parent: str) -> None:
-    for key, value in changes.items():
-        place = f"{parent}.{key}" if parent else str(key)
-        open_ended = parent in ("generators", "arms")
-        if key not in content and not open_ended:
-            raise ValueError(f"{origin}: {_unknown(place, place, str(key), content)}")
-        if isinstance(value, dict) and isinstance(content.get(key), dict):
-            _merge(content[key], value, origin, place)
-        else:
-            content[key] = value

@@ -15,8 +15,8 @@ from robustgen.evaluation.denoising import Denoised
 from robustgen.generators import Diffusion, UNet
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
+from robustgen.overrides import override
 from robustgen.randomness import rng_for
-from robustgen.recipe import override
 from robustgen.recipes import RECIPES
 from robustgen.report.certificates import certificates_table, certified_figure, certified_gains, radius_gain
 from robustgen.report.page import write_report

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustgen import cli
+from robustgen import cli, listing
 from robustgen.datasets.npz import write_npz
 from robustgen.recipes import RECIPES
 from robustgen.records import Verdicts
@@ -101,7 +101,7 @@ def test_every_verb_has_help(robustgen, verb):
 
 @pytest.mark.parametrize(
     "what",
-    ["recipes", *cli.FAMILIES],
+    ["recipes", *listing.FAMILIES],
 )
 def test_everything_can_be_listed(robustgen, what):
     code, out, _ = robustgen("list", what)
@@ -148,7 +148,7 @@ def test_dry_runs_write_nothing(robustgen, tmp_path):
         ("train --into x --proxy nowhere", "nowhere holds no finished proxy set"),
         ("train --into x --threat linf:8", "did you mean 8/255"),
         ("train --into x --threat l7:0.1", "threat"),
-        ("evaluate nowhere", "nowhere holds no finished classifier"),
+        ("evaluate nowhere", "nowhere is neither a folder made by train"),
         ("evaluate nowhere --suite x", "unknown suite 'x'"),
         ("analyse fab nowhere", "unknown analysis 'fab'; known: radius-sweep, step-sweep, landscapes"),
         ("analyse fab nowhere --dry-run", "unknown analysis 'fab'"),
@@ -159,7 +159,7 @@ def test_dry_runs_write_nothing(robustgen, tmp_path):
         ("analyse step-sweep nowhere --images 0", "greater than or equal to 1"),
         ("analyse step-sweep nowhere --threat linf:8", "did you mean 8/255"),
         ("analyse step-sweep", "Missing argument"),
-        ("certify nowhere", "nowhere holds no finished classifier"),
+        ("certify nowhere", "nowhere is neither a folder made by train"),
         ("certify nowhere --sigma 0", "sigma: input should be greater than 0"),
         ("certify nowhere --sigma much", "valid"),
         ("certify nowhere --alpha 1", "alpha: input should be less than 0.5"),

@@ -72,7 +72,7 @@ def test_python_blocks_run(page, halfspace_setting):
 
 
 def test_yaml_blocks_are_recipes(tmp_path):
-    from robustgen.recipe import read_recipe
+    from robustgen.overrides import read_recipe
     from robustgen.recipes import RECIPES
 
     for page in PAGES:

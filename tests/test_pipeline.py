@@ -14,8 +14,9 @@ import pytest
 
 from robustgen.crew import plan_jobs
 from robustgen.findings import OWED, About, RadiusSweep, load_findings
+from robustgen.overrides import override
 from robustgen.pipeline import stages
-from robustgen.recipe import Arm, override
+from robustgen.recipe import Arm
 from robustgen.recipes import RECIPES
 from robustgen.records import History, Verdicts
 from robustgen.report.page import write_report

@@ -2,8 +2,9 @@ import json
 
 import pytest
 
+from robustgen.overrides import from_content, override, read_recipe
 from robustgen.pipeline import check
-from robustgen.recipe import Recipe, Schedule, Threat, from_content, override, read_recipe
+from robustgen.recipe import Recipe, Schedule, Threat
 from robustgen.recipes import RECIPES
 
 DIGITS = RECIPES["digits"]

@@ -15,7 +15,7 @@ from robustgen.objectives import classes_aimed_at, dlr, margin, targeted_dlr, ta
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
-ROUNDS = ((-math.inf, 10), (-0.35, 25), (-0.2, 80), (-0.12, 100))
+ROUNDS = ((-math.inf, 8), (-0.3, 20), (-0.15, 60), (-0.1, 80))
 """(value of the DLR objective that an image must have reached to be attacked again, steps for each class)."""
 
 
@@ -34,7 +34,7 @@ class Swift:
     first: int = 20
     rounds: tuple[tuple[float, int], ...] = ROUNDS
     targets: int = 9
-    queries: int = 2000
+    queries: int = 1000
 
     @property
     def steps(self) -> int:

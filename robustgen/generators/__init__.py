@@ -15,8 +15,9 @@ from robustgen.generators.gaussian import Gaussian
 from robustgen.generators.unet import UNet
 from robustgen.images import DatasetInfo
 from robustgen.modes import channels_last
+from robustgen.overrides import explain
 from robustgen.randomness import Rng, rng_for
-from robustgen.recipe import DiffusionFit, GaussianFit, Generator, explain
+from robustgen.recipe import DiffusionFit, GaussianFit, Generator
 from robustgen.runs import read_json, write_json
 
 

@@ -1,0 +1,49 @@
+"""The command line: one verb per arrow of the flow. Nothing heavy is imported before a verb needs it."""
+
+from __future__ import annotations
+
+import os
+import sys
+import traceback
+from typing import Any
+
+import typer
+
+from robustgen.cli import build, judge, run
+from robustgen.cli.app import app
+
+__all__ = ["app", "main"]
+COMMANDS = (build, judge, run)
+"""Modules of commands, in the order in which help lists them."""
+
+_USAGE_ERRORS: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""click's base of usage errors, wherever this version of typer keeps click."""
+
+
+def main() -> None:
+    """Run the command line: 0 when all went well, 2 for what the user can mend, 130 after Ctrl-C, 1 for our bugs."""
+    from robustgen.crew import StageFailed, say
+
+    os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow each other down
+    try:
+        if app(prog_name="robustgen", standalone_mode=False) == 130:  # how some versions of typer pass on Ctrl-C
+            raise KeyboardInterrupt
+    except (KeyboardInterrupt, typer.Abort):
+        print("\nStopped. Everything finished is kept; repeat the command to go on.", file=sys.stderr)
+        sys.exit(130)
+    except _USAGE_ERRORS as error:
+        command = error.ctx.command_path if getattr(error, "ctx", None) else "robustgen"
+        print(f"robustgen: {error.format_message()} See: {command} --help", file=sys.stderr)
+        sys.exit(2)
+    except (ValueError, OSError) as error:
+        if os.environ.get("ROBUSTGEN_DEBUG"):
+            traceback.print_exc()
+        if isinstance(error, StageFailed) and error.ours:
+            print(error.details, file=sys.stderr)
+            print(
+                f"robustgen: {error}\nThis looks like a bug of robustgen; everything finished is kept.", file=sys.stderr
+            )
+            sys.exit(1)
+        print(f"robustgen: {say(error)}", file=sys.stderr)
+        sys.exit(2)
+    sys.exit(0)

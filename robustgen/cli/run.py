@@ -1,0 +1,143 @@
+"""run, report, list, show: whole recipes, and what there is."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustgen import listing
+from robustgen.cli.app import (
+    DataPath,
+    Device,
+    DryRun,
+    RecipeName,
+    Seed,
+    Sets,
+    app,
+    device_named,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from robustgen.recipe import Recipe
+
+
+@app.command()
+def report(
+    run_folder: Annotated[Path, typer.Argument(metavar="RUN", help="a folder made by run", show_default=False)],
+) -> None:
+    """Render the report of a run again, from its records."""
+    from robustgen.report.page import write_report
+    from robustgen.runs import RunDir
+
+    print(write_report(RunDir(run_folder)))
+
+
+@app.command()
+def run(
+    recipe: RecipeName,
+    into: Annotated[
+        Path | None, typer.Option("--into", metavar="FOLDER", help="the run folder  [runs/RECIPE]", show_default=False)
+    ] = None,
+    data: DataPath = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            "--jobs", metavar="N", min=1, help="stages at a time  [as many as cores; on a GPU 1]", show_default=False
+        ),
+    ] = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Do everything a recipe says: fit, sample, label, keep, train, evaluate, report.
+
+    Repeat the command to go on where it stopped.
+
+    \b
+      robustgen run digits
+      robustgen run digits --set train.beta=5 --into runs/beta5
+      robustgen run cifar10-mini --data cifar10=data/cifar10
+    """
+    settings = settings_of(recipe, sets, data, seed)
+    run_all_stages(settings, into or Path("runs") / settings.name, jobs, device, dry_run)
+
+
+@app.command("list")
+def list_known(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="[WHAT]",
+            help=f"recipes | runs | {' | '.join(listing.FAMILIES)}",
+        ),
+    ] = "recipes",
+) -> None:
+    """List what there is."""
+    for name, text in listing.known(what):
+        print(f"{name:<24}{text}".rstrip())
+
+
+@app.command()
+def show(
+    what: Annotated[
+        str,
+        typer.Argument(
+            metavar="WHAT",
+            help="a recipe, a .yaml file, or a run, proxy set, generator or classifier folder",
+            show_default=False,
+        ),
+    ],
+    sets: Sets = None,
+) -> None:
+    """Show a recipe's settings, or what a folder holds."""
+    folder = Path(what)
+    if folder.is_dir():
+        print(listing.describe(folder))
+        return
+    settings = settings_of(what, sets, None, None)
+    from robustgen.report.tables import settings_table
+
+    if settings.summary:
+        print(f"{settings.summary}\n")
+    for name, value in settings_table(settings.to_json()).rows:
+        print(f"{name:<40}{value}".rstrip())
+
+
+def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
+    from robustgen import crew
+    from robustgen.pipeline import check, stages
+    from robustgen.report.tables import name_of, read_results, results_table
+    from robustgen.runs import RunDir, locked
+
+    where = device_named(device)
+    target = RunDir(folder)
+    plan = stages(settings, target, where)
+    jobs = jobs or crew.plan_jobs(plan, where, settings.threads)
+    if dry_run:
+        check(settings)
+        print(f"{settings.name} into {folder}, on {where}, {jobs} at a time")
+        for stage in plan:
+            print(f"  {stage.name:<18}{'done' if stage.finished else 'to do'}")
+        return
+    if not target.recipe.exists():
+        crew.check_apart(settings)
+    with locked(folder):
+        target.claim(settings.to_json())
+        crew.run_all(settings, target, plan, where, jobs)
+    results = read_results(target)
+    listing.print_table(results_table(results), f"{settings.name}: {results.threat}, {settings.evaluation.suite}")
+    if results.certificates:
+        from robustgen.report.certificates import by_name, certificates_table, certified_gains
+
+        named = by_name(results)
+        listing.print_table(certificates_table(named), "certified % within l2 r, smoothed")
+        baseline = name_of(results.recipe, results.baseline)
+        print("\n".join(certified_gains(named, baseline) if baseline in named else []))
+    for arm, verdicts in results.verdicts.items():
+        for flag in verdicts.flags:
+            print(f"Red flag ({arm}): {flag}")
+    print(f"Report: {target.report}")
