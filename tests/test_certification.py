@@ -10,7 +10,7 @@ from torch import nn
 
 from robustgen import cli
 from robustgen.certificates import ABSTAINED, Certificates
-from robustgen.evaluation.certification import _votes_needed, certify, lower_bound, predict
+from robustgen.evaluation.certification import Smoothed, _votes_needed, certify, lower_bound, predict
 from robustgen.evaluation.denoising import Denoised
 from robustgen.generators import Diffusion, UNet
 from robustgen.images import DatasetInfo
@@ -312,6 +312,12 @@ def test_predictions_are_the_smoothed_classifiers():
     assert (answers[sure] == (model.distance(images)[sure] > 0).long().numpy()).all() and sure.sum() > 30
     wrong = answers != (model.distance(images) > 0).numpy()
     assert (answers[wrong] == ABSTAINED).all()
+    smoothed = Smoothed(model, 0.2)
+    assert np.array_equal(smoothed.predict(images, samples=500), answers)
+    labels = (model.distance(images) > 0).long()
+    assert np.array_equal(
+        smoothed.certify(images, labels, samples=200).radius, certify(model, images, labels, 0.2, samples=200).radius
+    )
 
 
 @pytest.fixture

@@ -107,7 +107,7 @@ def test_parity_with_the_authors_package(norm):
     images, labels = cifar(64)
     eps = {"Linf": 2 / 255, "L2": 0.25, "L1": 5.0}[norm]
     model = published("cnn_a").eval().requires_grad_(False)
-    tool = pyautoattack.AutoAttack(model, norm=norm, eps=eps, device="cpu", seed=0, verbose=False)
+    tool = pyautoattack.AutoAttack(model, norm=norm, eps=eps, device="cpu", seed=0)
     broken, _ = tool.run_standard_evaluation(images.contiguous(), labels, batch_size=64)
     theirs = (model(broken).argmax(1) == labels).numpy()
     ours = evaluate(model, images, labels, ThreatModel(norm.lower(), eps), "autoattack").robust
@@ -137,6 +137,21 @@ def test_verdicts_say_how_each_image_fell(tmp_path):
         evaluate(published("resnet2b"), images, labels, threat, "quick", path=path)
     with pytest.raises(ValueError, match="needs a path"):
         evaluate(model, images, labels, threat, "quick", keep_images=True)
+
+
+def test_the_example_evaluates_three_networks(tmp_path):
+    weights = real_data("weights/cifar10_adv_cnn_a.pth").parent
+    train, test = real_data("cifar10_train.npz"), real_data("cifar10_test_0_7999.npz")
+    tool = REPOSITORY / "benchmarks" / "unpack_cifar10.py"
+    line = [tool, train, test, "--into", tmp_path, "--train", "50", "--test", "40"]
+    subprocess.run([sys.executable, *map(str, line)], check=True, capture_output=True)
+    example = REPOSITORY / "examples" / "evaluate_cifar10.py"
+    assert len(example.read_text().splitlines()) <= 40
+    done = subprocess.run(
+        [sys.executable, example, weights, tmp_path, "40", "quick"], capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["cnn_a", "resnet2b", "resnet4b"]
 
 
 def test_parts_merge_to_the_whole():

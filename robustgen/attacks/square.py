@@ -93,8 +93,9 @@ class Square:
                 value = best.masked_scatter(changed, value)
                 wrong = torch.zeros_like(fooled).masked_scatter(changed, wrong)
             better = (value > best) | wrong
-            state.accept(better)
-            best = torch.where(better, value, best)
+            if better.any():
+                state.accept(better)
+                best = torch.where(better, value, best)
             fooled = wrong
         result[row] = state.points
         return Found(result, found_at)
@@ -138,13 +139,12 @@ class _Signs:
         inside = (tall[:, :, None] & broad[:, None, :])[:, None]
         sign = draws[:, 2:, None, None] < 0.5
         self.new = torch.where(inside, sign, self.up)
-        changed = (self.new != self.up).flatten(1).any(1)
-        self.proposal = torch.where(self.new, self.upper, self.lower)
-        return self.proposal, changed if not changed.all() else None
+        changed = (self.new ^ self.up).flatten(1).any(1)
+        return torch.where(self.new, self.upper, self.lower), None if changed.all() else changed
 
     def accept(self, better: Tensor) -> None:
-        self.up = torch.where(_wide(better), self.new, self.up)
-        self.points = torch.where(_wide(better), self.proposal, self.points)
+        self.up[better] = self.new[better]
+        self.points[better] = torch.where(self.new[better], self.upper[better], self.lower[better])
 
     def keep(self, stays: Tensor) -> None:
         self.upper, self.lower, self.up, self.points = (
@@ -216,7 +216,7 @@ class _Masses:
         return self.proposal, None
 
     def accept(self, better: Tensor) -> None:
-        self.points = torch.where(_wide(better), self.proposal, self.points)
+        self.points[better] = self.proposal[better]
 
     def keep(self, stays: Tensor) -> None:
         self.images, self.points = self.images[stays], self.points[stays]

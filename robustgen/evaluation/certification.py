@@ -7,17 +7,19 @@ The smoothed classifier g is what is certified, not the classifier f. Source: Co
 
 from __future__ import annotations
 
-import hashlib
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from pathlib import Path
 from statistics import NormalDist
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
 from robustgen.certificates import ABSTAINED, Certificates
+from robustgen.checkpoints import weights_digest
 from robustgen.contracts import Progress, silent
 from robustgen.evaluation.checks import check_images, check_logits
 from robustgen.modes import evaluating, row_stable
@@ -26,6 +28,25 @@ from robustgen.runs import Pace, differences
 
 _NO_CLASS = -1
 """The winner of a noisy copy whose logits are not all finite: a vote for nobody."""
+
+
+@dataclass(frozen=True)
+class Smoothed:
+    """The smoothed classifier g(x) = most likely class of model(x + noise), noise ~ N(0, sigma^2): two questions to it.
+
+    `predict` and `certify` of this module, with the model and sigma given once; further arguments are theirs.
+    """
+
+    model: nn.Module
+    sigma: float
+
+    def predict(self, images: Tensor, **how: Any) -> np.ndarray:
+        """Classes (N,), or ABSTAINED."""
+        return predict(self.model, images, self.sigma, **how)
+
+    def certify(self, images: Tensor, labels: Tensor, **how: Any) -> Certificates:
+        """Classes and radii, one row an image."""
+        return certify(self.model, images, labels, self.sigma, **how)
 
 
 def certify(
@@ -71,7 +92,7 @@ def certify(
     ids = content_ids(images.cpu().numpy())
     blank = Certificates.blank(
         ids, labels.cpu().numpy(), images[0].numel(), sigma=float(sigma), alpha=float(alpha),
-        selection=selection, samples=samples, seed=seed, model=_digest_of(model),
+        selection=selection, samples=samples, seed=seed, model=weights_digest(model),
     )  # fmt: skip
     found = blank if path is None or not path.exists() else _resumed(path, blank)
     if found.finished:
@@ -246,12 +267,3 @@ def _resumed(path: Path, wanted: Certificates) -> Certificates:
             f"{path} holds other certificates: {'; '.join(changes[:3])}; choose another place, or remove it"
         )
     return found
-
-
-def _digest_of(model: nn.Module) -> str:
-    """Names and bytes of a model's state in 16 hex digits: certificates are of one model."""
-    digest = hashlib.blake2b(digest_size=8)
-    for name, tensor in model.state_dict().items():
-        digest.update(name.encode())
-        digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().tobytes())
-    return digest.hexdigest()
