@@ -22,10 +22,8 @@ def main(weights: Path, data: Path, count: int = 1000, suite: str = "autoattack"
     images, labels = to_unit(test.pixels()[:count]), test.targets()[:count]
     for name, mean in MEANS.items():
         network = load_weights(getattr(small_networks, name)(), weights / f"cifar10_adv_{name}.pth")
-        verdicts = evaluate(normalised(network, mean, STD), images, labels, ThreatModel("linf", 2 / 255), suite)
-        print(
-            f"{name:10}clean {verdicts.clean_accuracy}  robust {verdicts.robust_accuracy}", *verdicts.flags, sep="\n  "
-        )
+        verdicts = evaluate(normalised(network, mean, STD).eval(), images, labels, ThreatModel("linf", 2 / 255), suite)
+        print(f"{name:10}clean {verdicts.clean_accuracy}  robust {verdicts.robust_accuracy}  {list(verdicts.flags)}")
 
 
 if __name__ == "__main__":
