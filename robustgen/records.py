@@ -173,7 +173,7 @@ class Verdicts:
     flat              (attacks, 2) images whose first gradient in a run was zero everywhere, and all that were looked at
     flags             what makes the numbers doubtful, a sentence each
     notes             what was done otherwise than the suite's name says, a sentence each
-    made_for          digest of the model's weights, and the seed
+    made_for          digest of the model's weights, seed and exact radius
     """
 
     suite: str

@@ -272,6 +272,8 @@ def test_flags_that_only_an_evaluation_shows():
         names = {flag.split(":")[0] for flag in verdicts.flags}
         assert "black-box-better" in names and names & {"zero-gradients", "no-gradient"}, verdicts.flags
         assert verdicts.finished
+        slopes_seen = any("found no gradient at the start" in flag for flag in verdicts.flags)
+        assert slopes_seen == (not isinstance(model, Cut))  # of what is cut off there is no gradient to look at
     assert any("BPDA" in flag for flag in verdicts.flags) and "BPDA" in str(NoGradient())
 
 

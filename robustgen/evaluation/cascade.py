@@ -102,7 +102,7 @@ def evaluate(
     ids = content_ids(images.cpu().numpy())
     training = training_flag(model)
     with evaluating(model), torch.no_grad(), rng_for(seed, "evaluate", "torch").steering_torch():
-        made_for = f"{weights_digest(model)} seed {seed}"
+        made_for = f"{weights_digest(model)} seed {seed} eps {threat.eps!r}"
         verdicts = _resumed(path, suite, threat, ids, labels, made_for)
         if verdicts is None:
             verdicts = _look(_Watched(model), images, labels, threat, suite, ids, batch_size)
