@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any, ClassVar, Self
@@ -39,7 +40,7 @@ class About:
 
 
 @dataclass
-class Findings:
+class Findings(ABC):
     """What every analysis of images leaves, and how it is kept: a file is JSON about it, and arrays.
 
     ids     (N,) identity of each image, from its content
@@ -60,13 +61,13 @@ class Findings:
         return True
 
     @property
+    @abstractmethod
     def flags(self) -> tuple[str, ...]:
         """What makes the evaluation doubtful, a sentence each."""
-        raise NotImplementedError
 
+    @abstractmethod
     def table(self) -> Table:
         """The findings in short."""
-        raise NotImplementedError
 
     def save(self, path: Path) -> None:
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
