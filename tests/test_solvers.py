@@ -1,6 +1,7 @@
 """Solvers on distributions whose denoiser is known exactly."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -25,11 +26,10 @@ def mixture_denoiser(means, scales, weights):
     return denoise
 
 
-MIXTURE = mixture_denoiser(
-    torch.tensor([-1.0, 0.8], dtype=torch.float64),
-    torch.tensor([0.3, 0.5], dtype=torch.float64),
-    torch.tensor([0.4, 0.6], dtype=torch.float64),
-)
+MEANS = torch.tensor([-1.0, 0.8], dtype=torch.float64)
+SCALES = torch.tensor([0.3, 0.5], dtype=torch.float64)
+WEIGHTS = torch.tensor([0.4, 0.6], dtype=torch.float64)
+MIXTURE = mixture_denoiser(MEANS, SCALES, WEIGHTS)
 
 
 def power_grid(steps, first=10.0, last=0.05):
@@ -43,28 +43,121 @@ def solver(request):
 
 
 def test_follows_the_exact_flow_of_a_gaussian(solver):
-    mean, scale = 0.3, 0.5
     x = torch.linspace(-30, 30, 7, dtype=torch.float64)
     sigmas = power_grid(400)
-    found = SOLVERS[solver](gaussian_denoiser(mean, scale), x, sigmas)
-    shrink = math.sqrt((scale**2 + sigmas[-1] ** 2) / (scale**2 + sigmas[0] ** 2))
-    torch.testing.assert_close(found, mean + (x - mean) * shrink, rtol=0, atol={"euler": 0.1}.get(solver, 3e-3))
+    found = SOLVERS[solver](gaussian_denoiser(0.3, 0.5), x, sigmas)
+    torch.testing.assert_close(found, gaussian_flow(x, sigmas), rtol=0, atol={"euler": 0.1}.get(solver, 3e-3))
 
 
-ORDERS = {"euler": 1.0, "heun": 2.0, "ipndm": 2.0, "dpmpp-2m": 2.0}
+def ramped_grid(steps):
+    """`power_grid`, its first interval cut into steps that double: a first-order start then costs next to nothing."""
+    first, second, *rest = power_grid(steps)
+    halvings = 2 * int(math.log2(steps))
+    return [first, *(first - (first - second) / 2**k for k in range(halvings, -1, -1)), *rest]
 
 
-def test_converges_at_its_order_on_a_mixture(solver):
-    """Halving the steps multiplies the error by 2^order; measured against a very fine solution."""
+def gaussian_flow(x, sigmas):
+    mean, scale = 0.3, 0.5
+    return mean + (x - mean) * math.sqrt((scale**2 + sigmas[-1] ** 2) / (scale**2 + sigmas[0] ** 2))
+
+
+def mixture_flow(x, sigmas):
+    """In one dimension the flow keeps each point's share of the mass below it: found by bisection, without a solver."""
+
+    def share_below(x, sigma):
+        return (WEIGHTS * torch.special.ndtr((x[:, None] - MEANS) / (SCALES**2 + sigma**2).sqrt())).sum(1)
+
+    wanted = share_below(x, sigmas[0])
+    low, high = torch.full_like(x, -10), torch.full_like(x, 10)
+    for _ in range(60):
+        middle = (low + high) / 2
+        above = share_below(middle, sigmas[-1]) > wanted
+        low, high = torch.where(above, low, middle), torch.where(above, middle, high)
+    return (low + high) / 2
+
+
+FLOWS = {"gaussian": (gaussian_denoiser(0.3, 0.5), gaussian_flow), "mixture": (MIXTURE, mixture_flow)}
+ORDERS = {"euler": 1, "heun": 2, "ipndm": 2, "dpmpp-2m": 2, "dpmpp-3m": 3, "unipc-3": 4, "deis": 4}
+"""Global orders once started. iPNDM's fixed weights suit even steps alone, and EDM's grid is not even."""
+
+
+def measured_order(solver, data, grid):
+    """Halving the steps divides the error by 2^order."""
+    denoise, flow = FLOWS[data]
     x = torch.linspace(-12, 12, 41, dtype=torch.float64)
-    exact = SOLVERS["heun"](MIXTURE, x, power_grid(20_000))
-    errors = [float((SOLVERS[solver](MIXTURE, x, power_grid(n)) - exact).abs().max()) for n in (40, 80, 160, 320)]
-    order = math.log2(errors[0] / errors[-1]) / 3
-    assert order > ORDERS[solver] - 0.15, (solver, errors)
+    errors = [
+        float((SOLVERS[solver](denoise, x, sigmas) - flow(x, sigmas)).abs().max())
+        for sigmas in (grid(80), grid(160), grid(320))
+    ]
+    return math.log2(errors[0] / errors[-1]) / 2
+
+
+@pytest.mark.parametrize("data", FLOWS)
+def test_converges_at_its_order(solver, data):
+    assert measured_order(solver, data, ramped_grid) == pytest.approx(ORDERS[solver], abs=0.3)
+
+
+@pytest.mark.parametrize("data", FLOWS)
+def test_keeps_second_order_from_a_first_order_start(solver, data):
+    assert measured_order(solver, data, power_grid) > min(2, ORDERS[solver]) - 0.15
+
+
+def states(solver, denoise, sigmas):
+    """x at every noise level at which the solver evaluates, from 1 at the first."""
+    seen = []
+
+    def watched(x, sigma):
+        seen.append(float(x))
+        return denoise(x, sigma)
+
+    SOLVERS[solver](watched, torch.ones((), dtype=torch.float64), sigmas)
+    return seen
+
+
+EVEN = [10.0 - i for i in range(9)]
+
+
+@pytest.mark.parametrize(("solver", "sigmas"), [("ipndm", EVEN), ("deis", EVEN), ("deis", power_grid(8))])
+@pytest.mark.parametrize("degree", range(5))
+def test_adams_steps_are_exact_for_one_degree_more_each_up_to_cubics(solver, sigmas, degree):
+    """With D = x - sigma^(degree + 1) the slope is sigma^degree, whatever x is: orders 1, 2, 3, then 4."""
+    seen = states(solver, lambda x, sigma: x - sigma ** (degree + 1), sigmas)
+    for step, (before, after) in enumerate(pairwise(seen)):
+        change = (sigmas[step + 1] ** (degree + 1) - sigmas[step] ** (degree + 1)) / (degree + 1)
+        assert (after - before == pytest.approx(change, rel=1e-9)) == (degree <= min(step, 3)), step
+
+
+@pytest.mark.parametrize("degree", range(4))
+def test_dpmpp_3m_is_exact_for_quadratics_in_log_sigma(degree):
+    """With D = l^degree at l = -ln(sigma), x / sigma grows by the integral of e^l l^degree."""
+    sigmas = power_grid(8)
+    seen = states("dpmpp-3m", lambda x, sigma: 0 * x + (-math.log(sigma)) ** degree, sigmas)
+
+    def integral(sigma):
+        logs = -math.log(sigma)
+        signed = [(-1) ** k * math.perm(degree, k) * logs ** (degree - k) for k in range(degree + 1)]
+        return sum(signed) / sigma
+
+    for step in range(2, 7):
+        grown = seen[step + 1] / sigmas[step + 1] - seen[step] / sigmas[step]
+        exact = integral(sigmas[step + 1]) - integral(sigmas[step])
+        assert (grown == pytest.approx(exact, rel=1e-9)) == (degree <= 2), step
+
+
+def test_solvers_in_log_sigma_start_alike():
+    """The first step of each is Euler's in log sigma, the second of dpmpp-3m is that of dpmpp-2m."""
+    second, third, corrected = (
+        states(solver, lambda x, sigma: x / (1 + x * x + sigma), power_grid(8))
+        for solver in ("dpmpp-2m", "dpmpp-3m", "unipc-3")
+    )
+    assert third[:3] == pytest.approx(second[:3], rel=1e-12) and third[3] != pytest.approx(second[3], rel=1e-4)
+    assert corrected[:2] == pytest.approx(second[:2], rel=1e-12)
 
 
 def test_makes_as_many_evaluations_as_it_says(solver):
-    for evaluations in (1, 9, 35):
+    for evaluations in (1, 2, 3, 4, 9, 10, 35):
+        if solver == "heun" and evaluations % 2 == 0:
+            continue
         calls = []
 
         def denoise(x, sigma, calls=calls):
@@ -74,6 +167,20 @@ def test_makes_as_many_evaluations_as_it_says(solver):
         Sampler(solver, evaluations)(denoise, torch.zeros(2, 1, 4, 4))
         assert len(calls) == evaluations
         assert calls == sorted(calls, reverse=True) or solver == "heun"
+
+
+def test_an_image_depends_on_its_noise_alone(solver):
+    noise = torch.randn(9, 1, 4, 4, generator=torch.Generator().manual_seed(0))
+    before = noise.clone()
+
+    def sample(noise):
+        return Sampler(solver, 9)(lambda x, sigma: x / (1 + x * x + sigma * sigma), noise)
+
+    whole = sample(noise)
+    assert whole.dtype == torch.float32 and torch.isfinite(whole).all()
+    assert torch.equal(sample(noise), whole) and torch.equal(noise, before)
+    for rows in (slice(0, 1), slice(3, 7), slice(8, 9)):
+        assert torch.equal(sample(noise[rows]), whole[rows])
 
 
 def test_ends_on_the_denoised_image(solver):
@@ -91,8 +198,18 @@ def test_noise_levels_are_edms():
     assert karras_sigmas(3)[1] == pytest.approx(middle)
 
 
+def test_solvers_in_log_sigma_of_third_order_take_even_steps_there():
+    sigmas = Sampler("unipc-3", 5).sigmas
+    assert sigmas == Sampler("dpmpp-3m", 5).sigmas == pytest.approx([80, 80 / 200**0.5, 0.4, 0.4 / 200**0.5, 0.002, 0])
+    assert Sampler("unipc-3", 1).sigmas == [80, 0]
+    assert Sampler("deis", 5).sigmas == Sampler("ipndm", 5).sigmas == karras_sigmas(5)
+
+
 def test_impossible_settings_are_refused():
-    with pytest.raises(ValueError, match="known: euler, heun, ipndm, dpmpp-2m"):
+    with pytest.raises(ValueError, match="known: euler, heun, ipndm, dpmpp-2m, dpmpp-3m, unipc-3, deis"):
         Sampler("rk4", 10)
     with pytest.raises(ValueError, match="9, 17, 35"):
         Sampler("heun", 10)
+    for solver in SOLVERS:
+        with pytest.raises(ValueError, match=f"{solver} cannot make 0 evaluations"):
+            Sampler(solver, 0)

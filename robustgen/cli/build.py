@@ -69,7 +69,12 @@ def sample(
     into: Into,
     count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="images, classes in turn")] = 10_000,
     solver: Annotated[
-        str, typer.Option("--solver", metavar="NAME", help="heun | ipndm | dpmpp-2m | euler, for diffusion")
+        str,
+        typer.Option(
+            "--solver",
+            metavar="NAME",
+            help="heun | ipndm | unipc-3 | dpmpp-2m | dpmpp-3m | deis | euler, for diffusion",
+        ),
     ] = "heun",
     evaluations: Annotated[
         int, typer.Option("--evaluations", metavar="N", min=1, help="of the network for an image")
