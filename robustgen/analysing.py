@@ -54,7 +54,7 @@ def targets(analysis: str, folder: Path, into: Path | None) -> list[Target]:
 def models(suite: str, model: str, into: Path | None) -> list[tuple[str, str, Path]]:
     """(title, where it comes from, where verdicts go) of what `evaluate` is asked to evaluate.
 
-    Verdicts of a run go where its report looks for them, those of a folder into it, others into `evaluations/`.
+    Verdicts of a run go beside those that its report shows, those of a folder into it, others into `evaluations/`.
     """
     folder = Path(model)
     if is_run(folder):
