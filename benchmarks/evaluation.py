@@ -144,7 +144,7 @@ def main() -> None:
         cases = [("wrn-28-10", (3, 32, 32), "linf"), ("wrn-28-10", (3, 32, 32), "l2")]
     rows = []
     for architecture, shape, norm in cases:
-        count = asked.images if shape[1] < 32 or where == "cuda" else asked.images // 4
+        count = asked.images if shape[1] < 32 or where == "cuda" else asked.images // 2
         rows += measure(architecture, shape, norm, count, asked.rounds, where)
     record("evaluation", where, rows)
 

@@ -37,6 +37,10 @@ def load_model(
         ValueError: what was expected, what came, what to do.
     """
     path, colon, function = source.rpartition(":")
+    if path == "hub":
+        raise ValueError(
+            f"{source}: there is no catalog of published models yet; give the weights file itself, with --architecture"
+        )
     if colon and function.isidentifier():
         model = _call(_module(path), function, source)
         return model if weights is None else load_weights(model, weights)
