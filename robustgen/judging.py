@@ -46,7 +46,6 @@ def judge(
     seed: int,
     device: str,
     progress: Progress,
-    keep_images: bool = False,
 ) -> Verdicts:
     """Evaluate one classifier on the test images of a data set; under torchrun, each process a share of them."""
     from robustgen.datasets import load_test
@@ -59,7 +58,7 @@ def judge(
     test = load_test(data)
     model = open_classifier(source, test.info).to(device)
     rank, world = place()
-    if keep_images and rank == 0:
+    if settings.keep_images and rank == 0:
         write_array(clean_file(path), test.images)
     part = path if world == 1 else path.with_name(f"{path.stem}.part-{rank}-of-{world}.npz")
     if world == 1 or not path.exists():
@@ -72,7 +71,7 @@ def judge(
             seed=seed,
             batch_size=settings.batch_size,
             path=part,
-            keep_images=keep_images,
+            keep_images=settings.keep_images,
             progress=progress,
         )
         if world == 1:

@@ -39,6 +39,20 @@ def still_statistics(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
+def moving_statistics(model: nn.Module) -> Iterator[None]:
+    """Within `still_statistics`: running statistics follow every pass after all; afterwards they are still again."""
+    still = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    still = [m for m in still if not m.track_running_stats]
+    for module in still:
+        module.track_running_stats = True
+    try:
+        yield
+    finally:
+        for module in still:
+            module.track_running_stats = False
+
+
+@contextmanager
 def still_parameters(model: nn.Module) -> Iterator[None]:
     """No gradient is asked of the parameters of a compiled network; afterwards of those of which it was.
 

@@ -126,7 +126,7 @@ def stages(recipe: Recipe, run: RunDir, device: str = "cpu") -> list[Stage]:
                 partial(_evaluate_best, recipe, run, arm, device),
             )
         )
-        if recipe.certification is not None:
+        if arm in recipe.certified:
             found.append(
                 Stage(
                     f"certify {arm}",

@@ -123,6 +123,11 @@ class InnerAttack(Part):
     n-fgsm: one step of eps from noise of twice eps, whatever `steps` says; the fastest."""
     step_size: Positive = 0.25
     """For steepest: a step as a share of eps; 0.25 is 2/255 at 8/255."""
+    start: Literal["uniform", "normal"] = "uniform"
+    """uniform: anywhere in the ball. normal: noise of deviation 0.001 about the image, TRADES's own code's."""
+    mode: Literal["train", "eval", "updating"] = "train"
+    """Batch norms in the attack's passes. train: by the batch, the running statistics still. eval: by the running
+    statistics, TRADES's own code's. updating: by the batch, and the running statistics follow every pass, PORT's."""
     first_steps: Count | None = None
     """Steps in the first part of the training, one more in each further, equal part, up to `steps`; none: `steps`."""
     first_eps: Fraction01 = 1.0
@@ -134,6 +139,8 @@ class InnerAttack(Part):
             raise ValueError(f"first_steps ({self.first_steps}) must be at most steps ({self.steps})")
         if self.optimiser == "n-fgsm" and self.first_steps is not None:
             raise ValueError("n-fgsm takes one step all along; leave out first_steps")
+        if self.optimiser == "n-fgsm" and (self.start, self.mode) != ("uniform", "train"):
+            raise ValueError("n-fgsm has a start of its own and leaves batch norms in training; leave out start and mode")
         return self
 
 
@@ -359,6 +366,8 @@ class Evaluation(Part):
     suite: str = "aa+mt"
     batch_size: Count = 512
     """Images attacked together; verdicts do not depend on it."""
+    keep_images: bool = True
+    """Also keep every image as it was broken, and as it was: five bytes a value of the test images for each arm."""
 
 
 class Measuring(Part):
@@ -385,6 +394,8 @@ class Certification(Part):
     """Every so-manieth test image; the usual protocol on CIFAR-10 takes every 20th."""
     images: Count | None = None
     """At most so many of those; all when not given."""
+    arms: tuple[str, ...] = ()
+    """Whose classifiers; all when not given. A run's alone."""
 
 
 class Reported(Part):
@@ -450,6 +461,9 @@ class Recipe(Part):
         for name, fit in self.generators.items():
             if isinstance(fit, ConsistencyFit) and "/" not in fit.base:
                 self._must_be_a_generator(fit.base, f"generators.{name}.base")
+        for name in self.certification.arms if self.certification else ():
+            if name not in self.arms:
+                raise ValueError(f"certification.arms names {name!r}; the recipe's arms: {', '.join(self.arms)}")
         for name in self.sampling.special:
             self._must_be_a_generator(name, "sampling.special")
         for draw in (self.sampling, *self.sampling.special.values()):
@@ -467,6 +481,11 @@ class Recipe(Part):
         for training in (self.train, *map(self.training, self.arms)):
             self._can_be_trained(training)
         return self
+
+    @property
+    def certified(self) -> tuple[str, ...]:
+        """Arms whose classifiers are certified."""
+        return () if self.certification is None else self.certification.arms or tuple(self.arms)
 
     def _must_be_a_generator(self, name: str, place: str) -> None:
         if name not in self.generators:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -379,6 +380,7 @@ def build_loss(settings: Training) -> Loss:
 def _inner_attack(settings: Training) -> Attack:
     """The attack of a robust loss, on the objective that it is for."""
     from robustgen.attacks import PGD, official_training_attack
+    from robustgen.attacks.pgd import NEAR_START
     from robustgen.losses import NFGSM
     from robustgen.losses.score import squared_error
     from robustgen.objectives import cross_entropy, kl_divergence
@@ -387,9 +389,10 @@ def _inner_attack(settings: Training) -> Attack:
     objective, inner = objectives.get(settings.loss, kl_divergence), settings.attack
     if inner.optimiser == "n-fgsm":
         return NFGSM(objective=objective)
-    if inner.optimiser == "adam":
-        return official_training_attack(inner.steps, objective)
-    return PGD(inner.steps, inner.step_size, objective=objective)
+    steepest = PGD(inner.steps, inner.step_size, objective=objective)
+    attack = official_training_attack(inner.steps, objective) if inner.optimiser == "adam" else steepest
+    deviation = NEAR_START if inner.start == "normal" else None
+    return replace(attack, deviation=deviation, mode="as-is" if inner.mode == "train" else inner.mode)
 
 
 def _standard_classifier(folder: str | None) -> nn.Module:

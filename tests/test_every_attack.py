@@ -172,7 +172,25 @@ def test_restarts_only_add_successes(halfspace_setting):
     assert (often | ~once).all() and often.sum() > once.sum()
 
 
+def test_the_start_is_uniform_in_the_ball_or_normal_about_the_image():
+    """A flat objective leaves the start where it is."""
+    images, threat = torch.full((200, 1, 8, 8), 0.5), ThreatModel("linf", 0.1)
+
+    def started(attack):
+        flat = dataclasses.replace(attack, objective=lambda logits, targets: 0 * logits.sum(1))
+        return flat(torch.nn.Flatten(), images, torch.zeros(200).long(), threat, rng_for(0)) - images
+
+    uniform, normal = started(PGD(1)), started(PGD(1, deviation=0.001))
+    assert uniform.std() == pytest.approx(0.1 / 3**0.5, rel=0.02) and uniform.abs().max() <= 0.1 + 1e-6
+    assert normal.std() == pytest.approx(0.001, rel=0.03) and normal.abs().max() > 0.003
+    assert started(PGD(1, deviation=0.5)).abs().max() <= 0.1 + 1e-6  # brought into the ball
+
+
 def test_nonsense_is_refused():
+    with pytest.raises(ValueError, match="known: as-is, eval, updating"):
+        PGD(1, mode="train")
+    with pytest.raises(ValueError, match="at least 0"):
+        PGD(1, deviation=-1.0)
     with pytest.raises(ValueError, match="at least 1 step"):
         PGD(0)
     with pytest.raises(ValueError, match="known: steepest, adam"):

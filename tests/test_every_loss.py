@@ -199,3 +199,15 @@ def test_smoothadv_attacks_the_soft_vote_within_its_l2_ball():
 def test_nonsense_under_noise_is_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
+
+
+@pytest.mark.parametrize(("mode", "updates"), [("as-is", 1), ("eval", 1), ("updating", 1 + 3)])
+def test_the_attack_runs_batch_norms_as_it_says(mode, updates):
+    """By the batch, by the running statistics, or by the batch with those following each of the 3 steps."""
+    seen = []
+    model = network().train()
+    model[1].register_forward_hook(lambda module, *_: seen.append((module.training, module.track_running_stats)))
+    TRADES(6.0, PGD(3, mode=mode))(model, a_batch(), THREAT, rng_for(0))
+    assert model[1].num_batches_tracked == updates
+    assert seen[1:4] == 3 * [{"as-is": (True, False), "eval": (False, False), "updating": (True, True)}[mode]]
+    assert seen[4] == (True, True) and model.training and model[1].track_running_stats

@@ -342,6 +342,8 @@ def test_recipes_name_the_losses_and_what_goes_around_them(tmp_path):
     assert build_loss(train_with("loss=score", "beta=4")) == SCORE()
     assert build_loss(train_with("loss=gkl")) == GKL()
     assert build_loss(train_with("loss=adversarial", "attack.optimiser=n-fgsm")) == Adversarial(NFGSM())
+    near = build_loss(train_with("loss=adversarial", "attack.start=normal", "attack.mode=eval"))
+    assert (near.attack.deviation, near.attack.mode, near.attack.optimiser) == (0.001, "eval", "adam")
     assert build_loss(train_with("loss=adversarial", "real_weight=0.4")) == Adversarial(real_weight=0.4)
     assert build_loss(train_with("loss=stability", "real_weight=0.4")) == Stability(real_weight=0.4)
     assert build_loss(train_with("awp=0.005", "awp_warmup=0.1")) == AWP(TRADES(), 0.005, 0.1)
@@ -387,6 +389,7 @@ def test_hat_needs_a_standard_classifier(tiny_info, tmp_path):
         (lambda: WeakToStrong(first_eps=2.0), "0 to 1"),
         (lambda: train_with("attack.first_steps=11"), r"first_steps \(11\) must be at most steps \(10\)"),
         (lambda: train_with("attack.optimiser=n-fgsm", "attack.first_steps=2"), "leave out first_steps"),
+        (lambda: train_with("attack.optimiser=n-fgsm", "attack.mode=eval"), "leave out start and mode"),
         (lambda: train_with("loss=macer", "real_weight=0.4"), "macer takes no real_weight"),
         (lambda: train_with("loss=mart", "aim=targets"), "aim is for the losses trades, hat, score, gkl"),
         (lambda: train_with("helper.factor=1"), "greater than 1"),

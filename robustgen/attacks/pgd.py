@@ -2,25 +2,31 @@
 
 from __future__ import annotations
 
+from contextlib import nullcontext
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.gradients import Found, climb
+from robustgen.modes import evaluating, moving_statistics
 from robustgen.objectives import Objective, cross_entropy, labels_of
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
 OPTIMISERS = ("steepest", "adam")
+MODES = ("as-is", "eval", "updating")
 
 OFFICIAL_STEP = 0.1 / (8 / 255)
 """The official code's Adam step of 0.1 at eps 8/255, as a share of eps."""
 
+NEAR_START = 0.001
+"""Deviation of the noise from which TRADES's own code starts (arXiv:1901.08573), in pixels of [0, 1]."""
+
 
 @dataclass(frozen=True)
 class PGD:
-    """Ascent from a uniform random start in the ball, projected after every step (arXiv:1706.06083).
+    """Ascent from a random start in the ball, projected after every step (arXiv:1706.06083).
 
     steepest   x <- project(x + a * ascend(gradient)); the sign of the gradient in linf
     adam       x <- project(x + a * m / (sqrt(v) + 1e-9)), m and v bias-corrected averages (0.9, 0.999) of the gradient
@@ -40,12 +46,21 @@ class PGD:
     objective: Objective = cross_entropy
     until_fooled: bool = False
     """Keep the first iterate that is misclassified, and spend nothing more on that image."""
+    deviation: float | None = None
+    """Start from normal noise of this deviation, in pixels of [0, 1], instead of uniformly from the ball."""
+    mode: str = "as-is"
+    """eval: batch norms go by their running statistics while it attacks. updating: in a training step, running
+    statistics follow the attack's passes too."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"an attack needs at least 1 step, got {self.steps}")
         if self.optimiser not in OPTIMISERS:
             raise ValueError(f"unknown optimiser {self.optimiser!r}; known: {', '.join(OPTIMISERS)}")
+        if self.mode not in MODES:
+            raise ValueError(f"unknown mode {self.mode!r}; known: {', '.join(MODES)}")
+        if self.deviation is not None and not self.deviation >= 0:
+            raise ValueError(f"deviation of the start must be at least 0, got {self.deviation}")
 
     def step_at(self, step: int) -> float:
         """Step size of a step, counted from 0, as a share of eps."""
@@ -57,7 +72,15 @@ class PGD:
 
     def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Found:
         """The last iterate, or the first misclassified one with `until_fooled`, and then its step."""
-        points = threat.random_start(images, rng)
+        modes = {"as-is": nullcontext, "eval": evaluating, "updating": moving_statistics}
+        with modes[self.mode](model):
+            return self._search(model, images, targets, threat, rng)
+
+    def _search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Found:
+        if self.deviation is None:
+            points = threat.random_start(images, rng)
+        else:
+            points = threat.project(images + self.deviation * rng.normal(images.shape), images)
         result = torch.empty_like(points)
         rows = torch.arange(len(images), device=images.device)
         found_at = torch.full_like(rows, -1)

@@ -83,6 +83,7 @@ def evaluate(
     assignments = [
         f"evaluation.suite={suite}",
         f"evaluation.batch_size={batch_size}",
+        f"evaluation.keep_images={str(keep_images).lower()}",
         *(["data.test=none"] if data else []),
         *(sets or []),
         *([f"threat={threat}"] if threat else []),
@@ -99,8 +100,7 @@ def evaluate(
             progress: Progress, device: str, source: judging.Source = source, path: Path = path, title: str = title
         ) -> str:
             verdicts = judging.judge(
-                source, settings.data, settings.threat, settings.evaluation, path, settings.seed, device, progress,
-                keep_images,
+                source, settings.data, settings.threat, settings.evaluation, path, settings.seed, device, progress
             )  # fmt: skip
             said = [f"clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy} -> {path}"]
             said += [f"Note: {note}" for note in verdicts.notes]

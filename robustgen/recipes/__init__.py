@@ -7,6 +7,7 @@ from robustgen.recipes import bartoldson2024, earlier, gowal2021, rebuffi2021, r
 from robustgen.recipes.cifar10_mini import CIFAR10_MINI
 from robustgen.recipes.digits import CERTIFIED, DIGITS, SMOKE
 from robustgen.recipes.digits_generators import GENERATORS
+from robustgen.recipes.digits_ports import PORTS
 from robustgen.recipes.digits_study import STUDY
 
 PAPERS = {
@@ -29,6 +30,7 @@ RECIPES: dict[str, Recipe] = {
         CERTIFIED,
         GENERATORS,
         STUDY,
+        PORTS,
         CIFAR10_MINI,
         *earlier.ROWS,
         *rebuffi2021.ROWS,

@@ -1,0 +1,46 @@
+"""Where the official code and its PyTorch ports differ, one difference an arm: what each is worth on digits."""
+
+from __future__ import annotations
+
+from robustgen.fits import GaussianFit
+from robustgen.recipe import Arm, Evaluation, Recipe
+from robustgen.recipes.digits import DIGITS, ROBUST
+
+DIFFERENCES: dict[str, tuple[str, ...]] = {
+    "sign-steps": ("attack.optimiser=steepest",),
+    "near-start": ("attack.start=normal",),
+    "eval-mode": ("attack.mode=eval",),
+    "updating": ("attack.mode=updating",),
+    "both-statistics": ("statistics=both",),
+    "all-smoothed": ("smooth=all",),
+    "replacement": ("generated_order=replacement",),
+    "one-cycle": ("schedule.decay=one-cycle",),
+    "late-averaging": ("averaging_start=0.025",),
+}
+"""Each as a public code has it, by the name of its arm; the arm `official` has none."""
+
+TOGETHER = {
+    "ports": ("sign-steps", "both-statistics", "all-smoothed", "replacement", "one-cycle", "late-averaging"),
+    "trades": ("sign-steps", "near-start", "eval-mode", "both-statistics"),
+}
+"""Those of a public code together: the PyTorch ports of arXiv:2103.01946, and TRADES's own (arXiv:1901.08573)."""
+
+PORTS = Recipe(
+    **{
+        **DIGITS.model_dump(),
+        "name": "digits-ports",
+        "summary": "100 digits and Gaussian images, 3 seeds: each difference of the PyTorch ports; half an hour",
+        "seeds": (0, 1, 2),
+        "generators": {"gaussian": GaussianFit()},
+        "train": ROBUST.model_copy(update={"models": 1}),
+        "arms": {
+            "official": Arm(proxy="gaussian"),
+            **{name: Arm(proxy="gaussian", changes=changes) for name, changes in DIFFERENCES.items()},
+            **{
+                name: Arm(proxy="gaussian", changes=tuple(change for part in parts for change in DIFFERENCES[part]))
+                for name, parts in TOGETHER.items()
+            },
+        },
+        "evaluation": Evaluation(suite="swift", batch_size=256),
+    }
+)
