@@ -11,6 +11,7 @@ import re
 from dataclasses import dataclass
 
 from robustgen.fits import (
+    AugmentedFit,
     BigGANFit,
     ConsistencyFit,
     DDPMFit,
@@ -115,8 +116,8 @@ def cost_of(recipe: Recipe) -> Cost | None:
 
 
 def fitting(fit: Generator, side: int) -> float | None:
-    """Operations of a generator's training; a Gaussian's are nothing beside any other."""
-    if isinstance(fit, GaussianFit):
+    """Operations of a generator's training; a Gaussian's are nothing beside any other, and copies need none."""
+    if isinstance(fit, GaussianFit | AugmentedFit):
         return 0.0
     return LEARNT[type(fit)] * fit.total_images * (side / 32) ** 2 if _published(fit) else None
 
@@ -126,6 +127,8 @@ def drawing(recipe: Recipe, name: str, side: int) -> float | None:
     fit, draw = recipe.generators[name], recipe.sampling.of(name)
     if isinstance(fit, GaussianFit):
         return 2.0 * (3 * side**2) ** 2
+    if isinstance(fit, AugmentedFit):
+        return 0.0
     if not _published(fit):
         return None
     evaluations = 1

@@ -12,6 +12,9 @@ from robustgen.verbs import images_in_a_pass, load_data, threat_model
 if TYPE_CHECKING:
     from robustgen.closeness import Closeness
     from robustgen.contracts import Progress
+    from robustgen.datasets import Splits
+    from robustgen.proxy.store import ProxySet
+    from robustgen.quality import Quality
 
 
 def measure(
@@ -50,9 +53,29 @@ def measure(
         device=device,
         progress=progress,
     )
+    keep_neighbours(quality, proxies, splits, path)
     quality.save(path)
     first = next(iter(quality.estimates))
     return f"{first} {quality.estimates[first]}, {quality.agreement} of the labels agreed with"
+
+
+def keep_neighbours(quality: Quality, proxies: ProxySet, splits: Splits, path: Path) -> None:
+    """Keep the first few samples of a quality, which are in random order, beside the images nearest to them."""
+    import numpy as np
+
+    from robustgen.quality import SELF, SHOWN, TEST, TRAIN, neighbours_file
+    from robustgen.records import save_arrays
+
+    shown = slice(SHOWN)
+    source, index = quality.source[shown], quality.index[shown]
+    samples = proxies.images(quality.sample[shown])
+    nearest = np.empty_like(samples)
+    for kind, images in ((TRAIN, splits.train.images), (TEST, splits.test.images)):
+        nearest[source == kind] = images[index[source == kind]]
+    nearest[source == SELF] = proxies.images(index[source == SELF])
+    of_train = splits.train.images[quality.train_index[shown]]
+    columns = {"samples": samples, "nearest": nearest, "nearest_train": of_train, "source": source}
+    save_arrays(neighbours_file(path), columns)
 
 
 def examine(

@@ -17,6 +17,14 @@ class GaussianFit(Part):
     kind: Literal["gaussian"] = "gaussian"
 
 
+class AugmentedFit(Part):
+    """The training images themselves, augmented; no generator, but measured like one."""
+
+    kind: Literal["augmented"] = "augmented"
+    augment: str = "crop-flip"
+    """An augmentation, or several joined by +: see `robustgen list augmentations`."""
+
+
 class Fit(Part):
     """What every generator that learns by steps is told. Counts are in training images."""
 
@@ -204,7 +212,7 @@ class StyleGAN2Fit(Fit):
 
 
 Generator = Annotated[
-    GaussianFit | DDPMFit | DiffusionFit | ConsistencyFit | VDVAEFit | BigGANFit | StyleGAN2Fit,
+    GaussianFit | AugmentedFit | DDPMFit | DiffusionFit | ConsistencyFit | VDVAEFit | BigGANFit | StyleGAN2Fit,
     Field(discriminator="kind"),
 ]
 FITS: dict[str, type[Part]] = {
@@ -215,6 +223,7 @@ FITS: dict[str, type[Part]] = {
     "vdvae": VDVAEFit,
     "biggan": BigGANFit,
     "stylegan2": StyleGAN2Fit,
+    "augmented": AugmentedFit,
 }
 Trained = DDPMFit | DiffusionFit | ConsistencyFit | VDVAEFit | BigGANFit | StyleGAN2Fit
 

@@ -16,6 +16,15 @@ from robustgen.records import Share, Table, load_arrays, save_arrays
 TRAIN, TEST, SELF = 0, 1, 2
 """`Quality.source`: the nearest neighbour is a training image, a test image, another generated image."""
 
+SHOWN = 16
+"""Samples that are kept beside their neighbours, for the report."""
+
+
+def neighbours_file(path: Path) -> Path:
+    """Where a few samples are kept beside their nearest images, for a quality at `path`: `.npz` of `samples`,
+    `nearest` and `nearest_train`, each uint8 (n, H, W, C), and `source` (n,) of the nearest."""
+    return path.with_name(f"{path.stem}.neighbours.npz")
+
 
 @dataclass(frozen=True)
 class Estimate:

@@ -140,7 +140,9 @@ class InnerAttack(Part):
         if self.optimiser == "n-fgsm" and self.first_steps is not None:
             raise ValueError("n-fgsm takes one step all along; leave out first_steps")
         if self.optimiser == "n-fgsm" and (self.start, self.mode) != ("uniform", "train"):
-            raise ValueError("n-fgsm has a start of its own and leaves batch norms in training; leave out start and mode")
+            raise ValueError(
+                "n-fgsm has a start of its own and leaves batch norms in training; leave out start and mode"
+            )
         return self
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustgen.fits import Draw, GaussianFit, Generator
+from robustgen.fits import Draw, Fit, Generator
 from robustgen.recipe import AIMING_LOSSES, NOISE_LOSSES, Arm, Data, Keep, Sampling, Threat, Training
 from robustgen.records import save_arrays
 
@@ -30,7 +30,7 @@ def fit(
 ) -> str:
     """Fit one generative model to the training images alone; `base` is the finished one that it starts from."""
     from robustgen.distributed import place, wait_for_all
-    from robustgen.generators import build_generator, save_generator
+    from robustgen.generators import Augmented, Gaussian, build_generator, save_generator
     from robustgen.modes import channels_last
     from robustgen.randomness import rng_for
     from robustgen.training.generator import train_generator
@@ -39,16 +39,15 @@ def fit(
     model = build_generator(settings, images.info, rng_for(seed, "initialise generator"))
     if base is not None:
         _start_from(model, base)
-    if isinstance(settings, GaussianFit):
-        fitting: Any = model
-        fitting.fit(images)
-        fitted: nn.Module = model
-        sentence = f"{images.info.shape} pixels, rank {fitting.rank}"
-    else:
+    fitted: nn.Module = model
+    if isinstance(settings, Fit):
         fitted = train_generator(
             channels_last(model).to(device), images, settings, folder, seed=seed, device=device, progress=progress
         )
         sentence = f"trained {settings.steps} steps"
+    else:
+        assert isinstance(model, Gaussian | Augmented)
+        sentence = model.fit(images)
     if place()[0] == 0:
         saved: Any = fitted
         save_generator(folder, saved, settings, images.info, seed=seed, images=len(images))

@@ -4,8 +4,27 @@ import numpy as np
 import pytest
 import torch
 
-from robustgen.fits import BigGANFit, ConsistencyFit, DDPMFit, DiffusionFit, Draw, GaussianFit, StyleGAN2Fit, VDVAEFit
-from robustgen.generators import GENERATORS, Diffusion, Gaussian, UNet, build_generator, load_generator, save_generator
+from robustgen.fits import (
+    AugmentedFit,
+    BigGANFit,
+    ConsistencyFit,
+    DDPMFit,
+    DiffusionFit,
+    Draw,
+    GaussianFit,
+    StyleGAN2Fit,
+    VDVAEFit,
+)
+from robustgen.generators import (
+    GENERATORS,
+    Augmented,
+    Diffusion,
+    Gaussian,
+    UNet,
+    build_generator,
+    load_generator,
+    save_generator,
+)
 from robustgen.generators.gaussian import mean_and_factor
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.randomness import rng_for
@@ -13,6 +32,7 @@ from robustgen.training.generator import lr_share, train_generator
 
 SMALL = {
     "gaussian": GaussianFit(),
+    "augmented": AugmentedFit(augment="cutmix-2"),
     "ddpm": DDPMFit(
         conditional=True, channels=8, multipliers=(1, 2), blocks=1, attention=(4,), flip=False, total_images=30 * 30,
         batch_size=30, peak_lr=4e-3, warmup_images=0, averaging_share=0.05, previews=1,
@@ -54,7 +74,7 @@ FAST = {"ddpm": Draw(solver="ddim", evaluations=6), "edm": Draw(solver="ipndm", 
 def fitted(kind, images, folder, **changes):
     settings = SMALL[kind].model_copy(update=changes)
     model = build_generator(settings, images.info, rng_for(0, "initialise"))
-    if isinstance(model, Gaussian):
+    if isinstance(model, Gaussian | Augmented):
         model.fit(images)
         return model
     if kind == "ect":
@@ -125,7 +145,7 @@ def test_asked_classes_come_out(kind, tiny_images, tmp_path):
 
 
 def test_broken_off_and_taken_up_equals_unbroken(kind, tiny_images, tmp_path, monkeypatch):
-    if kind == "gaussian":
+    if kind in ("gaussian", "augmented"):
         pytest.skip("fitted at once")
     monkeypatch.setattr("robustgen.runs.Pace.due", lambda self: True)
     settings = SMALL[kind].model_copy(update={"total_images": 30 * 6, "previews": 0})
@@ -169,6 +189,37 @@ def test_gaussian_samples_have_the_fitted_moments():
     real = torch.from_numpy(pixels[::2].reshape(-1, 4) / 255.0)
     torch.testing.assert_close(made.mean(0), real.mean(0), atol=2e-3, rtol=0)
     torch.testing.assert_close(made.T.cov(), real.T.cov(), atol=3e-4, rtol=0)
+
+
+def test_augmented_images_are_training_images_augmented(tiny_images, tmp_path):
+    """Without an augmentation they are training images of the class; each of them comes."""
+    settings = AugmentedFit(augment="none")
+    model = build_generator(settings, tiny_images.info, rng_for(0))
+    assert model.fit(tiny_images) == f"{len(tiny_images)} images kept"
+    own = {(image.tobytes(), int(label)) for image, label in zip(tiny_images.images, tiny_images.labels, strict=True)}
+    labels = torch.arange(2000) % 3
+    drawn = (255 * model.sample(labels, rng_for(0).each(range(2000)))).round().byte().permute(0, 2, 3, 1).numpy()
+    assert {(image.tobytes(), int(label)) for image, label in zip(drawn, labels, strict=True)} == own
+
+
+def test_an_augmented_image_is_its_own_in_company(tiny_images):
+    """CutMix of a window of 2: at least all but 4 pixels are those of a training image of the class."""
+    model = fitted("augmented", tiny_images, None)
+    labels = torch.arange(60) % 3
+    drawn = model.sample(labels, rng_for(0).each(range(60)))
+    changed = 0
+    for image, label in zip(drawn, labels.tolist(), strict=True):
+        real = torch.from_numpy(tiny_images.images[tiny_images.labels == label]).permute(0, 3, 1, 2) / 255
+        least = int((real - image).abs().gt(1e-6).any(1).flatten(1).sum(1).min())
+        assert least <= 4
+        changed += least > 0
+    assert changed > 30
+
+
+def test_augmented_needs_an_image_of_each_class(tiny_images):
+    some = ImageSet(tiny_images.images[:5], np.zeros(5, dtype=tiny_images.labels.dtype), tiny_images.info)
+    with pytest.raises(ValueError, match="no training image of class"):
+        build_generator(AugmentedFit(), some.info, rng_for(0)).fit(some)
 
 
 def test_gaussian_needs_two_images_of_each_class(tiny_images, tiny_info):

@@ -168,7 +168,7 @@ def test_the_report_is_one_file_rebuilt_from_records(whole):
     assert page == kept
     for word in ("http://", "https://", 'src="/', "<script", "@import", "url(h", "url(/"):
         assert word not in page.replace("http://www.w3.org", ""), word
-    assert page.count("<svg") == 3 and page.count("data:image/png") == 3
+    assert page.count("<svg") == 3 and page.count("data:image/png") == 3 + 1 and "<h3>Attacked images" in page
     assert "real + edm" in page and "linf 0.1" in page and "torch" in page
 
 

@@ -5,7 +5,7 @@ import torch
 
 from robustgen.datasets import load_splits
 from robustgen.fits import FITS, Draw
-from robustgen.generators import build_generator, load_generator, save_generator
+from robustgen.generators import Augmented, build_generator, load_generator, save_generator
 from robustgen.generators.gaussian import Gaussian
 from robustgen.images import DatasetInfo
 from robustgen.randomness import rng_for
@@ -47,7 +47,7 @@ def test_the_smallest_start_to_learn_the_digits(kind, tmp_path):
     images = load_splits(Data(name="digits", train=100, validation=10, test=100)).train
     settings = find_preset(kind, "smoke")
     model = build_generator(settings, images.info, rng_for(0))
-    if isinstance(model, Gaussian):
+    if isinstance(model, Gaussian | Augmented):
         model.fit(images)
     else:
         settings = settings.model_copy(update={"total_images": 3 * settings.batch_size})

@@ -50,7 +50,7 @@ def recipe_of(seed):
     kept = dict.fromkeys(("gaussian", "edm", "ect"), study.generators["gaussian"])
     assert all(isinstance(fit, GaussianFit) for fit in kept.values())
     plain = study.sampling.model_copy(update={"special": {}})
-    changes = {"seed": seed, "seeds": (), "arms": ARMS, "generators": kept, "sampling": plain}
+    changes = {"seed": seed, "seeds": (), "arms": ARMS, "generators": kept, "sampling": plain, "certification": None}
     return from_content(study.model_copy(update=changes).to_json(), "test")
 
 

@@ -155,7 +155,7 @@ def test_every_setting_that_the_study_of_digits_changes_is_known_to_its_family()
     from robustgen.augment import build_augmentation
 
     study = RECIPES["digits-study"]
-    assert study.seeds == (0, 1, 2) and len(study.arms) == 25
+    assert study.seeds == (0, 1, 2) and len(study.arms) == 37
     for arm in study.arms:
         build_augmentation(study.training(arm).augment)
     shares = {study.training(f"edm-{share}").real_share for share in ("0.1", "0.5", "0.7", "0.9")}

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from contextlib import nullcontext
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
@@ -15,7 +16,12 @@ from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
 OPTIMISERS = ("steepest", "adam")
-MODES = ("as-is", "eval", "updating")
+MODES: dict[str, Callable[[nn.Module], AbstractContextManager[None]] | None] = {
+    "as-is": None,
+    "eval": evaluating,
+    "updating": moving_statistics,
+}
+"""What happens to the network while it is attacked."""
 
 OFFICIAL_STEP = 0.1 / (8 / 255)
 """The official code's Adam step of 0.1 at eps 8/255, as a share of eps."""
@@ -72,8 +78,8 @@ class PGD:
 
     def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Found:
         """The last iterate, or the first misclassified one with `until_fooled`, and then its step."""
-        modes = {"as-is": nullcontext, "eval": evaluating, "updating": moving_statistics}
-        with modes[self.mode](model):
+        mode = MODES[self.mode]
+        with mode(model) if mode else nullcontext():
             return self._search(model, images, targets, threat, rng)
 
     def _search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Found:

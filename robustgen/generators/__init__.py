@@ -11,6 +11,7 @@ from pydantic import TypeAdapter, ValidationError
 from robustgen.assignments import explain
 from robustgen.checkpoints import load_weights, save_weights
 from robustgen.fits import (
+    AugmentedFit,
     BigGANFit,
     ConsistencyFit,
     DDPMFit,
@@ -20,6 +21,7 @@ from robustgen.fits import (
     StyleGAN2Fit,
     VDVAEFit,
 )
+from robustgen.generators.augmented import Augmented
 from robustgen.generators.biggan import BigGAN
 from robustgen.generators.consistency import Consistency
 from robustgen.generators.ddpm import DDPM
@@ -35,12 +37,16 @@ from robustgen.modes import channels_last
 from robustgen.randomness import Rng, rng_for
 from robustgen.runs import read_json, write_json
 
-Model = Gaussian | Diffusion | VDVAE | BigGAN | StyleGAN2
+Model = Gaussian | Augmented | Diffusion | VDVAE | BigGAN | StyleGAN2
 """What the members are; each is a torch module that behaves as `contracts.GenerativeModel`."""
 
 
 def _gaussian(settings: GaussianFit, info: DatasetInfo, rng: Rng) -> Gaussian:
     return Gaussian(info.shape, len(info.classes))
+
+
+def _augmented(settings: AugmentedFit, info: DatasetInfo, rng: Rng) -> Augmented:
+    return Augmented(info.shape, len(info.classes), settings.augment)
 
 
 def _unet(settings: DiffusionFit | ConsistencyFit, info: DatasetInfo, rng: Rng) -> UNet:
@@ -132,6 +138,7 @@ GENERATORS: dict[str, Callable[[Any, DatasetInfo, Rng], Model]] = {
     "vdvae": _vdvae,
     "biggan": _biggan,
     "stylegan2": _stylegan2,
+    "augmented": _augmented,
 }
 
 
@@ -151,6 +158,7 @@ def save_generator(folder: Path, model: Model, settings: Generator, info: Datase
             "classes": info.classes,
             "shape": info.shape,
             "rank": getattr(model, "rank", None),
+            "held": getattr(model, "held", None),
             **about,
         },
     )
@@ -187,6 +195,8 @@ def load_generator(folder: Path) -> tuple[Model, dict[str, Any]]:
     model = build_generator(settings, info, rng_for(0))
     if isinstance(model, Gaussian):
         model = Gaussian(info.shape, len(info.classes), about["rank"])
+    elif isinstance(settings, AugmentedFit):
+        model = Augmented(info.shape, len(info.classes), settings.augment, about["held"])
     load_weights(folder / "weights.safetensors", model)
     channels_last(model).eval()
     return model, about
@@ -196,6 +206,7 @@ __all__ = [
     "DDPM",
     "GENERATORS",
     "VDVAE",
+    "Augmented",
     "BigGAN",
     "Consistency",
     "DDPMUNet",

@@ -33,8 +33,8 @@ class Gaussian(nn.Module):
         self.register_buffer("mean", torch.zeros(classes, dimension))
         self.register_buffer("factor", torch.zeros(classes, rank, dimension))
 
-    def fit(self, images: ImageSet) -> None:
-        """Set means and factors from a data set.
+    def fit(self, images: ImageSet) -> str:
+        """Set means and factors from a data set; returns how many pixels and which rank.
 
         Raises:
             ValueError: a class has fewer than 2 images.
@@ -53,6 +53,7 @@ class Gaussian(nn.Module):
             rank = min(len(factor), self.rank)
             self.mean[label] = torch.from_numpy(mean)
             self.factor[label, :rank] = torch.from_numpy(factor[:rank])
+        return f"{self.shape} pixels, rank {self.rank}"
 
     def draw_by(self, draw: Draw, guide: nn.Module | None = None) -> dict[str, Any]:
         """There is one way; solvers are for those who need them."""

@@ -13,6 +13,7 @@ from typing import Any
 
 from robustgen.fits import (
     FITS,
+    AugmentedFit,
     BigGANFit,
     ConsistencyFit,
     DDPMFit,
@@ -99,6 +100,7 @@ PRESETS: dict[str, dict[str, Generator]] = {
         "gpu-60min": StyleGAN2Fit(total_images=32_768 * 256, batch_size=256, precision="bfloat16"),
         "paper": StyleGAN2Fit(),
     },
+    "augmented": dict.fromkeys(("smoke", "cpu-tiny", "gpu-20min", "gpu-60min", "paper"), AugmentedFit()),
 }  # fmt: skip
 
 

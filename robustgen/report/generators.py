@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from robustgen.closeness import Closeness, Conditions, Discrimination
 from robustgen.distances import Transfer, Transport
-from robustgen.quality import SELF, TEST, TRAIN, Quality
-from robustgen.records import Table
+from robustgen.quality import SELF, TEST, TRAIN, Quality, neighbours_file
+from robustgen.records import Table, load_arrays
+from robustgen.report import figures
 from robustgen.report.tables import Results, changes_of, proxies_of, proxy_facts, used_generators
 from robustgen.runs import read_json
+from robustgen.units import parse_number
 
 
 def read_qualities(results: Results) -> dict[str, Quality]:
@@ -20,6 +23,8 @@ def read_qualities(results: Results) -> dict[str, Quality]:
     paths = {name: results.run.quality(name) for name in used_generators(results)}
     return {name: Quality.load(path) for name, path in paths.items() if path.exists()}
 
+
+KINDS_OF_NEIGHBOURS = {TRAIN: "training", TEST: "test", SELF: "generated"}
 
 KINDS: dict[str, type[Closeness]] = {
     "arc": Discrimination,
@@ -40,6 +45,21 @@ def read_closeness(results: Results) -> dict[str, dict[str, Closeness]]:
     return found
 
 
+def neighbours_figure(path: Path) -> dict[str, str] | None:
+    """Samples of a generator above their nearest images, with a sentence; nothing where none were kept."""
+    if not neighbours_file(path).exists():
+        return None
+    kept = load_arrays(neighbours_file(path))
+    source = kept["source"]
+    rows = np.concatenate([kept["samples"], kept["nearest"], kept["nearest_train"]])
+    parts = [f"{int((source == kind).sum())} {what}" for kind, what in KINDS_OF_NEIGHBOURS.items()]
+    return {
+        "uri": figures.data_uri(figures.image_grid(rows, len(source))),
+        "text": f"Generated; the nearest among training, test and generated images ({', '.join(parts)}); the nearest "
+        "training image.",
+    }
+
+
 def closeness_flags(found: dict[str, dict[str, Closeness]]) -> list[str]:
     """What makes the numbers of all of them doubtful, each with whose it is: about images, not about an evaluation."""
     return [
@@ -55,18 +75,21 @@ def generators_table(results: Results, qualities: dict[str, Quality], close: dic
     first = next(iter(qualities.values()))
     measures = list(first.estimates)
     analyses = [name for name in ("arc", "transport") if name in close]
+    scores = {name: score_arm(results.recipe, results.verdicts, name) for name in qualities}
+    scored = any(scores.values())
     columns = (
         "generator",
         *measures,
         *(_NAMES[name] for name in analyses),
         *("precision %", "recall %", "train %", "test %", "self %", "entropy", "memorised %"),
-        *("labels as asked %", "images/s", "robust %"),
+        *("labels as asked %", *(["CAS %"] if scored else []), "images/s", "robust %"),
     )
     rows = [
         (
             "real test images",
             *(f"{first.of_test[name].value:.3g}" if name in first.of_test else "" for name in measures),
-            *("" for _ in analyses), "", "", "33.3", "33.3", "33.3", "1.099", "50.0", "", "", "",
+            *("" for _ in analyses), "", "", "33.3", "33.3", "33.3", "1.099", "50.0",
+            "", *([""] if scored else []), "", "",
         )
     ]  # fmt: skip
     for name, quality in qualities.items():
@@ -80,6 +103,7 @@ def generators_table(results: Results, qualities: dict[str, Quality], close: dic
                 f"{quality.neighbour_entropy:.3f}",
                 f"{100 * quality.memorised.value:.1f}",
                 f"{100 * quality.agreement.value:.1f}",
+                *([_clean(results, scores[name])] if scored else []),
                 _speed(results, name),
                 _robust(results, name),
             )
@@ -105,6 +129,10 @@ def _speed(results: Results, name: str) -> str:
     return f"{count / seconds:,.0f}" if seconds else ""
 
 
+def _clean(results: Results, arm: str | None) -> str:
+    return f"{100 * results.verdicts[arm].clean_accuracy.value:.1f}" if arm else ""
+
+
 def _robust(results: Results, name: str) -> str:
     """Of the arm that shows what a generator buys."""
     arm = arm_of(results.recipe, results.verdicts, name)
@@ -115,6 +143,17 @@ def arm_of(recipe: dict[str, Any], evaluated: Iterable[str], generator: str) -> 
     """The first arm that is trained with a generator's images alone beside real ones, with as few changes as any."""
     found = [arm for arm in evaluated if proxies_of(recipe["arms"][arm]) == [generator]]
     return min(found, key=lambda arm: len(changes_of(recipe["arms"][arm])), default=None)
+
+
+def score_arm(recipe: dict[str, Any], evaluated: Iterable[str], generator: str) -> str | None:
+    """The arm whose clean accuracy is the classification accuracy score of a generator: a standard classifier that
+    learnt from its images alone (arXiv:1905.10887)."""
+    for arm in evaluated:
+        contents = recipe["arms"][arm]
+        loss, share = (changes_of(contents).get(name) for name in ("loss", "real_share"))
+        if proxies_of(contents) == [generator] and loss == "plain" and share is not None and not parse_number(share):
+            return arm
+    return None
 
 
 def measures_of(quality: Quality | None, close: Mapping[str, Mapping[str, Closeness]], name: str) -> dict[str, float]:

@@ -12,7 +12,13 @@ from robustgen.recipe import NOISE_LOSSES
 from robustgen.records import History, PairedDifference, Table
 from robustgen.report import diagnostics, figures, mistakes
 from robustgen.report.certificates import by_name, certificates_table, certified_figure, certified_gains
-from robustgen.report.generators import closeness_flags, generators_table, read_closeness, read_qualities
+from robustgen.report.generators import (
+    closeness_flags,
+    generators_table,
+    neighbours_figure,
+    read_closeness,
+    read_qualities,
+)
 from robustgen.report.tables import (
     Results,
     cascade_table,
@@ -63,6 +69,7 @@ def render(results: Results) -> str:
     recipe, run = results.recipe, results.run
     about = read_json(run.root / "data.json")
     certificates = _certificates(results)
+    gains = certificates["gains"] if certificates else []
     seed = f", seed {recipe['seed']}"
     found = diagnostics.read_diagnostics(results)
     close = read_closeness(results)
@@ -73,7 +80,7 @@ def render(results: Results) -> str:
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images of {'x'.join(map(str, about['shape'][1:]))}; "
         f"{recipe['train']['architecture']}, {recipe['train']['loss']} {against}{seed}",
-        answer=[*(certificates["gains"] if certificates else []), *answer(results)],
+        answer=[*gains, *answer(results)] if noisy else [*answer(results), *gains],
         results=results_table(results),
         reported=reported_table(results),
         unsure=(recipe.get("reported") or {}).get("unsure", ""),
@@ -132,9 +139,9 @@ def _certificates(results: Results) -> dict[str, Any] | None:
     named = by_name(results)
     if not named:
         return None
-    baseline = name_of(results.recipe, results.baseline)
+    usual = name_of(results.recipe, results.baseline)
     return {
-        "gains": certified_gains(named, baseline) if baseline in named else [],
+        "gains": certified_gains(named, usual if usual in named else next(iter(named))),
         "table": certificates_table(named),
         "svg": certified_figure(named),
         "settings": results.recipe["certification"],
@@ -158,6 +165,9 @@ def _generators(results: Results, close: dict[str, dict[str, Closeness]]) -> dic
         "arc": figures.arc_curves(
             {name: record for name, record in close.get("arc", {}).items() if isinstance(record, Discrimination)}
         ),
+        "beside": {
+            name: found for name in qualities if (found := neighbours_figure(results.run.quality(name))) is not None
+        },
         "notes": closeness_flags(close),
         "details": details,
     }
@@ -224,18 +234,20 @@ def _pictures(results: Results) -> list[dict[str, str]]:
 
 def _curves(results: Results) -> list[dict[str, Any]]:
     losses, validations = {}, {}
+    usual = results.recipe["train"]["loss"]
     for arm, chosen in results.chosen.items():
         folder = results.run.root / "classifiers" / chosen
         losses[name_of(results.recipe, arm)] = History.load(folder / "history.npz")
-        if (folder / "validation.npz").exists():
+        loss = changes_of(results.recipe["arms"][arm]).get("loss", usual)
+        if (folder / "validation.npz").exists() and (loss in NOISE_LOSSES) == (usual in NOISE_LOSSES):
             validations[name_of(results.recipe, arm)] = History.load(folder / "validation.npz")
-    what = "accuracy under noise" if results.recipe["train"]["loss"] in NOISE_LOSSES else "robust accuracy"
+    what = "accuracy under noise" if usual in NOISE_LOSSES else "robust accuracy"
     text = (
         f"{what.capitalize()} on the validation images: averaged weights (solid) and raw weights (dashed), of the "
         "models that were chosen."
     )
-    loss = "Training loss of the same models."
+    trained = "Training loss of the models that were chosen."
     return [
         *({"svg": figures.validation_curves(part, what), "text": text} for part in figures.portions(validations)),
-        *({"svg": figures.loss_curves(part), "text": loss} for part in figures.portions(losses)),
+        *({"svg": figures.loss_curves(part), "text": trained} for part in figures.portions(losses)),
     ]

@@ -9,8 +9,9 @@ from typing import Any
 
 import numpy as np
 
+from robustgen.recipe import NOISE_LOSSES
 from robustgen.records import History, PairedDifference, Table
-from robustgen.report.generators import arm_of, measures_of, read_closeness, read_qualities
+from robustgen.report.generators import arm_of, measures_of, read_closeness, read_qualities, score_arm
 from robustgen.report.tables import (
     Results,
     baseline_of,
@@ -143,9 +144,16 @@ class Curves:
 
 
 def curves(study: Study) -> dict[str, Curves]:
-    """By the name of the arm; of the models that were chosen, where they were validated at the same steps."""
+    """By the name of the arm; of the models that were chosen, where they were validated at the same steps.
+
+    An arm with a loss of another kind is left out: what it was validated by is another accuracy.
+    """
     found = {}
+    usual = study.recipe["train"]["loss"]
     for arm in study.arms:
+        loss = changes_of(study.recipe["arms"][arm]).get("loss", usual)
+        if (loss in NOISE_LOSSES) != (usual in NOISE_LOSSES):
+            continue
         paths = [run.run.root / "classifiers" / run.chosen[arm] / "validation.npz" for run in study.with_arm(arm)]
         histories = [History.load(path) for path in paths if path.exists()]
         if histories and all(np.array_equal(one["step"], histories[0]["step"]) for one in histories):
@@ -221,6 +229,9 @@ def measured(study: Study) -> Measured | None:
     for s, run in enumerate(runs):
         qualities, close = read_qualities(run), read_closeness(run)
         known.append([measures_of(qualities.get(name), close, name) for name in names])
+        for name, cell in zip(names, known[-1], strict=True):
+            if (scored := score_arm(study.recipe, run.verdicts, name)) is not None:
+                cell["CAS"] = run.verdicts[scored].clean_accuracy.value
         for g, name in enumerate(names):
             arm = arm_of(study.recipe, run.verdicts, name)
             if arm is not None and study.baseline in run.verdicts:

@@ -9,7 +9,7 @@ from typing import Any
 from robustgen.comparison import compare_arms
 from robustgen.recipe import NOISE_LOSSES
 from robustgen.records import Table
-from robustgen.report import study_figures
+from robustgen.report import study_certificates, study_figures
 from robustgen.report.figures import portions
 from robustgen.report.page import template, write_page
 from robustgen.report.study import (
@@ -79,6 +79,7 @@ def render_study(study: Study, missing: Sequence[str], command: str) -> str:
         seeds=seeds_table(study),
         flags=[*missing, *_incomplete(study), *_flags(study)],
         shares=_shares(study),
+        certificates=study_certificates.section(study),
         training=_training(study),
         generators=_generators(study),
         runs=_linked(first.run.root.parent, study.results.values()),

@@ -10,7 +10,7 @@ from typing import Any
 from robustgen.certificates import Certificates
 from robustgen.records import PairedDifference, Table, Verdicts
 from robustgen.runs import RunDir, read_json
-from robustgen.units import show_duration, show_number
+from robustgen.units import parse_number, show_duration, show_number
 
 
 @dataclass(frozen=True)
@@ -102,10 +102,12 @@ def baseline_of(recipe: dict[str, Any], evaluated: Iterable[str]) -> str:
 
 
 def name_of(recipe: dict[str, Any], arm: str) -> str:
-    """real only, or real + edm, and what the arm changes: real + edm, real_share=0.5."""
-    proxies = proxies_of(recipe["arms"][arm])
-    images = " + ".join(["real", *proxies]) if proxies else "real only"
-    return ", ".join([images, *recipe["arms"][arm].get("changes", ())])
+    """real only, real + edm or edm only, and what the arm changes: real + edm, real_share=0.5."""
+    proxies, changes = proxies_of(recipe["arms"][arm]), changes_of(recipe["arms"][arm])
+    alone = proxies and not parse_number(changes.get("real_share", 1))
+    images = " + ".join(proxies if alone else ["real", *proxies])
+    told = [f"{name}={value}" for name, value in changes.items() if not (alone and name == "real_share")]
+    return ", ".join([images if proxies and not alone else f"{images} only", *told])
 
 
 def worth_telling(recipe: dict[str, Any], robust: Mapping[str, float], most: int = 8) -> list[str]:

@@ -1,0 +1,67 @@
+"""Certificates of several seeds: means over seeds at each radius, and their spread. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from robustgen.certificates import Certificates
+from robustgen.records import Table
+from robustgen.report import figures
+from robustgen.report.study import Study, points_of
+from robustgen.spreads import Spread
+
+
+def section(study: Study) -> dict[str, Any] | None:
+    """Table and figure of the arms that were certified, each arm beside the first; none where none was."""
+    found = {
+        study.name(arm): [run.certificates[arm] for run in study.results.values() if arm in run.certificates]
+        for arm in study.recipe["arms"]
+    }
+    found = {name: seeds for name, seeds in found.items() if seeds}
+    if not found:
+        return None
+    settings = study.recipe["certification"]
+    return {
+        "table": _table(found),
+        "svg": _figure(found),
+        "count": len(next(iter(found.values()))[0]),
+        "settings": settings,
+    }
+
+
+def _table(found: dict[str, list[Certificates]]) -> Table:
+    """Certified accuracy in per cent at some radii and the average certified radius, means over seeds."""
+    first = next(iter(found.values()))
+    radii = first[0].radii
+    rows = []
+    for name, seeds in found.items():
+        shares = [Spread(tuple(one.accuracy(radius).value for one in seeds)) for radius in radii]
+        average = Spread(tuple(one.average_radius for one in seeds))
+        pairs = zip(seeds, first, strict=False) if len(seeds) == len(first) else ()
+        gain = Spread(tuple(one.accuracy(one.sigma).value - base.accuracy(base.sigma).value for one, base in pairs))
+        told = "" if seeds is first or not gain else f"{points_of(gain.mean)} ({_interval(gain)})"
+        deviation = "" if np.isnan(average.deviation) else f" +- {average.deviation:.3f}"
+        rows.append((name, *(f"{100 * share.mean:.1f}" for share in shares), f"{average.mean:.3f}{deviation}", told))
+    return Table(
+        ("training images", *(f"r {radius:g}" for radius in radii), "ACR", f"gain at {first[0].sigma:g}, 95 %"),
+        tuple(rows),
+    )
+
+
+def _interval(gain: Spread) -> str:
+    low, high = gain.interval
+    return "one seed" if np.isnan(low) else f"{100 * low:+.1f} to {100 * high:+.1f}"
+
+
+def _figure(found: dict[str, list[Certificates]]) -> str:
+    """Certified accuracy over the radius: means, bands from the lowest seed to the highest."""
+    reach = max(float(one.radius.max()) for seeds in found.values() for one in seeds)
+    radii = np.linspace(0.0, 1.05 * max(reach, 1e-6), 200)
+    curves = {}
+    for name, seeds in found.items():
+        values = np.array([[one.accuracy(float(radius)).value for radius in radii] for one in seeds])
+        bands = list(zip(values.min(0).tolist(), values.max(0).tolist(), strict=True))
+        curves[name] = values.mean(0).tolist(), bands
+    return figures.certified_curves(radii, curves)
