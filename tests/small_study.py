@@ -1,14 +1,16 @@
 """Run folders as a run leaves them, made of drawn verdicts: for reports, which read records and nothing else."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 from sklearn.datasets import load_digits
 
+from robustgen.certificates import ABSTAINED, Certificates
 from robustgen.closeness import Discrimination
 from robustgen.findings import FELL, STANDS
 from robustgen.findings import About as AnalysisAbout
-from robustgen.quality import About, Estimate, Quality
+from robustgen.quality import SHOWN, About, Estimate, Quality, neighbours_file
 from robustgen.recipe import Recipe
 from robustgen.records import STANDING, History, Verdicts, adversarial_file, clean_file, save_arrays, write_array
 from robustgen.runs import RunDir, write_json
@@ -57,13 +59,15 @@ def write_run(folder: Path, recipe: Recipe, robust: dict[str, float], images: bo
             attacked = (pixels / 255 + step).clip(0, 1).astype(np.float32).transpose(0, 3, 1, 2)
             write_array(clean_file(path), pixels)
             write_array(adversarial_file(path), attacked)
-        _write_training(run, arm, share, rng)
+        _write_training(run, arm, share, rng, recipe.training(arm).loss != "plain")
+        if arm in recipe.certified:
+            _write_certificates(run, recipe, arm, share, labels)
     for number, name in enumerate(recipe.generators):
         _write_generator(run, name, number, recipe.seed, pixels, labels, some)
     return run
 
 
-def _write_training(run: RunDir, arm: str, share: float, rng: np.random.Generator) -> None:
+def _write_training(run: RunDir, arm: str, share: float, rng: np.random.Generator, validated: bool) -> None:
     history, validation = History(), History()
     for step in range(1, 41):
         history.add(step=step, loss=2.3 / step**0.3)
@@ -73,7 +77,23 @@ def _write_training(run: RunDir, arm: str, share: float, rng: np.random.Generato
         validation.add(step=step, averaged_robust=averaged, raw_robust=raw, averaged_clean=0.9, raw_clean=0.9)
     folder = run.classifier(arm, 0)
     history.save(folder / "history.npz")
-    validation.save(folder / "validation.npz")
+    if validated:
+        validation.save(folder / "validation.npz")
+
+
+def _write_certificates(run: RunDir, recipe: Recipe, arm: str, share: float, labels: np.ndarray) -> None:
+    """A share of the images certified up to a radius of twice that share, the others abstaining."""
+    assert recipe.certification is not None
+    settings, path = recipe.certification, run.certificates(arm)
+    about = {"selection": settings.selection, "samples": settings.samples, "alpha": settings.alpha}
+    blank = Certificates.blank(
+        np.arange(len(labels)), labels, 64, sigma=settings.sigma, seed=recipe.seed, model=arm, **about
+    )
+    certain = np.arange(len(labels)) < round(share * len(labels))
+    radius = np.where(certain, 2 * share * (1 + np.arange(len(labels))) / certain.sum(), 0.0)
+    predicted = np.where(certain, labels, ABSTAINED)
+    replace(blank, predicted=predicted, spent=np.ones_like(labels), radius=radius).save(path)
+    write_json(path.with_suffix(".done"), {"classifier": f"{arm}-0"})
 
 
 def _write_generator(run, name, number, seed, pixels, labels, some) -> None:
@@ -96,6 +116,9 @@ def _write_generator(run, name, number, seed, pixels, labels, some) -> None:
         density=np.ones(draws, dtype=np.int32), recalled=rng.random(draws) < 0.7, covered=rng.random(draws) < 0.7,
         copies=np.zeros(2, dtype=int),
     ).save(run.quality(name))  # fmt: skip
+    rows = rng.integers(0, COUNT, (3, SHOWN))
+    near = dict(zip(("samples", "nearest", "nearest_train"), pixels[rows], strict=True))
+    save_arrays(neighbours_file(run.quality(name)), {**near, "source": rng.integers(0, 3, SHOWN)})
     told = rng.random((80, 3)) < np.array([0.9, 0.7, 0.5]) - 0.03 * number
     path = run.closeness(name, "arc")
     Discrimination(

@@ -14,8 +14,10 @@ from robustgen.fits import GaussianFit
 from robustgen.overrides import from_content
 from robustgen.recipe import Arm, Reported
 from robustgen.recipes import RECIPES
+from robustgen.recipes.digits_study import SMOOTHED
 from robustgen.records import STANDING, Table, Verdicts, adversarial_file
-from robustgen.report import mistakes
+from robustgen.report import mistakes, study_certificates
+from robustgen.report.generators import generators_table, neighbours_figure, read_qualities
 from robustgen.report.page import write_report
 from robustgen.report.study import (
     arms_table,
@@ -41,8 +43,12 @@ ARMS = {
     "edm-0.1": Arm(proxy="edm", changes=("real_share=0.1",)),
     "edm-0.9": Arm(proxy="edm", changes=("real_share=9/10",)),
     "real-raw": Arm(changes=("averaging=0",)),
+    "edm-score": Arm(proxy="edm", changes=("loss=plain", "real_share=0")),
+    "real-smoothed": Arm(changes=SMOOTHED),
+    "edm-smoothed": Arm(proxy="edm", changes=SMOOTHED),
 }
 ROBUST = {"real": 0.5, "gaussian": 0.53, "edm": 0.6, "ect": 0.65, "edm-0.1": 0.58, "edm-0.9": 0.55, "real-raw": 0.45}
+ROBUST |= {"edm-score": 0.1, "real-smoothed": 0.3, "edm-smoothed": 0.4}
 
 
 def recipe_of(seed):
@@ -50,7 +56,8 @@ def recipe_of(seed):
     kept = dict.fromkeys(("gaussian", "edm", "ect"), study.generators["gaussian"])
     assert all(isinstance(fit, GaussianFit) for fit in kept.values())
     plain = study.sampling.model_copy(update={"special": {}})
-    changes = {"seed": seed, "seeds": (), "arms": ARMS, "generators": kept, "sampling": plain, "certification": None}
+    changes = {"seed": seed, "seeds": (), "arms": ARMS, "generators": kept, "sampling": plain}
+    changes["certification"] = study.certification.model_copy(update={"arms": ("real-smoothed", "edm-smoothed")})
     return from_content(study.model_copy(update=changes).to_json(), "test")
 
 
@@ -114,12 +121,53 @@ def test_the_share_of_real_images_is_read_from_the_arms_and_the_recipe(study):
 
 def test_curves_are_those_of_every_seed_grouped_by_what_arms_change(study):
     found = curves(study)
-    assert found["real + edm"].raw.shape == (3, 8) and len(found) == len(ARMS)
+    assert found["real + edm"].raw.shape == (3, 8)
+    assert (
+        len(found) == len(ARMS) - 3
+    )  # what smoothed classifiers are validated by is another accuracy, standard ones have none
     groups = grouped(study, found)
     assert [len(group) for group in groups] == [5, 2] and "real only, averaging=0" in groups[0]
     row = dict(zip(*(overfitting_table(found).columns, overfitting_table(found).rows[0]), strict=True))
     one = found["real only"].raw
     assert row["raw lost"] == f"{100 * (one.max(1) - one[:, -1]).mean():.1f}"
+
+
+def test_certificates_are_averaged_over_seeds_and_paired(study):
+    """A share r of the images certified, evenly to radius 2 r: the average radius is r^2."""
+    found = study_certificates.section(study)
+    columns, (real, edm) = found["table"].columns, found["table"].rows
+    assert columns[:3] == ("training images", "r 0", "r 0.125") and columns[-2:] == ("ACR", "gain at 0.25, 95 %")
+    shares = {base: [base + seed / 100 for seed in (0, 1, 2)] for base in (0.3, 0.4)}
+    assert (real[1], edm[1]) == ("31.0", "41.0") and real[-1] == ""
+    assert float(edm[-2].split()[0]) == pytest.approx(np.mean([share**2 for share in shares[0.4]]), abs=2e-3)
+    within = {base: [share * (1 - 0.125 / share) for share in each] for base, each in shares.items()}
+    assert edm[-1].split()[0] == f"{100 * (np.mean(within[0.4]) - np.mean(within[0.3])):+.1f}"
+    assert found["svg"].startswith("<svg") and found["count"] == 400
+    assert study_certificates.section(read_study([_uncertified(run) for run in study.results.values()])) is None
+
+
+def _uncertified(run):
+    return type(run)(run.run, run.recipe, run.verdicts, run.chosen)
+
+
+def test_a_classifier_of_generated_images_alone_gives_their_accuracy_score(study, runs):
+    assert study.name("edm-score") == "edm only, loss=plain"
+    found = measured(study)
+    clean = [Verdicts.load(run.verdicts("edm-score", "swift")).clean_accuracy.value for run in runs]
+    assert found.measures["CAS"][:, 1].tolist() == clean and np.isnan(found.measures["CAS"][:, [0, 2]]).all()
+    assert "CAS" not in found.correlations()  # known of one generator alone
+    results = read_results(runs[0])
+    table = generators_table(results, read_qualities(results), {})
+    place = table.columns.index("CAS %")
+    assert [row[place] for row in table.rows] == ["", "", f"{100 * clean[0]:.1f}", ""]
+    assert len({len(row) for row in (table.columns, *table.rows)}) == 1
+
+
+def test_generated_images_stand_above_those_nearest_to_them(runs, page):
+    shown = neighbours_figure(runs[0].quality("edm"))
+    assert shown["uri"].startswith("data:image/png") and "training, " in shown["text"]
+    assert shown["uri"] in page[1].read_text()
+    assert neighbours_figure(runs[0].root / "quality" / "none.npz") is None
 
 
 def test_measures_stand_beside_what_generators_buy(study, runs):

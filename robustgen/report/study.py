@@ -96,7 +96,6 @@ def answer(study: Study) -> list[str]:
 
 def arms_table(study: Study) -> Table:
     """A row an arm: means over seeds, deviation and range from seed to seed, and the gain paired within each seed."""
-    certified = any(run.certificates for run in study.results.values())
     columns = ("training images", "seeds", "clean %", "robust %", "sd", "range", "gain", "95 %")
     rows = []
     for arm in study.arms:
@@ -107,11 +106,8 @@ def arms_table(study: Study) -> Table:
             " to ".join(percent(end) for end in robust.range), "" if own or not gain else points_of(gain.mean),
             "" if own or not gain else interval_of(gain),
         ]  # fmt: skip
-        if certified:
-            radii = [run.certificates[arm].average_radius for run in study.results.values() if arm in run.certificates]
-            row.append(f"{Spread(tuple(radii)).mean:.3f}" if radii else "")
         rows.append(tuple(row))
-    return Table((*columns, *(["ACR"] if certified else [])), tuple(rows))
+    return Table(columns, tuple(rows))
 
 
 def seeds_table(study: Study) -> Table:
