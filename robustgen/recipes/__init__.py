@@ -5,6 +5,7 @@ from __future__ import annotations
 from robustgen.recipe import Recipe
 from robustgen.recipes import bartoldson2024, earlier, gowal2021, rebuffi2021, rebuffi2021_sweeps, sehwag2022, wang2023
 from robustgen.recipes.cifar10_mini import CIFAR10_MINI
+from robustgen.recipes.cifar10_study import CIFAR10_STUDY
 from robustgen.recipes.digits import CERTIFIED, DIGITS, SMOKE
 from robustgen.recipes.digits_generators import GENERATORS
 from robustgen.recipes.digits_ports import PORTS
@@ -32,6 +33,7 @@ RECIPES: dict[str, Recipe] = {
         STUDY,
         PORTS,
         CIFAR10_MINI,
+        CIFAR10_STUDY,
         *earlier.ROWS,
         *rebuffi2021.ROWS,
         *rebuffi2021_sweeps.ROWS,
