@@ -20,6 +20,7 @@ from robustgen.report import mistakes, study_certificates
 from robustgen.report.generators import generators_table, neighbours_figure, read_qualities
 from robustgen.report.page import write_report
 from robustgen.report.study import (
+    answer,
     arms_table,
     by_real_share,
     curves,
@@ -30,7 +31,7 @@ from robustgen.report.study import (
     seeds_table,
 )
 from robustgen.report.study_page import run_names, write_reports
-from robustgen.report.tables import latex, read_results, reported_table, worth_telling
+from robustgen.report.tables import latex, name_of, read_results, reported_table, shortened, worth_telling
 from robustgen.runs import RunDir, read_json, write_json
 
 WORDS_OF_THE_NETWORK = ("http://", "https://", 'src="/', "<script", "@import", "url(h", "url(/")
@@ -230,9 +231,20 @@ def test_pages_are_made_from_records_within_seconds_and_without_torch(runs, tmp_
     assert time.monotonic() - began[1] < 20  # about 2 s on an idle core
 
 
+def test_long_lists_of_changes_are_named_by_their_arm(study):
+    long = {"proxy": "edm", "changes": ["attack.optimiser=steepest", "statistics=both", "smooth=all"]}
+    recipe = {**study.recipe, "arms": {**study.recipe["arms"], "ports": long}}
+    assert (
+        name_of(recipe, "ports") == "real + edm, ports" and name_of(recipe, "edm-0.1") == "real + edm, real_share=0.1"
+    )
+    assert shortened(recipe, recipe["arms"]) == {"ports": "attack.optimiser=steepest, statistics=both, smooth=all"}
+
+
 def test_equal_records_give_equal_pages(page, runs, tmp_path):
-    again = write_reports([run.root for run in runs[::-1]], tmp_path / "again.html", "robustgen report")
-    assert again.read_text() == page[0].read_text()
+    again = write_reports([run.root for run in runs[::-1]], page[0].with_name("again.html"), "robustgen report")
+    assert again.read_text() == page[0].read_text() and 'href="seed-1/report.html"' in again.read_text()
+    elsewhere = write_reports([run.root for run in runs], tmp_path / "again.html", "robustgen report")
+    assert 'href="seed' not in elsewhere.read_text()  # there is nothing beside it
 
 
 def test_tables_are_text_for_latex_and_markdown():
@@ -261,6 +273,15 @@ def test_of_many_arms_those_are_told_that_change_nothing_and_the_best_that_does(
     robust = {str(k): 0.5 + (k == 7) / 10 for k in range(12)}
     assert worth_telling(recipe, robust) == ["0", "1", "2", "7"]
     assert worth_telling(recipe, {"3": 0.1, "0": 0.2}) == ["3", "0"]
+
+
+def test_the_answer_names_what_is_settled_of_the_arms_it_does_not_tell(study):
+    said = answer(study)
+    assert said[0].startswith("real only: ") and sum("The best of those" in one for one in said) == 1
+    settled = next(one for one in said if one.startswith("Less robust as well: "))
+    assert (
+        "edm only, loss=plain (-" in settled and "real only, loss=stability" in settled and "real + ect" not in settled
+    )
 
 
 def small_verdicts():

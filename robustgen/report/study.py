@@ -80,7 +80,8 @@ def verdict(gain: Spread) -> str:
 
 
 def answer(study: Study) -> list[str]:
-    """What came out, in sentences: of the arms that change no setting, and of the best of those that do."""
+    """What came out, in sentences: of the arms that change no setting, of the best of those that do, and which others
+    are settled."""
     base = study.robust(study.baseline)
     sentences = [f"{study.name(study.baseline)}: {percent(base.mean)} % robust on average over {len(base)} seeds."]
     others = {arm: study.robust(arm).mean for arm in study.arms if arm != study.baseline}
@@ -91,6 +92,11 @@ def answer(study: Study) -> list[str]:
         best = "The best of those with changed settings, " if changed and len(told) < len(others) else ""
         points = f"{points_of(gain.mean)} points ({interval_of(gain)}): {verdict(gain)}" if gain else "not compared"
         sentences.append(f"{best}{study.name(arm)}: {percent(robust.mean)} % robust, {points}.")
+    for said in ("more robust", "less robust"):
+        settled = [arm for arm in others if arm not in told and study.gain(arm) and verdict(study.gain(arm)) == said]
+        if settled:
+            names = "; ".join(f"{study.name(arm)} ({points_of(study.gain(arm).mean)})" for arm in settled)
+            sentences.append(f"{said[0].upper()}{said[1:]} as well: {names}.")
     return sentences
 
 
@@ -159,13 +165,15 @@ def curves(study: Study) -> dict[str, Curves]:
 
 
 def grouped(study: Study, found: dict[str, Curves]) -> list[dict[str, Curves]]:
-    """Curves of arms that differ in the same settings, averaging aside, which each of them shows both ways."""
+    """Curves of arms that differ in the same settings, averaging aside, which each of them shows both ways; those of
+    arms that nothing else is grouped with come last, together."""
     groups: dict[tuple[str, ...], dict[str, Curves]] = {}
     for arm in study.arms:
         if study.name(arm) in found:
             key = tuple(sorted(changes_of(study.recipe["arms"][arm]).keys() - {"averaging"}))
             groups.setdefault(key, {})[study.name(arm)] = found[study.name(arm)]
-    return list(groups.values())
+    alone = {name: one for group in groups.values() if len(group) == 1 for name, one in group.items()}
+    return [*(group for group in groups.values() if len(group) > 1), *([alone] if alone else [])]
 
 
 def overfitting_table(found: dict[str, Curves]) -> Table:

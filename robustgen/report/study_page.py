@@ -26,7 +26,7 @@ from robustgen.report.study import (
     read_study,
     seeds_table,
 )
-from robustgen.report.tables import Results, name_of, read_results, results_table, settings_table
+from robustgen.report.tables import Results, name_of, read_results, results_table, settings_table, shortened
 from robustgen.runs import RunDir, differences, read_json
 
 
@@ -50,12 +50,16 @@ def write_reports(folders: Sequence[Path], into: Path, command: str) -> Path:
     if not results:
         raise ValueError(reasons[0])
     study = read_study(results)
-    text = render_study(study, missing, command) if study else render_beside(results, missing, command)
+    text = (
+        render_study(study, missing, command, into.parent.resolve())
+        if study
+        else render_beside(results, missing, command)
+    )
     return write_page(text, into)
 
 
-def render_study(study: Study, missing: Sequence[str], command: str) -> str:
-    """The page of several seeds as text."""
+def render_study(study: Study, missing: Sequence[str], command: str, folder: Path) -> str:
+    """The page of several seeds as text; `folder` is where it will lie."""
     recipe, first = study.recipe, next(iter(study.results.values()))
     about = read_json(first.run.root / "data.json")
     seeds = ", ".join(map(str, study.results))
@@ -73,16 +77,15 @@ def render_study(study: Study, missing: Sequence[str], command: str) -> str:
         suite=recipe["evaluation"]["suite"],
         threat=first.threat,
         baseline=study.name(study.baseline),
-        dots=study_figures.seed_dots(
-            {study.name(arm): study.robust(arm) for arm in study.arms}, study.name(study.baseline)
-        ),
+        dots=_dots(study),
         seeds=seeds_table(study),
+        shortened=shortened(recipe, study.arms),
         flags=[*missing, *_incomplete(study), *_flags(study)],
         shares=_shares(study),
         certificates=study_certificates.section(study),
         training=_training(study),
         generators=_generators(study),
-        runs=_linked(first.run.root.parent, study.results.values()),
+        runs=_linked(folder, study.results.values()),
         command=command,
         settings=settings_table({**recipe, "seed": seeds}),
     )
@@ -138,10 +141,29 @@ def _generators(study: Study) -> dict[str, Any] | None:
     }
 
 
+def figures_of(study: Study) -> dict[str, str]:
+    """The figures of the page by name, each an SVG."""
+    training, generators, certificates = _training(study), _generators(study), study_certificates.section(study)
+    found = {
+        "robust": _dots(study),
+        "shares": _shares(study),
+        "correlations": generators["svg"] if generators else "",
+        "certified": certificates["svg"] if certificates else "",
+        **{f"training-{i}": svg for i, svg in enumerate(training["svgs"] if training else [], start=1)},
+    }
+    return {name: svg for name, svg in found.items() if svg}
+
+
+def _dots(study: Study) -> str:
+    rows = {study.name(arm): study.robust(arm) for arm in study.arms}
+    return study_figures.seed_dots(rows, study.name(study.baseline))
+
+
 def _linked(folder: Path, runs: Any) -> list[tuple[str, str]]:
-    """Reports of the single runs: their names, and links where they lie beside or below the page."""
+    """Reports of the single runs: their names, and links where they lie below a page in `folder`."""
     return [
-        (run.run.root.name, f"{run.run.root.name}/report.html" if run.run.root.parent == folder else "") for run in runs
+        (run.run.root.name, f"{run.run.root.name}/report.html" if run.run.root.parent.resolve() == folder else "")
+        for run in runs
     ]
 
 

@@ -101,13 +101,32 @@ def baseline_of(recipe: dict[str, Any], evaluated: Iterable[str]) -> str:
     return next((arm for arm in real if not changes_of(recipe["arms"][arm])), (real or arms)[0])
 
 
+LONGEST_NAME = 56
+"""Characters of an arm's name; longer ones leave figures no room."""
+
+
 def name_of(recipe: dict[str, Any], arm: str) -> str:
-    """real only, real + edm or edm only, and what the arm changes: real + edm, real_share=0.5."""
+    """real only, real + edm or edm only, and what the arm changes: real + edm, real_share=0.5.
+
+    Where that is long the arm's own name stands for the changes: real + edm, ports (see `shortened`).
+    """
+    images, told = _contents(recipe, arm)
+    text = ", ".join([images, *told])
+    return text if len(text) <= LONGEST_NAME else f"{images}, {arm}"
+
+
+def shortened(recipe: dict[str, Any], arms: Iterable[str]) -> dict[str, str]:
+    """What arms change whose names do not say it: by arm."""
+    texts = {arm: _contents(recipe, arm) for arm in arms}
+    return {arm: ", ".join(told) for arm, (images, told) in texts.items() if name_of(recipe, arm) == f"{images}, {arm}"}
+
+
+def _contents(recipe: dict[str, Any], arm: str) -> tuple[str, list[str]]:
     proxies, changes = proxies_of(recipe["arms"][arm]), changes_of(recipe["arms"][arm])
     alone = proxies and not parse_number(changes.get("real_share", 1))
     images = " + ".join(proxies if alone else ["real", *proxies])
     told = [f"{name}={value}" for name, value in changes.items() if not (alone and name == "real_share")]
-    return ", ".join([images if proxies and not alone else f"{images} only", *told])
+    return images if proxies and not alone else f"{images} only", told
 
 
 def worth_telling(recipe: dict[str, Any], robust: Mapping[str, float], most: int = 8) -> list[str]:

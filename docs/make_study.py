@@ -1,0 +1,117 @@
+"""Writes docs/study/NAME from a study's folder: its page, its figures, and the least records that rebuild the page.
+
+    python docs/make_study.py runs/digits-study docs/study/digits-study
+
+Of every record only the arrays are kept without which the page would change; the others become zeros. So records of
+hundreds of evaluations take little room, and `robustgen report NAME/records --into page.html` writes the same page.
+"""
+
+from __future__ import annotations
+
+import shutil
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+
+from robustgen.report.study import read_study
+from robustgen.report.study_page import figures_of, write_reports
+from robustgen.report.tables import read_results
+from robustgen.runs import RunDir, read_json, write_json
+
+FILES = (
+    "recipe.json",
+    "data.json",
+    "evaluation/*.npz",
+    "evaluation/*.done",
+    "classifiers/*/validation.npz",
+    "quality/*.npz",
+    "analysis/*.npz",
+    "analysis/*.done",
+    "certification/*.npz",
+    "certification/*.done",
+)
+"""Of each seed; what else a run leaves, the page of a study does not read."""
+
+
+def main(folder: Path, into: Path) -> None:
+    records = into / "records"
+    if records.exists():
+        shutil.rmtree(records)
+    for old in into.glob("*.svg"):
+        old.unlink()
+    for file in read(folder):
+        target = records / file.relative_to(folder)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(file, target)
+    for file in records.rglob("recipe.json"):
+        write_json(file, without_places(read_json(file)))
+    name = read_json(records / "recipe.json")["name"]
+    page = rendered(records, name, into)
+    slimmed = slim(records, name, into, page)
+    study = read_study([read_results(RunDir(seed)) for seed in sorted(records.glob("seed-*"))])
+    assert study is not None
+    for title, picture in figures_of(study).items():
+        (into / f"{title}.svg").write_text(picture, encoding="utf-8")
+    size = sum(file.stat().st_size for file in records.rglob("*") if file.is_file())
+    print(f"{into}: page {len(page) / 1e6:.1f} MB, records {size / 1e6:.1f} MB, {slimmed} kinds of arrays left out")
+
+
+def read(folder: Path) -> Iterator[Path]:
+    """The files that the page is made of."""
+    yield folder / "recipe.json"
+    for seed in sorted(folder.glob("seed-*")):
+        for pattern in FILES:
+            found = sorted(seed.glob(pattern))
+            yield from (file for file in found if not file.name.endswith(".neighbours.npz"))
+
+
+def without_places(recipe: dict) -> dict:
+    """Where images lay on the machine is nobody's business."""
+    return {**recipe, "data": {**recipe["data"], "path": None}}
+
+
+def rendered(records: Path, name: str, into: Path) -> str:
+    """The page of these records, as a run writes it, but that it links to no pages of single seeds."""
+    page = into / "report.html"
+    write_reports(sorted(records.glob("seed-*")), page, f"robustgen run {name}")
+    return page.read_text(encoding="utf-8")
+
+
+def slim(records: Path, name: str, into: Path, page: str) -> int:
+    """Set to zero, kind by kind of record, every array without which the page stays the same; compress the rest."""
+    kinds: dict[tuple[str, str], list[Path]] = {}
+    held = {file: dict(np.load(file, allow_pickle=False)) for file in sorted(records.rglob("*.npz"))}
+    for file, arrays in held.items():
+        # evaluation, quality ..., and of analyses which: GENERATOR.arc.npz
+        kind = (
+            f"{file.relative_to(records).parts[1]}.{file.stem.rpartition('.')[2] if 'analysis' in file.parts else ''}"
+        )
+        for array, values in arrays.items():
+            if values.dtype.kind in "biuf" and values.nbytes > 1000:
+                kinds.setdefault((kind, array), []).append(file)
+    left_out = 0
+    for (_, array), files in kinds.items():
+        kept = {file: held[file][array] for file in files}
+        for file in files:
+            held[file][array] = np.zeros_like(kept[file])
+            np.savez_compressed(file, **held[file])
+        try:
+            same = rendered(records, name, into) == page
+        except (ValueError, IndexError, ZeroDivisionError):
+            same = False
+        left_out += same
+        if not same:
+            for file, values in kept.items():
+                held[file][array] = values
+                np.savez_compressed(file, **held[file])
+    for file, arrays in held.items():
+        np.savez_compressed(file, **arrays)
+    if rendered(records, name, into) != page:
+        raise RuntimeError("the records no longer make the page they were made from")
+    return left_out
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]), Path(sys.argv[2]))
