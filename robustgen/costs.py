@@ -21,7 +21,8 @@ from robustgen.fits import (
     StyleGAN2Fit,
     VDVAEFit,
 )
-from robustgen.recipe import Recipe, Training
+from robustgen.recipe import Recipe
+from robustgen.trainings import Training
 
 RATE = 2.77e14
 """Operations a second of one H100-class device: 35 % of the 790e12 of its bfloat16 data sheet."""

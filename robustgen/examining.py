@@ -131,3 +131,40 @@ def examine(
         model=networks[1],
     )
     return chosen(subject, seed=seed, batch_size=batch_size, path=path, progress=progress)
+
+
+def score(
+    proxy: Path,
+    data: Data,
+    threat: Threat,
+    path: Path,
+    seed: int,
+    device: str,
+    progress: Progress,
+    changes: Iterable[str] = (),
+) -> str:
+    """Give a labelled proxy set the column `discriminator`: how real each image looks to robust discriminators.
+
+    They are those of the analysis arc at `path`, which is made first where it is not there.
+    """
+    from robustgen.analysis import find_proxy_analysis
+    from robustgen.analysis.proximity import ARC, load_discriminators
+    from robustgen.analysis.proximity import score as scored
+    from robustgen.proxy.store import ProxySet
+
+    found = examine("arc", proxy, data, threat, path, seed, device, progress, changes=changes)
+    arc = find_proxy_analysis("arc", changes)
+    assert isinstance(arc, ARC)
+    proxies = ProxySet(proxy)
+    models = load_discriminators(path, load_data(data).train.info, arc)
+    values = scored(
+        models,
+        proxies.images,
+        len(proxies),
+        batch_size=images_in_a_pass(proxies.shape, device),
+        device=device,
+        progress=progress,
+    )
+    made_by = {"what": "mean probability of being real, by the discriminators of an analysis"}
+    proxies.add_columns({**made_by, "about": repr(found.about)}, discriminator=values)
+    return f"mean probability of being real {float(values.mean()):.3f}, by {len(models)} discriminators"

@@ -11,13 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustgen.examining import examine, measure
+from robustgen.collecting import import_set, keep_best, label, sample
+from robustgen.examining import examine, measure, score
 from robustgen.fits import ConsistencyFit, DDPMFit, DiffusionFit, VDVAEFit
 from robustgen.judging import Source, certify, judge
-from robustgen.recipe import Arm, Data, Keep, Recipe, Training
+from robustgen.recipe import Arm, Data, Keep, Recipe
 from robustgen.records import save_arrays
 from robustgen.runs import RunDir, read_json, write_json
-from robustgen.verbs import fit, import_set, keep_best, label, load_data, preview, sample, train
+from robustgen.trainings import Training
+from robustgen.verbs import fit, load_data, preview, train
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
@@ -173,20 +175,22 @@ def _judged_images(recipe: Recipe, run: RunDir, name: str, device: str) -> list[
     return found
 
 
-def _labelled(
-    recipe: Recipe, run: RunDir, name: str, made: str, labels: str, rule: Keep, device: str
-) -> tuple[Stage, Stage]:
+def _labelled(recipe: Recipe, run: RunDir, name: str, made: str, labels: str, rule: Keep, device: str) -> list[Stage]:
     """The stages that label a proxy set and choose from it, after the one that made it."""
     proxy = run.proxy(name)
-    return (
+    found = [
         Stage(
             f"label {name}",
             (made, "labeller"),
             proxy / "confidence.npy",
             partial(label, proxy, run.labeller, device, labels=labels),
-        ),
-        Stage(f"keep {name}", (f"label {name}",), proxy / "preview.npz", partial(keep_best, proxy, rule)),
-    )
+        )
+    ]
+    if rule.rule == "discriminator":
+        path = run.closeness(name, "arc")
+        work = partial(score, proxy, recipe.data, recipe.threat, path, recipe.seed, device)
+        found.append(Stage(f"score {name}", (f"label {name}",), proxy / "discriminator.npy", work))
+    return [*found, Stage(f"keep {name}", (found[-1].name,), proxy / "preview.npz", partial(keep_best, proxy, rule))]
 
 
 def _import(recipe: Recipe, run: RunDir, name: str, progress: Progress) -> str:

@@ -16,7 +16,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from robustgen.recipe import EPOCH_IMAGES
+from robustgen.trainings import EPOCH_IMAGES
 
 FLOPS = 7822.0
 """Operations for each parameter and image: 26 forward passes' worth, for wide ResNets on 32x32 pixels."""

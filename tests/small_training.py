@@ -22,12 +22,12 @@ from robustgen.images import DatasetInfo, ImageSet
 from robustgen.losses import TRADES
 from robustgen.models import build_model
 from robustgen.randomness import rng_for
-from robustgen.recipe import Schedule, Training
 from robustgen.records import Share
 from robustgen.runs import Pace
 from robustgen.threat import ThreatModel
 from robustgen.training.classifier import Measured, train_classifier
 from robustgen.training.mixing import Mixture
+from robustgen.trainings import Schedule, Training
 
 STEPS, BATCH = 8, 64
 INFO = DatasetInfo("tiny", ("a", "b", "c"), (1, 8, 8), (0.3,), (0.4,))

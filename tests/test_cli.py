@@ -231,6 +231,14 @@ def test_generated_images_are_measured_and_analysed(parts, robustgen, monkeypatc
         code, out, err = robustgen("analyse", name, "proxies/asked", *options, *SMALL)
         assert code == 0, out + err
         assert (parts / f"proxies/asked/{name}.npz").exists()
+    code, _, err = robustgen("keep", "proxies/asked", "--rule", "discriminator", "--per-class", 2)
+    assert code == 2 and "has no column 'discriminator'; run: robustgen score proxies/asked" in err
+    code, out, err = robustgen("score", "proxies/asked", *options, *SMALL)  # by the discriminators of arc above
+    assert code == 0 and "mean probability of being real 0." in out and "by 1 discriminators" in out, out + err
+    assert robustgen("keep", "proxies/asked", "--rule", "discriminator", "--per-class", 2)[0] == 0
+    kept, real = (np.load(f"proxies/asked/{name}.npy") for name in ("kept", "discriminator"))
+    labels = np.load("proxies/asked/label.npy")
+    assert all(real[kept & (labels == k)].min() >= real[~kept & (labels == k)].max() for k in range(10))
     assert robustgen("analyse", "transport", "proxies/asked", *SMALL, "--seed", 5)[0] == 2  # another one lies there
     code, _, err = robustgen("analyse", "conditions", "proxies/asked", *SMALL)
     assert code == 2 and "say which with --with FOLDER" in err

@@ -33,6 +33,7 @@ FLOORS = [
         "overrides",
         "parts",
         "fits",
+        "trainings",
         "checkpoints",
         "interruption",
         "tracking",
@@ -44,16 +45,22 @@ FLOORS = [
     {"proxy", "training", "evaluation", "report", "analysis"},
     {"recipes"},
     {"verbs", "listing", "fetching"},
-    {"judging", "examining"},
+    {"judging", "examining", "collecting"},
     {"pipeline", "analysing", "publishing"},
     {"crew", "watching"},
     {"cli"},
 ]
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-# A loss brings its inner attack, mixtures read proxy sets, an analysis refuses the images and logits that an
-# evaluation refuses, by the same checks, and trains its discriminators as classifiers are trained; everything else
-# keeps to its own room.
-SIDEWAYS = {("losses", "attacks"), ("training", "proxy"), ("analysis", "evaluation"), ("analysis", "training")}
+# A loss brings its inner attack, augmented images their augmentation, mixtures read proxy sets, an analysis refuses the
+# images and logits that an evaluation refuses, by the same checks, and trains its discriminators as classifiers are
+# trained; everything else keeps to its own room.
+SIDEWAYS = {
+    ("losses", "attacks"),
+    ("generators", "augment"),
+    ("training", "proxy"),
+    ("analysis", "evaluation"),
+    ("analysis", "training"),
+}
 WITHOUT_TORCH = [
     "tracking",
     "planner",
@@ -76,9 +83,11 @@ WITHOUT_TORCH = [
     "recipe",
     "parts",
     "fits",
+    "trainings",
     "units",
     "display",
     "verbs",
+    "collecting",
     "listing",
     "downloads",
     "fetching",

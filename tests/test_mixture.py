@@ -10,12 +10,13 @@ from robustgen.generators import Gaussian
 from robustgen.overrides import override
 from robustgen.pipeline import stages
 from robustgen.proxy.sampling import sample_proxies
-from robustgen.recipe import Arm, Phase, Schedule, Training
+from robustgen.recipe import Arm, Phase
 from robustgen.recipes import RECIPES
 from robustgen.report.tables import name_of
 from robustgen.runs import RunDir
 from robustgen.training import mixing
 from robustgen.training.mixing import Mixture, Stretch, stretches_of
+from robustgen.trainings import Schedule, Training
 
 
 @pytest.fixture

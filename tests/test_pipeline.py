@@ -17,7 +17,7 @@ from robustgen.findings import OWED, About, RadiusSweep, load_findings
 from robustgen.fits import ConsistencyFit, DiffusionFit, Draw
 from robustgen.overrides import override
 from robustgen.pipeline import stages
-from robustgen.recipe import Arm, Measuring, Sampling
+from robustgen.recipe import Arm, Certification, Keep, Measuring, Recipe, Sampling
 from robustgen.recipes import RECIPES
 from robustgen.records import History, Verdicts
 from robustgen.report.page import write_report
@@ -191,6 +191,20 @@ def test_stages_need_only_earlier_ones_and_unused_generators_are_left_out():
     for i, stage in enumerate(plan):
         assert set(stage.needs) <= set(names[:i])
     assert names[-1] == "report"
+
+
+def test_what_ranks_by_discriminators_is_scored_first_and_certificates_are_of_the_arms_named(tmp_path):
+    changes = {
+        "keep": Keep(rule="discriminator", per_class=5),
+        "analyses": ("arc",),
+        "certification": Certification(arms=("edm",)),
+    }
+    plan = {stage.name: stage for stage in stages(SMOKE.model_copy(update=changes), RunDir(tmp_path))}
+    assert plan["keep edm"].needs == ("score edm",) and plan["score edm"].needs == ("label edm",)
+    assert plan["score edm"].output.name == "discriminator.npy" and "arc edm" in plan
+    assert [name for name in plan if name.startswith("certify")] == ["certify edm"]
+    with pytest.raises(ValueError, match=r"certification\.arms names 'none'; the recipe's arms: real, gaussian, edm"):
+        Recipe.model_validate({**dict(SMOKE), "certification": Certification(arms=("none",))})
 
 
 def test_generators_wait_for_those_they_start_from_or_are_guided_by(tmp_path):

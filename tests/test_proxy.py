@@ -323,6 +323,14 @@ def test_the_boundary_rule_takes_the_smallest_margins_and_some_of_the_rest(label
         keep(labelled, Keep(rule="boundary", per_class=34))
 
 
+def test_the_most_real_of_each_class_are_kept(labelled):
+    with pytest.raises(ValueError, match="has no column 'discriminator'; run: robustgen score"):
+        keep(labelled, Keep(rule="discriminator", per_class=3))
+    labelled.add_columns({"what": "how real"}, discriminator=-np.arange(100).astype(np.float32))
+    keep(labelled, Keep(rule="discriminator", per_class=3))
+    assert labelled.kept().tolist() == list(range(9))
+
+
 def test_a_column_of_ones_own_ranks(labelled):
     labelled.add_columns({"what": "a discriminator's score"}, realism=np.arange(100) * 0.5)
     keep(labelled, Keep(rule="by-column", column="realism", per_class=3))

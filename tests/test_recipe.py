@@ -4,8 +4,9 @@ import pytest
 
 from robustgen.overrides import from_content, override, read_recipe
 from robustgen.pipeline import check
-from robustgen.recipe import Recipe, Schedule, Threat
+from robustgen.recipe import Recipe, Threat
 from robustgen.recipes import RECIPES
+from robustgen.trainings import Schedule
 
 DIGITS = RECIPES["digits"]
 

@@ -22,11 +22,11 @@ from robustgen.overrides import from_content, override
 from robustgen.pipeline import check, stages
 from robustgen.planner import FLOPS, parameters_of
 from robustgen.proxy.store import ProxySet
-from robustgen.recipe import Training
 from robustgen.recipes import PAPERS, RECIPES
 from robustgen.recipes.rows import LABELLER, PORTS
 from robustgen.recipes.scaling import scaled
 from robustgen.runs import RunDir
+from robustgen.trainings import Training
 
 ROWS = {name: recipe for name, recipe in RECIPES.items() if "/" in name}
 CUTMIX_DDPM = "rebuffi2021/cifar10-linf-wrn-28-10-cutmix-ddpm"

@@ -8,7 +8,6 @@ from robustgen.losses import TRADES, Plain
 from robustgen.models import build_model
 from robustgen.proxy.sampling import sample_proxies
 from robustgen.randomness import rng_for
-from robustgen.recipe import InnerAttack, Schedule, Training
 from robustgen.records import Share
 from robustgen.threat import ThreatModel
 from robustgen.training import validation
@@ -16,6 +15,7 @@ from robustgen.training.averaging import WeightAverage, half_life_decay, ramped
 from robustgen.training.classifier import Measured, parameter_groups, train_classifier
 from robustgen.training.loop import Diverged, one_cycle, one_cycle_momentum, rising_cosine, rising_drop
 from robustgen.training.mixing import Mixture
+from robustgen.trainings import InnerAttack, Schedule, Training
 
 THREAT = ThreatModel("linf", 0.1)
 

@@ -10,7 +10,8 @@ from typing import Any
 from pieces import digest_of_json
 
 from robustgen.fits import DiffusionFit
-from robustgen.recipe import Data, InnerAttack, Sampling, Schedule, Threat, Training
+from robustgen.recipe import Data, Sampling, Threat
+from robustgen.trainings import InnerAttack, Schedule, Training
 
 ARMS = ("generated", "real")
 

@@ -17,8 +17,8 @@ COMMANDS = (build, proxies, measure, judge, compare, run, watch, plan, files)
 """Modules of commands."""
 
 VERBS = (
-    "run", "fit", "sample", "label", "measure", "check", "keep", "merge", "import", "export", "train", "evaluate",
-    "certify", "analyse", "compare", "report", "watch", "plan", "list", "show", "fetch", "publish",
+    "run", "fit", "sample", "label", "measure", "check", "score", "keep", "merge", "import", "export", "train",
+    "evaluate", "certify", "analyse", "compare", "report", "watch", "plan", "list", "show", "fetch", "publish",
 )  # fmt: skip
 """All commands, in the order in which help lists them: `run`, then that of the data."""
 app.registered_commands.sort(key=lambda command: VERBS.index(command.name or getattr(command.callback, "__name__", "")))

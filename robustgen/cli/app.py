@@ -112,6 +112,13 @@ def settings_of(
     return override(settings, [*(sets or []), *seeds])
 
 
+def of_analysis(sets: list[str] | None, threat: str | None) -> tuple[list[str], list[str]]:
+    """Settings of an analysis among those of `--set`, and those of the recipe, the threat model with them."""
+    own = [text.removeprefix("analysis.") for text in sets or [] if text.startswith("analysis.")]
+    rest = [text for text in sets or [] if not text.startswith("analysis.")]
+    return own, [*rest, *([f"threat={threat}"] if threat else [])]
+
+
 def checked(kind: Any, **values: Any) -> Any:
     from pydantic import ValidationError
 

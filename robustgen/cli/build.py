@@ -149,7 +149,7 @@ def sample(
       robustgen sample models/edm --count 10000 --solver ipndm --evaluations 10 --into proxies/edm
       torchrun --nproc_per_node=2 -m robustgen sample models/edm --count 1000000 --into proxies/edm
     """
-    from robustgen import verbs
+    from robustgen import collecting
     from robustgen.recipe import Sampling
 
     settings = checked(
@@ -158,7 +158,7 @@ def sample(
     )  # fmt: skip
 
     def work(progress: Progress, device: str) -> str:
-        return verbs.sample(generator, settings, into, seed, device, progress, guide=guide)
+        return collecting.sample(generator, settings, into, seed, device, progress, guide=guide)
 
     one_stage("sample", into, work, device, dry_run)
 
@@ -184,10 +184,10 @@ def label(
     """
     if labels not in ("predicted", "condition"):
         raise ValueError(f"unknown labels {labels!r}; known: predicted, condition")
-    from robustgen import verbs
+    from robustgen import collecting
 
     def work(progress: Progress, device: str) -> str:
-        return verbs.label(proxy, classifier, device, progress, labels)
+        return collecting.label(proxy, classifier, device, progress, labels)
 
     one_stage("label", proxy, work, device, dry_run)
 
@@ -200,7 +200,7 @@ def keep(
         typer.Option(
             "--rule",
             metavar="NAME",
-            help="top-confidence | above-confidence | balanced | boundary | by-column | all",
+            help="top-confidence | above-confidence | balanced | boundary | discriminator | by-column | all",
         ),
     ] = "top-confidence",
     per_class: Annotated[int, typer.Option("--per-class", metavar="K", min=1, help="images kept of each class")] = 1000,
@@ -225,7 +225,7 @@ def keep(
       robustgen keep proxies/edm --per-class 500
       robustgen keep proxies/edm --rule boundary --per-class 100 --without-copies
     """
-    from robustgen import verbs
+    from robustgen import collecting
     from robustgen.recipe import Keep
 
     settings = checked(
@@ -234,7 +234,7 @@ def keep(
     )  # fmt: skip
 
     def work(progress: Progress, device: str) -> str:
-        return verbs.keep_best(proxy, settings, progress)
+        return collecting.keep_best(proxy, settings, progress)
 
     one_stage("keep", proxy, work, "cpu", dry_run)
 

@@ -21,6 +21,7 @@ from robustgen.cli.app import (
     Weights,
     app,
     checked,
+    of_analysis,
     one_stage,
     settings_of,
 )
@@ -178,11 +179,7 @@ def analyse(
     """
     from robustgen import analysing, crew
 
-    own = [text.removeprefix("analysis.") for text in sets or [] if text.startswith("analysis.")]
-    assignments = [
-        *(text for text in sets or [] if not text.startswith("analysis.")),
-        *([f"threat={threat}"] if threat else []),
-    ]
+    own, assignments = of_analysis(sets, threat)
     if name in OF_IMAGES:
         chosen = settings_of(recipe, assignments, data, seed)
         analyse_images(name, subject, chosen, labeller, model, images, own, into, batch_size, device, dry_run)

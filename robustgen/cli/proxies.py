@@ -48,12 +48,12 @@ def import_(
       robustgen import 50m_part1.npz 50m_part2.npz 50m_part3.npz 50m_part4.npz --into proxies/edm-50m
       robustgen import ti_500K_pseudo_labeled.pickle --into proxies/tinyimages
     """
-    from robustgen import verbs
+    from robustgen import collecting
 
     there = into.exists()
 
     def work(progress: Progress, device: str) -> str:
-        return verbs.import_set(files, format, into, shard_images, progress)
+        return collecting.import_set(files, format, into, shard_images, progress)
 
     try:
         one_stage("import", into, work, "cpu", dry_run)
@@ -78,10 +78,10 @@ def export(
       robustgen export proxies/edm --kept --into edm.npz
       robustgen export proxies/edm --kept --into pictures/
     """
-    from robustgen import verbs
+    from robustgen import collecting
 
     def work(progress: Progress, device: str) -> str:
-        return verbs.export_set(proxy, into, kept, progress)
+        return collecting.export_set(proxy, into, kept, progress)
 
     one_stage("export", into.parent, work, "cpu", dry_run, file_name=into.name)
 
@@ -106,7 +106,7 @@ def merge(
     \\b
       robustgen merge proxies/edm proxies/gaussian --shares 2 1 --into proxies/both
     """
-    from robustgen import verbs
+    from robustgen import collecting
 
     words = shares.replace(":", " ").replace(",", " ").split()
     folders = list(proxies)
@@ -117,7 +117,7 @@ def merge(
         raise ValueError(f"expected a share for each of {len(folders)} proxy sets, got {len(numbers)}")
 
     def work(progress: Progress, device: str) -> str:
-        return verbs.merge_sets([Path(folder) for folder in folders], numbers, into, seed, progress)
+        return collecting.merge_sets([Path(folder) for folder in folders], numbers, into, seed, progress)
 
     one_stage("merge", into, work, "cpu", dry_run)
 
@@ -162,7 +162,7 @@ def check(
       robustgen check proxies/edm --recipe digits
       robustgen check proxies/edm-1m --data cifar10=data/cifar10 --near l2:1
     """
-    from robustgen import verbs
+    from robustgen import collecting
     from robustgen.recipe import Threat
 
     real = _images(recipe, sets, data)
@@ -173,7 +173,7 @@ def check(
         raise ValueError("--within needs to know what near is; say --near NORM:EPS")
 
     def work(progress: Progress, device: str) -> str:
-        return verbs.check_set(proxy, real, threshold, within, device, progress)
+        return collecting.check_set(proxy, real, threshold, within, device, progress)
 
     one_stage("check", proxy, work, device, dry_run)
 

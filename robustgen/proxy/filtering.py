@@ -78,6 +78,11 @@ def boundary(choice: Choice) -> np.ndarray:
     return near | choice.best(places(choice.proxies, "keep"), drawn, rest)
 
 
+def discriminator(choice: Choice) -> np.ndarray:
+    """The `per_class` images of each label that look most real to robust discriminators (arXiv:2104.09425, Tab. 11)."""
+    return choice.best(choice.proxies.column("discriminator"), choice.settings.per_class)
+
+
 def by_column(choice: Choice) -> np.ndarray:
     """The `per_class` images of each label with the highest value in a `column` of one's own."""
     assert choice.settings.column is not None
@@ -92,6 +97,7 @@ RULES: dict[str, Callable[[Choice], np.ndarray]] = {
     "above-confidence": above_confidence,
     "balanced": balanced,
     "boundary": boundary,
+    "discriminator": discriminator,
     "by-column": by_column,
     "all": everything,
 }

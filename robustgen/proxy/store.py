@@ -29,6 +29,7 @@ MAKERS = {
     "margin": "label",
     "kept": "keep",
     "copy": "check",
+    "discriminator": "score",
 }
 """The command that makes a column."""
 

@@ -3,17 +3,8 @@
 from __future__ import annotations
 
 from robustgen.fits import DiffusionFit, GaussianFit
-from robustgen.recipe import (
-    Arm,
-    Data,
-    Evaluation,
-    Keep,
-    Recipe,
-    Sampling,
-    Schedule,
-    Threat,
-    Training,
-)
+from robustgen.recipe import Arm, Data, Evaluation, Keep, Recipe, Sampling, Threat
+from robustgen.trainings import Schedule, Training
 
 CIFAR10_MINI = Recipe(
     name="cifar10-mini",

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from robustgen.fits import DiffusionFit, GaussianFit
-from robustgen.recipe import Arm, Data, Evaluation, Recipe, Sampling, Schedule, Training
+from robustgen.recipe import Arm, Data, Evaluation, Recipe, Sampling
 from robustgen.recipes.cifar10_mini import CIFAR10_MINI
+from robustgen.trainings import Schedule, Training
 
 CIFAR10_STUDY = Recipe(
     **{

@@ -3,20 +3,8 @@
 from __future__ import annotations
 
 from robustgen.fits import DiffusionFit, GaussianFit
-from robustgen.recipe import (
-    Arm,
-    Certification,
-    Data,
-    Evaluation,
-    InnerAttack,
-    Keep,
-    Noise,
-    Recipe,
-    Sampling,
-    Schedule,
-    Threat,
-    Training,
-)
+from robustgen.recipe import Arm, Certification, Data, Evaluation, Keep, Recipe, Sampling, Threat
+from robustgen.trainings import InnerAttack, Noise, Schedule, Training
 
 LABELLER = Training(
     architecture="wrn-10-2",

@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from robustgen.recipe import InnerAttack, Recipe, Training
+from robustgen.recipe import Recipe
 from robustgen.recipes.rebuffi2021 import BASE as REBUFFI
 from robustgen.recipes.rows import Base, figures, parse, row, schedule
+from robustgen.trainings import InnerAttack, Training
 
 GOWAL = Base(
     paper="gowal2020",

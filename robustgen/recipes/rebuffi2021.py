@@ -6,8 +6,9 @@ hand has them blank.
 
 from __future__ import annotations
 
-from robustgen.recipe import Recipe, Training
+from robustgen.recipe import Recipe
 from robustgen.recipes.rows import Base, figures, parse, row, schedule
+from robustgen.trainings import Training
 
 BASE = Base(
     paper="rebuffi2021",

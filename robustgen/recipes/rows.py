@@ -6,20 +6,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from robustgen.fits import BigGANFit, DDPMFit, DiffusionFit, GaussianFit, Generator, VDVAEFit
-from robustgen.recipe import (
-    EPOCH_IMAGES,
-    Arm,
-    Data,
-    Evaluation,
-    InnerAttack,
-    Keep,
-    Recipe,
-    Reported,
-    Sampling,
-    Schedule,
-    Threat,
-    Training,
-)
+from robustgen.recipe import Arm, Data, Evaluation, Keep, Recipe, Reported, Sampling, Threat
+from robustgen.trainings import EPOCH_IMAGES, InnerAttack, Schedule, Training
 
 CLASSES = {
     "digits": 10, "mnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10, "tiny-imagenet": 200, "imagenet64": 1000,

@@ -5,8 +5,9 @@ from __future__ import annotations
 import re
 
 from robustgen.fits import Draw, GaussianFit, Generator
-from robustgen.recipe import Keep, Recipe, Training
+from robustgen.recipe import Keep, Recipe
 from robustgen.recipes.rows import CLASSES
+from robustgen.trainings import Training
 
 SCALES = ("tiny",)
 SIDE = 8

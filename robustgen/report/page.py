@@ -8,7 +8,6 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from robustgen.closeness import Closeness, Discrimination
-from robustgen.recipe import NOISE_LOSSES
 from robustgen.records import History, PairedDifference, Table
 from robustgen.report import diagnostics, figures, mistakes
 from robustgen.report.certificates import by_name, certificates_table, certified_figure, certified_gains
@@ -38,6 +37,7 @@ from robustgen.report.tables import (
     worth_telling,
 )
 from robustgen.runs import RunDir, read_json, whole_file
+from robustgen.trainings import NOISE_LOSSES
 
 
 def write_report(run: RunDir) -> Path:

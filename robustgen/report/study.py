@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.recipe import NOISE_LOSSES
 from robustgen.records import History, PairedDifference, Table
 from robustgen.report.generators import arm_of, measures_of, read_closeness, read_qualities, score_arm
 from robustgen.report.tables import (
@@ -22,6 +21,7 @@ from robustgen.report.tables import (
     worth_telling,
 )
 from robustgen.spreads import RankCorrelation, Spread, correlate
+from robustgen.trainings import NOISE_LOSSES
 from robustgen.units import parse_number
 
 

@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from robustgen.comparison import compare_arms
-from robustgen.recipe import NOISE_LOSSES
 from robustgen.records import Table
 from robustgen.report import study_certificates, study_figures
 from robustgen.report.figures import portions
@@ -28,6 +27,7 @@ from robustgen.report.study import (
 )
 from robustgen.report.tables import Results, name_of, read_results, results_table, settings_table, shortened
 from robustgen.runs import RunDir, differences, read_json
+from robustgen.trainings import NOISE_LOSSES
 
 
 def write_reports(folders: Sequence[Path], into: Path, command: str) -> Path:

@@ -16,7 +16,6 @@ from robustgen.contracts import Batch, Loss, Progress, silent
 from robustgen.losses import loss_at
 from robustgen.modes import debias_statistics, evaluating
 from robustgen.randomness import Rng, rng_for
-from robustgen.recipe import Training
 from robustgen.records import History, Share
 from robustgen.threat import ThreatModel
 from robustgen.tracking import Tracking
@@ -26,6 +25,7 @@ from robustgen.training.compiling import Compiled
 from robustgen.training.loop import LR_SHARES, Holder, one_cycle_momentum, run_steps, set_lr
 from robustgen.training.memory import explained, passes_of
 from robustgen.training.mixing import Mixture
+from robustgen.trainings import Training
 
 
 @dataclass(frozen=True)

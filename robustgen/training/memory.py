@@ -16,9 +16,9 @@ from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.modes import channels_last
 from robustgen.randomness import rng_for
-from robustgen.recipe import Training
 from robustgen.runs import read_json, write_json
 from robustgen.threat import ThreatModel
+from robustgen.trainings import Training
 
 
 class OutOfMemory(ValueError):

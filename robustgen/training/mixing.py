@@ -17,7 +17,8 @@ from robustgen.contracts import Augment, Batch
 from robustgen.images import ImageSet, one_hot, to_unit
 from robustgen.proxy.store import ProxySet
 from robustgen.randomness import Rng, rng_for
-from robustgen.recipe import Arm, Phase, Training
+from robustgen.recipe import Arm, Phase
+from robustgen.trainings import Training
 
 
 class _Stream:
