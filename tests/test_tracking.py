@@ -90,3 +90,30 @@ def test_what_is_missing_or_unknown_is_one_line(tmp_path, monkeypatch):
         check_trackers(["tensorboard", "wandb"])
     with pytest.raises(ValueError, match="unknown tracker 'mlflow'; known: tensorboard, wandb"):
         check_trackers(["mlflow"])
+
+
+def test_tensorboard_reads_what_was_told_once(tmp_path):
+    """Broken off after step 3, gone on from step 2: step 3 is there once, with the later value."""
+    pytest.importorskip("tensorboard", reason="needs tensorboard")
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    for steps, scale in (((1, 2, 3), 1.0), ((3, 4), 10.0)):
+        told = Tracking(tmp_path, ["tensorboard"])
+        for step in steps:
+            told.log(step, 10, {"loss": scale * step}, now=True)
+        told.close()
+    (folder,) = {file.parent for file in tmp_path.rglob("events.out.tfevents.*")}
+    found = EventAccumulator(str(folder)).Reload()
+    assert [(one.step, one.value) for one in found.Scalars("loss")] == [(1, 1.0), (2, 2.0), (3, 30.0), (4, 40.0)]
+
+
+def test_weights_and_biases_works_offline(tmp_path, monkeypatch):
+    pytest.importorskip("wandb", reason="needs wandb")
+    for name, value in {"MODE": "offline", "SILENT": "true", "DIR": str(tmp_path)}.items():
+        monkeypatch.setenv(f"WANDB_{name}", value)
+    told = Tracking(tmp_path / "run", ["wandb"])
+    for step in (1, 2):
+        told.log(step, 10, {"loss": 0.5 * step}, now=True)
+    told.close()
+    (run,) = (tmp_path / "run").rglob("run-*.wandb")
+    assert b"loss" in run.read_bytes()
