@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from robustgen.collecting import import_set, keep_best, label, sample
 from robustgen.examining import examine, measure, score
-from robustgen.fits import ConsistencyFit, DDPMFit, DiffusionFit, VDVAEFit
+from robustgen.fits import AugmentedFit, ConsistencyFit, DDPMFit, DiffusionFit, VDVAEFit
 from robustgen.judging import Source, certify, judge
 from robustgen.recipe import Arm, Data, Keep, Recipe
 from robustgen.records import save_arrays
@@ -270,11 +270,11 @@ def _check_generators(recipe: Recipe) -> None:
     """Ask for every draw that is wanted, of models without a network: solvers, evaluations, guidance, temperature."""
     from torch import nn
 
-    from robustgen.generators import DDPM, VDVAE, Consistency, Diffusion
+    from robustgen.generators import DDPM, VDVAE, Augmented, Consistency, Diffusion
     from robustgen.generators.ddpm_steps import CHAINS
     from robustgen.generators.solvers import SOLVERS
 
-    model: DDPM | VDVAE | Diffusion
+    model: DDPM | VDVAE | Diffusion | Augmented
     for name in _sampled(recipe):
         settings, draw = recipe.generators[name], recipe.sampling.of(name)
         if isinstance(settings, DDPMFit):
@@ -287,6 +287,8 @@ def _check_generators(recipe: Recipe) -> None:
         elif isinstance(settings, DiffusionFit | ConsistencyFit):
             kind = Diffusion if isinstance(settings, DiffusionFit) else Consistency
             model = kind(nn.Identity(), (1, 1, 1), 2, label_dropout=settings.label_dropout)
+        elif isinstance(settings, AugmentedFit):
+            model = Augmented((1, 1, 1), 2, settings.augment)
         else:
             continue
         model.draw_by(draw, Diffusion(nn.Identity(), (1, 1, 1), 2) if draw.guide else None)

@@ -10,7 +10,9 @@ import pytest
 
 from conftest import REPOSITORY
 
-PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted((REPOSITORY / "docs").glob("*.md"))]
+DOCS = REPOSITORY / "docs"
+PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), *DOCS.glob("study/*.md")]
+STUDIES = sorted(folder.parent for folder in DOCS.glob("study/*/records"))
 READ_ONLY = ("list", "show", "plan")
 FILES_READ = ("report", "watch")
 """They take no --dry-run, and here the folders they read do not exist."""
@@ -99,3 +101,21 @@ def test_the_readmes_tree_is_the_packages():
     real = {path.name for path in package.glob("*.py")} - {"__init__.py", "__main__.py"}
     real |= {f"{path.name}/" for path in package.iterdir() if path.is_dir() and path.name != "__pycache__"}
     assert named == real
+
+
+@pytest.mark.parametrize("folder", STUDIES, ids=lambda folder: folder.name)
+def test_pages_of_studies_are_rebuilt_from_their_records(folder, tmp_path):
+    """All but the figures, which depend on the version of matplotlib; of these the number."""
+    from robustgen.report.study_page import write_reports
+
+    seeds = sorted((folder / "records").glob("seed-*"))
+    again = write_reports(seeds, tmp_path / "report.html", f"robustgen run {folder.name}").read_text()
+    page = (folder / "report.html").read_text()
+    figures = re.compile("<svg.*?</svg>", re.DOTALL)
+    assert figures.sub("", again) == figures.sub("", page)
+    assert len(figures.findall(again)) == len(figures.findall(page)) == len(list(folder.glob("*.svg")))
+    assert len(page) < 10e6 and "robustgen report" in (DOCS / "study" / "README.md").read_text()
+
+
+def test_studies_that_are_told_of_are_there():
+    assert {folder.name for folder in STUDIES} == {"digits-study", "digits-ports", "cifar10-study"}

@@ -142,6 +142,7 @@ def accuracy_bars(rows: list[tuple[str, float, tuple[float, float], float, tuple
     axes.set_yticks(range(len(rows)), [row[0] for row in reversed(rows)], color=GREY)
     axes.set_xlabel("% of test images: clean (grey), robust (blue)", color=GREY, fontsize=9)
     axes.set_xlim(0, 100)
+    axes.set_ylim(-0.6, len(rows) - 0.4)
     return svg(figure)
 
 

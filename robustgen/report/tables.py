@@ -187,7 +187,8 @@ def proxy_facts(folder: Path) -> tuple[str, str, str, str]:
             *([f"guidance {generator['guidance']:g}"] if "guidance" in generator else []),
         ]
     )
-    how = how or ("imported" if generator.get("kind") == "imported" else "one pass")
+    kind = generator.get("kind")
+    how = how or (kind if kind in ("imported", "augmented") else "one pass")
     agreed = "" if generator.get("conditional") is False else f"{100 * (labels == condition).mean():.1f}"
     return f"{len(kept):,}", f"{int(kept.sum()):,}", agreed, how
 
