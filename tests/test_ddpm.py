@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import torch
 
+from robustgen.collecting import sample
 from robustgen.evaluation.denoising import Denoised
 from robustgen.fits import DDPMFit, Draw, VDVAEFit
 from robustgen.generators import DDPM, DDPMUNet, build_generator, load_generator, save_diffusers
@@ -22,7 +23,6 @@ from robustgen.randomness import rng_for
 from robustgen.recipe import Arm, Sampling
 from robustgen.recipes.digits import DIGITS
 from robustgen.runs import read_json
-from robustgen.verbs import sample
 
 BARS = alphas_bar(1000, "linear")
 INFO = DatasetInfo("x", ("a", "b", "c"), (1, 8, 8), (0.5,), (0.2,))
