@@ -39,7 +39,7 @@ from robustgen.proxy.ranking import top_per_class
 from robustgen.proxy.store import ProxySet, shard_name, write_rows
 from robustgen.randomness import rng_for
 from robustgen.runs import write_json
-from robustgen.verbs import images_in_a_pass
+from robustgen.verbs.making import images_in_a_pass
 
 SHAPE, BATCH = (32, 32, 3), 1024
 CLASSES = tuple("0123456789")

@@ -26,7 +26,7 @@ from robustgen.images import DatasetInfo, ImageSet, to_bytes
 from robustgen.modes import channels_last
 from robustgen.proxy.sampling import sample_proxies
 from robustgen.randomness import rng_for
-from robustgen.verbs import images_in_a_pass
+from robustgen.verbs.making import images_in_a_pass
 
 DIGITS = DatasetInfo("digits", tuple("0123456789"), (1, 8, 8), (0.3,), (0.4,))
 CIFAR = DatasetInfo("cifar10", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3)

@@ -11,15 +11,15 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustgen.collecting import import_set, keep_best, label, sample
-from robustgen.examining import examine, measure, score
 from robustgen.fits import AugmentedFit, ConsistencyFit, DDPMFit, DiffusionFit, VDVAEFit
-from robustgen.judging import Source, certify, judge
 from robustgen.recipe import Arm, Data, Keep, Recipe
 from robustgen.records import save_arrays
 from robustgen.runs import RunDir, read_json, write_json
 from robustgen.trainings import Training
-from robustgen.verbs import fit, load_data, preview, train
+from robustgen.verbs.collecting import import_set, keep_best, label, sample
+from robustgen.verbs.examining import examine, measure, score
+from robustgen.verbs.judging import Source, certify, judge
+from robustgen.verbs.making import fit, load_data, preview, train
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress

@@ -22,7 +22,7 @@ from robustgen.report.certificates import certificates_table, certified_figure, 
 from robustgen.report.page import write_report
 from robustgen.report.tables import read_results
 from robustgen.runs import RunDir, read_json
-from robustgen.verbs import build_loss
+from robustgen.verbs.making import build_loss
 
 PHI = NormalDist()
 

@@ -12,10 +12,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustgen import cli, listing
+from robustgen import cli
 from robustgen.datasets.npz import write_npz
 from robustgen.recipes import RECIPES
 from robustgen.records import Verdicts
+from robustgen.verbs import listing
 
 
 @pytest.fixture

@@ -10,7 +10,6 @@ import numpy as np
 import pytest
 import torch
 
-from robustgen.collecting import sample
 from robustgen.evaluation.denoising import Denoised
 from robustgen.fits import DDPMFit, Draw, VDVAEFit
 from robustgen.generators import DDPM, DDPMUNet, build_generator, load_generator, save_diffusers
@@ -23,6 +22,7 @@ from robustgen.randomness import rng_for
 from robustgen.recipe import Arm, Sampling
 from robustgen.recipes.digits import DIGITS
 from robustgen.runs import read_json
+from robustgen.verbs.collecting import sample
 
 BARS = alphas_bar(1000, "linear")
 INFO = DatasetInfo("x", ("a", "b", "c"), (1, 8, 8), (0.5,), (0.2,))

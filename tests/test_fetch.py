@@ -12,11 +12,12 @@ import zipfile
 import numpy as np
 import pytest
 
-from robustgen import cli, fetching
+from robustgen import cli
 from robustgen.datasets import sources
 from robustgen.datasets.sources import Published
 from robustgen.downloads import Download, fetch, problem_with, unpack
 from robustgen.models import catalog
+from robustgen.verbs import fetching
 
 
 class Server(http.server.ThreadingHTTPServer):

@@ -44,9 +44,8 @@ FLOORS = [
     {"datasets", "augment", "generators", "models", "attacks", "losses"},
     {"proxy", "training", "evaluation", "report", "analysis"},
     {"recipes"},
-    {"verbs", "listing", "fetching"},
-    {"judging", "examining", "collecting"},
-    {"pipeline", "analysing", "publishing"},
+    {"verbs"},
+    {"pipeline"},
     {"crew", "watching"},
     {"cli"},
 ]
@@ -74,7 +73,6 @@ WITHOUT_TORCH = [
     "distances",
     "certificates",
     "comparison",
-    "analysing",
     "runs",
     "assignments",
     "spreads",
@@ -86,11 +84,12 @@ WITHOUT_TORCH = [
     "trainings",
     "units",
     "display",
-    "verbs",
-    "collecting",
-    "listing",
+    *(
+        f"verbs.{file.stem}"
+        for file in sorted((PACKAGE / "verbs").glob("*.py"))
+        if file.stem not in ("__init__", "publishing")
+    ),
     "downloads",
-    "fetching",
     "pipeline",
     "crew",
     "watching",

@@ -12,13 +12,13 @@ from torch import nn
 
 from robustgen import cli
 from robustgen.images import DatasetInfo
-from robustgen.judging import Source
 from robustgen.models import build_model, catalog
 from robustgen.models.saved import load_classifier, save_classifier
-from robustgen.publishing import FORMS, Subject, publish, subject_of
 from robustgen.randomness import rng_for
 from robustgen.recipe import Data
 from robustgen.records import Verdicts
+from robustgen.verbs.judging import Source
+from robustgen.verbs.publishing import FORMS, Subject, publish, subject_of
 
 CIFAR = catalog.INFOS["cifar10"]
 IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))

@@ -51,7 +51,7 @@ from robustgen.runs import RunDir
 from robustgen.threat import ThreatModel
 from robustgen.training.classifier import train_classifier
 from robustgen.training.mixing import Mixture
-from robustgen.verbs import build_loss
+from robustgen.verbs.making import build_loss
 
 AROUND = {
     "awp": AWP(),
@@ -355,7 +355,7 @@ def test_recipes_name_the_losses_and_what_goes_around_them(tmp_path):
 
 @pytest.mark.parametrize("name", ["trades", "hat", "score", "gkl"])
 def test_mixed_labels_are_what_attacks_aim_away_from(name, monkeypatch):
-    monkeypatch.setattr("robustgen.verbs._standard_classifier", lambda folder: None)
+    monkeypatch.setattr("robustgen.verbs.making._standard_classifier", lambda folder: None)
     aims = {"crop-flip": "predictions", "crop-flip+cutmix": "targets", "crop-flip+cutout-18": "predictions"}
     for augment, aim in aims.items():
         assert build_loss(train_with(f"loss={name}", f"augment={augment}")).aim == aim

@@ -17,7 +17,6 @@ from plan import Plan, network_name
 from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
-from robustgen import verbs
 from robustgen.attacks import APGD, Square
 from robustgen.contracts import Batch
 from robustgen.datasets.cifar import INFO
@@ -32,6 +31,7 @@ from robustgen.randomness import rng_for
 from robustgen.training.averaging import WeightAverage
 from robustgen.training.batch_norms import use_own_batch_norms
 from robustgen.training.classifier import autocast, parameter_groups
+from robustgen.verbs import making
 
 Row = dict[str, Any]
 STEP_PASSES = 6
@@ -161,7 +161,7 @@ def _trades(plan: Plan, device: str, architecture: str, batch: int, how: str) ->
     groups = parameter_groups(model, settings.weight_decay)
     optimiser = torch.optim.SGD(groups, lr=1e-4, momentum=0.9, nesterov=True)
     average = WeightAverage(model)
-    loss, threat = verbs.build_loss(settings), verbs.threat_model(plan.threat)
+    loss, threat = making.build_loss(settings), making.threat_model(plan.threat)
     place = rng_for(0, "step", device=device)
 
     def step() -> None:
@@ -257,7 +257,7 @@ def _attacks(plan: Plan, device: str) -> Row:
     rng = rng_for(0, "measure", device=device)
     images = rng.uniform((count, *INFO.shape))
     model = prepared(build_model(plan.trade.architecture, INFO, rng_for(0)).to(device).eval(), images[:16])
-    threat = verbs.threat_model(plan.threat)
+    threat = making.threat_model(plan.threat)
     with torch.no_grad():
         labels = model(images).argmax(1)
     streams = rng.each(range(count))

@@ -18,7 +18,6 @@ from place import Clock, Place
 from plan import ARMS, Plan
 from torch import nn
 
-from robustgen import verbs
 from robustgen.checkpoints import fit_weights
 from robustgen.datasets import load_splits
 from robustgen.datasets.cifar import INFO
@@ -37,6 +36,7 @@ from robustgen.recipe import Arm
 from robustgen.records import Verdicts
 from robustgen.runs import read_json
 from robustgen.training.generator import train_generator
+from robustgen.verbs import making
 
 # Half-done training as pieces
 
@@ -151,7 +151,7 @@ def sample(plan: Plan, place: Place) -> ProxySet:
                 folder,
                 classes=INFO.classes,
                 seed=plan.seed,
-                batch_size=verbs.images_in_a_pass(INFO.shape, place.device),
+                batch_size=making.images_in_a_pass(INFO.shape, place.device),
                 shard_images=plan.sampling.shard_images,
                 made_by={"weights": piece.sha256, "precision": plan.fit.precision, **drawn_by},
                 device=place.device,
@@ -211,7 +211,7 @@ def train(plan: Plan, place: Place, arm: str) -> None:
     sources = Arm(proxy=None if proxies is None else str(proxies.folder))
     try:
         if not (folder / "model.json").exists():
-            verbs.train(plan.trade, data, plan.threat, sources, folder, plan.seed, place.device, place.progress)
+            making.train(plan.trade, data, plan.threat, sources, folder, plan.seed, place.device, place.progress)
     except Preempted:
         bring_back(place, f"train-{arm}", folder, of, TRAIN_RULES, {**about, "seconds": clock.read()})
         raise
@@ -260,7 +260,7 @@ def judge(plan: Plan, place: Place, suite: str | None = None) -> None:
                     model,
                     to_unit(some.pixels(place.device)),
                     some.targets(place.device),
-                    verbs.threat_model(plan.threat),
+                    making.threat_model(plan.threat),
                     suite,
                     seed=plan.seed,
                     batch_size=plan.chunk,

@@ -73,14 +73,14 @@ def fit(
         settings = _with_preset(recipe, generator, preset, base, sets or [], data, seed)
     if generator not in settings.generators:
         raise ValueError(f"unknown generator {generator!r}; {settings.name} has: {', '.join(settings.generators)}")
-    from robustgen import verbs
+    from robustgen.verbs import making
 
     chosen = settings.generators[generator]
     if base is None and isinstance(chosen, ConsistencyFit):
         raise ValueError(f"{generator} starts from a trained EDM; say which with --base FOLDER, one made by: fit edm")
 
     def work(progress: Progress, device: str) -> str:
-        return verbs.fit(chosen, settings.data, into, settings.seed, device, progress, base)
+        return making.fit(chosen, settings.data, into, settings.seed, device, progress, base)
 
     one_stage(
         f"fit {generator}", into, work, device, dry_run,
@@ -149,8 +149,8 @@ def sample(
       robustgen sample models/edm --count 10000 --solver ipndm --evaluations 10 --into proxies/edm
       torchrun --nproc_per_node=2 -m robustgen sample models/edm --count 1000000 --into proxies/edm
     """
-    from robustgen import collecting
     from robustgen.recipe import Sampling
+    from robustgen.verbs import collecting
 
     settings = checked(
         Sampling, count=count, shard_images=shard_images, solver=solver, evaluations=evaluations, guidance=guidance,
@@ -184,7 +184,7 @@ def label(
     """
     if labels not in ("predicted", "condition"):
         raise ValueError(f"unknown labels {labels!r}; known: predicted, condition")
-    from robustgen import collecting
+    from robustgen.verbs import collecting
 
     def work(progress: Progress, device: str) -> str:
         return collecting.label(proxy, classifier, device, progress, labels)
@@ -225,8 +225,8 @@ def keep(
       robustgen keep proxies/edm --per-class 500
       robustgen keep proxies/edm --rule boundary --per-class 100 --without-copies
     """
-    from robustgen import collecting
     from robustgen.recipe import Keep
+    from robustgen.verbs import collecting
 
     settings = checked(
         Keep, rule=rule, per_class=per_class, confidence=confidence, uniform=uniform, column=column,
@@ -282,8 +282,8 @@ def train(
       robustgen train --proxy proxies/edm@0-0.6 --proxy proxies/gan=2@0.6-1 --proxy proxies/edm@0.6-1 --into models/two
       torchrun --nproc_per_node=8 -m robustgen train --proxy proxies/edm --into models/edm --batch auto
     """
-    from robustgen import verbs
     from robustgen.tracking import check_trackers
+    from robustgen.verbs import making
 
     check_trackers(track or [])
     part = "labeller" if plain else "train"
@@ -303,8 +303,8 @@ def train(
     def work(progress: Progress, device: str) -> str:
         fitting = chosen
         if batch == "auto":
-            fitting = verbs.fitting_passes(chosen, settings.data, settings.threat, into, device)
-        return verbs.train(
+            fitting = making.fitting_passes(chosen, settings.data, settings.threat, into, device)
+        return making.train(
             fitting, settings.data, settings.threat, sources, into, settings.seed, device, progress, track or []
         )
 

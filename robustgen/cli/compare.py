@@ -43,7 +43,7 @@ def compare(
     if dry_run:
         print(f"would compare {', '.join(map(str, places))}")
         return
-    from robustgen.listing import print_table
+    from robustgen.verbs.listing import print_table
 
     for title, comparison in _compared(places):
         print_table(_upright(comparison.table()), f"{title}: {' and '.join(comparison.names)}, {comparison.judged}")

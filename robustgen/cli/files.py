@@ -52,7 +52,7 @@ def fetch(
       robustgen fetch cifar10
       robustgen fetch Rebuffi2021Fixing_70_16_cutmix_ddpm
     """
-    from robustgen import fetching
+    from robustgen.verbs import fetching
 
     wanted = fetching.find(name, into)
     if check:
@@ -107,14 +107,14 @@ def publish(
       robustgen publish hub:Wang2023Better_WRN-28-10 --to safetensors --into models/wang
     """
     settings = settings_of(recipe, [*(["data.test=none"] if data else []), *(sets or [])], data, None)
-    from robustgen import analysing, judging
+    from robustgen.verbs import analysing, judging
 
     if analysing.is_run(Path(model)):
         raise ValueError(f"{model} is a run; publish one of the classifiers in {Path(model) / 'classifiers'}")
     source = judging.Source(model, weights, architecture, normalise)
 
     def work(progress: Progress, device: str) -> str:
-        from robustgen import publishing
+        from robustgen.verbs import publishing
 
         return publishing.publish(publishing.subject_of(source, settings.data), form, into)
 

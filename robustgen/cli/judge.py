@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen import listing
 from robustgen.cli.app import (
     Architecture,
     DataPath,
@@ -26,6 +25,7 @@ from robustgen.cli.app import (
     settings_of,
 )
 from robustgen.cli.measure import analyse_images
+from robustgen.verbs import listing
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
@@ -90,7 +90,7 @@ def evaluate(
         *([f"threat={threat}"] if threat else []),
         *([f"data.test={images}"] if images else []),
     ]
-    from robustgen import analysing, judging
+    from robustgen.verbs import analysing, judging
 
     whole_run = analysing.is_run(Path(model))
     settings = settings_of(str(Path(model) / "recipe.json") if whole_run else recipe, assignments, data, seed)
@@ -177,7 +177,8 @@ def analyse(
       robustgen analyse step-sweep runs/digits --set analysis.steps=10,100
       robustgen analyse arc proxies/edm
     """
-    from robustgen import analysing, crew
+    from robustgen import crew
+    from robustgen.verbs import analysing
 
     own, assignments = of_analysis(sets, threat)
     if name in OF_IMAGES:
@@ -278,7 +279,7 @@ def certify(
     asked = checked(
         Certification, sigma=sigma, samples=samples, selection=selection, alpha=alpha, every=every, images=images
     )
-    from robustgen import analysing, judging
+    from robustgen.verbs import analysing, judging
 
     if analysing.is_run(Path(model)):
         raise ValueError(f"{model} is a run; certify one of the classifiers in {Path(model) / 'classifiers'}")

@@ -57,10 +57,10 @@ def measure(
     \b
       robustgen measure proxies/edm --with models/labeller
     """
-    from robustgen import examining
-    from robustgen.listing import print_table
     from robustgen.quality import Quality
     from robustgen.recipe import Measuring
+    from robustgen.verbs import examining
+    from robustgen.verbs.listing import print_table
 
     settings = settings_of(recipe, sets, data, seed)
     measuring = checked(Measuring, judged=judged, which=which)
@@ -94,7 +94,7 @@ def score(
       robustgen score proxies/edm
       robustgen keep proxies/edm --rule discriminator --per-class 300
     """
-    from robustgen import examining
+    from robustgen.verbs import examining
 
     own, assignments = of_analysis(sets, threat)
     settings = settings_of(recipe, assignments, data, seed)
@@ -121,8 +121,8 @@ def analyse_images(
     dry_run: bool,
 ) -> None:
     """What `analyse` does with the images of a proxy set."""
-    from robustgen import examining
-    from robustgen.listing import print_table
+    from robustgen.verbs import examining
+    from robustgen.verbs.listing import print_table
 
     for needed, given, option in (("conditions", labeller, "--with"), ("transfer", model, "--model")):
         if name == needed and given is None:

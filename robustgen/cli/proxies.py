@@ -48,7 +48,7 @@ def import_(
       robustgen import 50m_part1.npz 50m_part2.npz 50m_part3.npz 50m_part4.npz --into proxies/edm-50m
       robustgen import ti_500K_pseudo_labeled.pickle --into proxies/tinyimages
     """
-    from robustgen import collecting
+    from robustgen.verbs import collecting
 
     there = into.exists()
 
@@ -78,7 +78,7 @@ def export(
       robustgen export proxies/edm --kept --into edm.npz
       robustgen export proxies/edm --kept --into pictures/
     """
-    from robustgen import collecting
+    from robustgen.verbs import collecting
 
     def work(progress: Progress, device: str) -> str:
         return collecting.export_set(proxy, into, kept, progress)
@@ -106,7 +106,7 @@ def merge(
     \\b
       robustgen merge proxies/edm proxies/gaussian --shares 2 1 --into proxies/both
     """
-    from robustgen import collecting
+    from robustgen.verbs import collecting
 
     words = shares.replace(":", " ").replace(",", " ").split()
     folders = list(proxies)
@@ -162,8 +162,8 @@ def check(
       robustgen check proxies/edm --recipe digits
       robustgen check proxies/edm-1m --data cifar10=data/cifar10 --near l2:1
     """
-    from robustgen import collecting
     from robustgen.recipe import Threat
+    from robustgen.verbs import collecting
 
     real = _images(recipe, sets, data)
     threshold = checked(Threat.model_validate, obj=near) if near else None

@@ -7,7 +7,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen import listing
 from robustgen.cli.app import (
     DataPath,
     Device,
@@ -20,6 +19,7 @@ from robustgen.cli.app import (
     device_named,
     settings_of,
 )
+from robustgen.verbs import listing
 
 if TYPE_CHECKING:
     from robustgen.recipe import Recipe

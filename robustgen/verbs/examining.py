@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustgen.recipe import Data, Measuring, Threat
-from robustgen.verbs import images_in_a_pass, load_data, threat_model
+from robustgen.verbs.making import images_in_a_pass, load_data, threat_model
 
 if TYPE_CHECKING:
     from robustgen.closeness import Closeness

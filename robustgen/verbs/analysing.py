@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from robustgen.findings import Findings
 from robustgen.runs import RunDir
-from robustgen.verbs import load_data, threat_model
+from robustgen.verbs.making import load_data, threat_model
 
 if TYPE_CHECKING:
     from robustgen.contracts import Analysis, Progress

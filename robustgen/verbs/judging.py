@@ -11,7 +11,7 @@ from robustgen.certificates import Certificates
 from robustgen.recipe import Certification, Data, Evaluation, Threat
 from robustgen.records import Verdicts, adversarial_file, clean_file, write_array
 from robustgen.runs import read_json, write_json
-from robustgen.verbs import images_in_a_pass, threat_model
+from robustgen.verbs.making import images_in_a_pass, threat_model
 
 if TYPE_CHECKING:
     from torch import nn

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from robustgen.fits import Draw
 from robustgen.recipe import Data, Keep, Sampling, Threat
 from robustgen.records import save_arrays
-from robustgen.verbs import images_in_a_pass, load_data, preview
+from robustgen.verbs.making import images_in_a_pass, load_data, preview
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress

@@ -14,7 +14,6 @@ from torch import Tensor, nn
 
 from robustgen.checkpoints import save_weights
 from robustgen.images import DatasetInfo
-from robustgen.judging import Source, open_classifier
 from robustgen.models import build_model, hub
 from robustgen.models.catalog import INFOS
 from robustgen.models.external import load_weights
@@ -23,6 +22,7 @@ from robustgen.randomness import rng_for
 from robustgen.recipe import Data
 from robustgen.records import Verdicts
 from robustgen.runs import whole_file, write_json
+from robustgen.verbs.judging import Source, open_classifier
 
 Reopened = Callable[[Tensor], Tensor]
 """Images to logits, by what was written."""
