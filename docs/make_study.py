@@ -1,4 +1,5 @@
-"""Writes docs/study/NAME from a study's folder: its page, its figures, and the least records that rebuild the page.
+"""Writes docs/study/NAME from a study's folder: its page, its figures, the least records that rebuild the page, and its
+tables where the documents have a place for them.
 
     python docs/make_study.py runs/digits-study docs/study/digits-study
 
@@ -8,6 +9,7 @@ hundreds of evaluations take little room, and `robustgen report NAME/records --i
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections.abc import Iterator
@@ -15,7 +17,18 @@ from pathlib import Path
 
 import numpy as np
 
-from robustgen.report.study import read_study
+from robustgen.records import Table
+from robustgen.report import study_certificates
+from robustgen.report.study import (
+    Study,
+    arms_table,
+    correlations_table,
+    curves,
+    generators_table,
+    measured,
+    overfitting_table,
+    read_study,
+)
 from robustgen.report.study_page import figures_of, write_reports
 from robustgen.report.tables import read_results
 from robustgen.runs import RunDir, read_json, write_json
@@ -35,6 +48,49 @@ FILES = (
 """Of each seed; what else a run leaves, the page of a study does not read."""
 
 
+DOCS = Path(__file__).resolve().parent
+PAGES = (DOCS / "study" / "README.md", DOCS / "reproduce.md")
+PLACE = re.compile(
+    r"<!-- table: (?P<name>[\w-]+) (?P<table>\w+)(?P<arms>( [\w.-]+)*) -->\n.*?<!-- end of table -->", re.DOTALL
+)
+"""Where a table stands: <!-- table: STUDY TABLE [ARM ...] -->, then the table, <!-- end of table -->."""
+
+
+def table_of(study: Study, name: str, arms: list[str]) -> Table:
+    """One of the page's tables, of all arms or of those named."""
+    names = [study.name(arm) for arm in arms]
+    if name in ("generators", "correlations"):
+        found = measured(study)
+        assert found is not None
+        table = generators_table(found) if name == "generators" else correlations_table(found.correlations())
+        names = arms
+    elif name == "certificates":
+        section = study_certificates.section(study)
+        assert section is not None
+        table = section["table"]
+    else:
+        table = {"arms": lambda: arms_table(study), "overfitting": lambda: overfitting_table(curves(study))}[name]()
+    return Table(table.columns, tuple(row for row in table.rows if not names or row[0] in names))
+
+
+def told(text: str, name: str, study: Study) -> str:
+    """A document with the tables of this study written anew."""
+
+    def written(place: re.Match[str]) -> str:
+        if place["name"] != name:
+            return place[0]
+        head, _, _ = place[0].partition("\n")
+        return f"{head}\n\n{table_of(study, place['table'], place['arms'].split()).markdown()}\n\n<!-- end of table -->"
+
+    return PLACE.sub(written, text)
+
+
+def study_of(records: Path) -> Study:
+    study = read_study([read_results(RunDir(seed)) for seed in sorted(records.glob("seed-*"))])
+    assert study is not None
+    return study
+
+
 def main(folder: Path, into: Path) -> None:
     records = into / "records"
     if records.exists():
@@ -50,8 +106,10 @@ def main(folder: Path, into: Path) -> None:
     name = read_json(records / "recipe.json")["name"]
     page = rendered(records, name, into)
     slimmed = slim(records, name, into, page)
-    study = read_study([read_results(RunDir(seed)) for seed in sorted(records.glob("seed-*"))])
-    assert study is not None
+    study = study_of(records)
+    for document in PAGES:
+        text = document.read_text(encoding="utf-8")
+        document.write_text(told(text, name, study), encoding="utf-8")
     for title, picture in figures_of(study).items():
         (into / f"{title}.svg").write_text(picture, encoding="utf-8")
     size = sum(file.stat().st_size for file in records.rglob("*") if file.is_file())

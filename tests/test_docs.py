@@ -1,5 +1,6 @@
 """What README and docs say must be so: commands run, code runs, files exist."""
 
+import importlib.util
 import re
 import shlex
 import subprocess
@@ -115,6 +116,18 @@ def test_pages_of_studies_are_rebuilt_from_their_records(folder, tmp_path):
     assert figures.sub("", again) == figures.sub("", page)
     assert len(figures.findall(again)) == len(figures.findall(page)) == len(list(folder.glob("*.svg")))
     assert len(page) < 10e6 and "robustgen report" in (DOCS / "study" / "README.md").read_text()
+
+
+def test_tables_of_studies_are_those_of_their_records():
+    spec = importlib.util.spec_from_file_location("make_study", DOCS / "make_study.py")
+    make_study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_study)
+    studies = {folder.name: make_study.study_of(folder / "records") for folder in STUDIES}
+    for page in make_study.PAGES:
+        text = page.read_text()
+        assert {place["name"] for place in make_study.PLACE.finditer(text)} <= studies.keys(), page
+        for name, study in studies.items():
+            assert make_study.told(text, name, study) == text, "run: python docs/make_study.py RUN docs/study/NAME"
 
 
 def test_studies_that_are_told_of_are_there():
