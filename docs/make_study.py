@@ -57,13 +57,15 @@ PLACE = re.compile(
 
 
 def table_of(study: Study, name: str, arms: list[str]) -> Table:
-    """One of the page's tables, of all arms or of those named."""
+    """One of the page's tables, of all arms or of those named; correlations over the generators named."""
     names = [study.name(arm) for arm in arms]
     if name in ("generators", "correlations"):
         found = measured(study)
         assert found is not None
+        if arms:
+            found = found.of(arms)
         table = generators_table(found) if name == "generators" else correlations_table(found.correlations())
-        names = arms
+        names = []
     elif name == "certificates":
         section = study_certificates.section(study)
         assert section is not None

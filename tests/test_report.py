@@ -5,6 +5,7 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -176,6 +177,11 @@ def test_measures_stand_beside_what_generators_buy(study, runs):
     assert found.generators == ("gaussian", "edm", "ect") and found.gains.shape == (3, 3)
     assert {"classifier-fid", "ARC", "NN entropy", "precision", "memorised"} <= found.measures.keys()
     correlations = found.correlations()
+    few = found.of(["ect", "gaussian"])
+    assert few.generators == ("ect", "gaussian") and np.array_equal(few.gains, found.gains[:, [2, 0]])
+    assert not few.correlations()  # of two there is no rank to speak of
+    same = replace(found, measures={"same": np.ones((3, 3)), **found.measures})
+    assert same.correlations().keys() == correlations.keys()  # nor of what does not differ
     # Of the drawn generators each is further away than the last, and buys more.
     assert correlations["classifier-fid"].value == 1 and len(correlations["classifier-fid"].each) == 3
 

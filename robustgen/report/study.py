@@ -214,12 +214,19 @@ class Measured:
     measures: dict[str, np.ndarray]
     gains: np.ndarray
 
+    def of(self, names: Sequence[str]) -> Measured:
+        """Of these generators alone."""
+        columns = [self.generators.index(name) for name in names]
+        measures = {measure: values[:, columns] for measure, values in self.measures.items()}
+        return Measured(tuple(names), measures, self.gains[:, columns])
+
     def correlations(self) -> dict[str, RankCorrelation]:
-        """Of each measure with what was bought, over the generators of which all seeds know both; 3 are needed."""
+        """Of each measure with what was bought, over the generators of which all seeds know both; 3 are needed, and a
+        measure that differs."""
         found = {}
         for name, values in self.measures.items():
             known = np.isfinite(values).all(0) & np.isfinite(self.gains).all(0)
-            if known.sum() >= 3:
+            if known.sum() >= 3 and np.ptp(values[:, known].mean(0)) > 0:
                 found[name] = correlate(values[:, known], self.gains[:, known])
         return found
 
