@@ -25,6 +25,10 @@ from robustgen.trainings import NOISE_LOSSES
 from robustgen.units import parse_number
 
 
+def _purpose(loss: str) -> str:
+    return "noise" if loss in NOISE_LOSSES else "plain" if loss == "plain" else "attacks"
+
+
 @dataclass(frozen=True)
 class Study:
     """What the report of several seeds is made of; `results` by seed, rising."""
@@ -39,6 +43,13 @@ class Study:
     def arms(self) -> list[str]:
         """Arms that were evaluated in some seed, in the recipe's order."""
         return [arm for arm in self.recipe["arms"] if any(arm in run.verdicts for run in self.results.values())]
+
+    @property
+    def alike(self) -> list[str]:
+        """Arms trained for what the baseline is trained for: against attacks, under noise, or for neither."""
+        usual = self.recipe["train"]["loss"]
+        losses = {arm: changes_of(self.recipe["arms"][arm]).get("loss", usual) for arm in self.arms}
+        return [arm for arm in self.arms if _purpose(losses[arm]) == _purpose(losses[self.baseline])]
 
     @property
     def baseline(self) -> str:
@@ -79,13 +90,13 @@ def verdict(gain: Spread) -> str:
     return "more robust" if low > 0 else "less robust" if high < 0 else "not settled by these seeds"
 
 
-def answer(study: Study) -> list[str]:
+def answer(study: Study, most: int = 8) -> list[str]:
     """What came out, in sentences: of the arms that change no setting, of the best of those that do, and which others
     are settled."""
     base = study.robust(study.baseline)
     sentences = [f"{study.name(study.baseline)}: {percent(base.mean)} % robust on average over {len(base)} seeds."]
-    others = {arm: study.robust(arm).mean for arm in study.arms if arm != study.baseline}
-    told = worth_telling(study.recipe, others)
+    others = {arm: study.robust(arm).mean for arm in study.alike if arm != study.baseline}
+    told = worth_telling(study.recipe, others, most)
     for arm in told:
         robust, gain = study.robust(arm), study.gain(arm)
         changed = bool(changes_of(study.recipe["arms"][arm]))
@@ -96,7 +107,7 @@ def answer(study: Study) -> list[str]:
         settled = [arm for arm in others if arm not in told and study.gain(arm) and verdict(study.gain(arm)) == said]
         if settled:
             names = "; ".join(f"{study.name(arm)} ({points_of(study.gain(arm).mean)})" for arm in settled)
-            sentences.append(f"{said[0].upper()}{said[1:]} as well: {names}.")
+            sentences.append(f"Also {said}: {names}.")
     return sentences
 
 
@@ -148,14 +159,10 @@ class Curves:
 def curves(study: Study) -> dict[str, Curves]:
     """By the name of the arm; of the models that were chosen, where they were validated at the same steps.
 
-    An arm with a loss of another kind is left out: what it was validated by is another accuracy.
+    An arm that is not `alike` is left out: what it was validated by is another accuracy.
     """
     found = {}
-    usual = study.recipe["train"]["loss"]
-    for arm in study.arms:
-        loss = changes_of(study.recipe["arms"][arm]).get("loss", usual)
-        if (loss in NOISE_LOSSES) != (usual in NOISE_LOSSES):
-            continue
+    for arm in study.alike:
         paths = [run.run.root / "classifiers" / run.chosen[arm] / "validation.npz" for run in study.with_arm(arm)]
         histories = [History.load(path) for path in paths if path.exists()]
         if histories and all(np.array_equal(one["step"], histories[0]["step"]) for one in histories):

@@ -155,7 +155,7 @@ def figures_of(study: Study) -> dict[str, str]:
 
 
 def _dots(study: Study) -> str:
-    rows = {study.name(arm): study.robust(arm) for arm in study.arms}
+    rows = {study.name(arm): study.robust(arm) for arm in study.alike}
     return study_figures.seed_dots(rows, study.name(study.baseline))
 
 
