@@ -173,14 +173,15 @@ def curves(study: Study) -> dict[str, Curves]:
 
 def grouped(study: Study, found: dict[str, Curves]) -> list[dict[str, Curves]]:
     """Curves of arms that differ in the same settings, averaging aside, which each of them shows both ways; those of
-    arms that nothing else is grouped with come last, together."""
+    arms that nothing else is grouped with come last, together and beside the baseline's."""
     groups: dict[tuple[str, ...], dict[str, Curves]] = {}
     for arm in study.arms:
         if study.name(arm) in found:
             key = tuple(sorted(changes_of(study.recipe["arms"][arm]).keys() - {"averaging"}))
             groups.setdefault(key, {})[study.name(arm)] = found[study.name(arm)]
     alone = {name: one for group in groups.values() if len(group) == 1 for name, one in group.items()}
-    return [*(group for group in groups.values() if len(group) > 1), *([alone] if alone else [])]
+    base = {name: one for name, one in found.items() if name == study.name(study.baseline)}
+    return [*(group for group in groups.values() if len(group) > 1), *([base | alone] if alone else [])]
 
 
 def overfitting_table(found: dict[str, Curves]) -> Table:
