@@ -45,7 +45,7 @@ STUDY = Recipe(
     **{
         **GENERATORS.model_dump(),
         "name": "digits-study",
-        "summary": "100 digits, 3 seeds: generators, shares of real images, augmentations, certificates; an hour on 2 cores",
+        "summary": "100 digits, 3 seeds: generators, shares of real images, augmentations, certificates; an hour",
         "seeds": (0, 1, 2),
         "generators": {**ON_DIGITS, **{name: AugmentedFit(augment=how) for name, how in HEURISTICS.items()}},
         "arms": _arms(),
