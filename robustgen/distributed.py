@@ -85,6 +85,16 @@ def tell_others(message: str) -> None:
             pass
 
 
+def leave() -> None:
+    """Part from the others when all is done: threads that still wait for them can abort a process as it exits."""
+    if place()[1] == 1:
+        return
+    import torch.distributed as dist
+
+    if dist.is_initialized():
+        dist.destroy_process_group()
+
+
 def _together(work: Callable[[Any], T]) -> T:
     """What all processes must do, with torch.distributed.
 

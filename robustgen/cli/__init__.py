@@ -33,6 +33,7 @@ def main() -> None:
     0 when all went well, 2 for what the user can mend, 75 after SIGTERM, 130 after Ctrl-C, 1 for our bugs.
     """
     from robustgen.crew import StageFailed, say
+    from robustgen.distributed import leave
     from robustgen.interruption import Preempted
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow each other down
@@ -60,4 +61,5 @@ def main() -> None:
             sys.exit(1)
         print(f"robustgen: {say(error)}", file=sys.stderr)
         sys.exit(2)
+    leave()
     sys.exit(0)
