@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import atexit
 import os
 import re
 from collections.abc import Callable, Sequence
@@ -150,4 +151,6 @@ def _joined() -> Any:
         store = PrefixStore(f"robustgen/start-{_START}", shared)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+        if not torch.cuda.is_available():  # after a failure nccl may wait for ever; then only who is done leaves
+            atexit.register(leave)
     return dist
