@@ -20,6 +20,11 @@ REPOSITORY = Path(__file__).resolve().parent.parent
 REAL_DATA = Path(os.environ.get("ROBUSTGEN_TEST_DATA", REPOSITORY.parent / "shared" / "data"))
 
 
+def pytest_make_parametrize_id(val: object, argname: str) -> str | None:
+    """Bytes are named by their argument: archives hold the time, and every process must collect the same names."""
+    return argname if isinstance(val, bytes) else None
+
+
 def real_data(name: str) -> Path:
     """A file of the real test data, or a skip that says what is missing."""
     path = REAL_DATA / name
