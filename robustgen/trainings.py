@@ -205,7 +205,10 @@ class Training(Part):
     validations: Count = 20
     """How often the validation images are attacked, evenly over the run."""
     validation_steps: Count = 40
-    """Steps of that attack: the papers' evaluation attack (Adam on the margin)."""
+    """Steps of that attack."""
+    validation_attack: Literal["adam-margin", "steepest-margin", "steepest-entropy"] = "adam-margin"
+    """adam-margin: the papers' evaluation attack. steepest-margin: steps of a quarter of eps, the ports'.
+    steepest-entropy: such steps on the cross-entropy, and the last iterate, PORT's."""
 
     @model_validator(mode="after")
     def _fits_the_loss(self) -> Training:

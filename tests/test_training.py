@@ -1,9 +1,14 @@
+from typing import get_args
+
 import numpy as np
 import pytest
 import torch
 
+from conftest import Halfspace
+from robustgen.attacks import PGD
 from robustgen.augment import AUGMENTATIONS
 from robustgen.generators import Gaussian
+from robustgen.images import DatasetInfo, ImageSet
 from robustgen.losses import TRADES, Plain
 from robustgen.models import build_model
 from robustgen.proxy.sampling import sample_proxies
@@ -309,7 +314,7 @@ def test_processes_that_share_the_validation_images_count_what_one_counts(tiny_i
 
     def measure():
         make = {
-            "robust": lambda: validation.robust_validator(tiny_images, ThreatModel("linf", 0.01), 5, 0, "cpu"),
+            "robust": lambda: validation.robust_validator(tiny_images, ThreatModel("linf", 0.01), PGD(5), 0, "cpu"),
             "noisy": lambda: validation.noisy_validator(tiny_images, 0.25, 0, "cpu"),
         }[kind]
         return make()(model)
@@ -322,3 +327,24 @@ def test_processes_that_share_the_validation_images_count_what_one_counts(tiny_i
     assert sum(part.clean.count for part in parts) == whole.clean.count
     assert sum(part.robust.count for part in parts) == whole.robust.count
     assert 0 < whole.robust.count < whole.robust.total == parts[0].robust.total
+
+
+@pytest.mark.parametrize("name", validation.VALIDATION_ATTACKS)
+def test_validation_attacks_break_what_lies_within_reach(name):
+    model, threat = Halfspace(), ThreatModel("linf", 0.02)
+    images = (128 + 12 * rng_for(3).normal((200, 2, 2, 3))).round().numpy().astype(np.uint8)
+    pixels = torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255
+    labels = model(pixels).argmax(1)
+    stand = model.distance_to_boundary(pixels, labels, "linf") > threat.eps
+    info = DatasetInfo("halfspaces", ("a", "b", "c", "d"), (3, 2, 2), (0.0,) * 3, (1.0,) * 3)
+    measure = validation.robust_validator(
+        ImageSet(images, labels.numpy(), info), threat, validation.VALIDATION_ATTACKS[name](20), 0, "cpu"
+    )
+    assert 20 < int(stand.sum()) < 180
+    assert measure(model) == Measured(Share(200, 200), Share(int(stand.sum()), 200))
+
+
+def test_settings_name_every_validation_attack():
+    known = get_args(Training.model_fields["validation_attack"].annotation)
+    assert known == tuple(validation.VALIDATION_ATTACKS)
+    assert Training(schedule=Schedule(total_images=4, batch_size=4, peak_lr=0.1)).validation_attack == known[0]

@@ -16,11 +16,21 @@ DIFFERENCES: dict[str, tuple[str, ...]] = {
     "replacement": ("generated_order=replacement",),
     "one-cycle": ("schedule.decay=one-cycle",),
     "late-averaging": ("averaging_start=0.025",),
+    "sign-validation": ("validation_attack=steepest-margin",),
+    "entropy-validation": ("validation_attack=steepest-entropy",),
 }
 """Each as a public code has it, by the name of its arm; the arm `official` has none."""
 
 TOGETHER = {
-    "ports": ("sign-steps", "both-statistics", "all-smoothed", "replacement", "one-cycle", "late-averaging"),
+    "ports": (
+        "sign-steps",
+        "both-statistics",
+        "all-smoothed",
+        "replacement",
+        "one-cycle",
+        "late-averaging",
+        "sign-validation",
+    ),
     "trades": ("sign-steps", "near-start", "eval-mode", "both-statistics"),
 }
 """Those of a public code together: the PyTorch ports of arXiv:2103.01946, and TRADES's own (arXiv:1901.08573)."""

@@ -33,7 +33,7 @@ CARMON = Base(
     cited="Carmon et al. 2019 (arXiv:1905.13736)",
     alone=REBUFFI.alone,
     mixed=Training(
-        attack=InnerAttack(optimiser="steepest", step_size=0.007 / 0.031),
+        attack=InnerAttack(optimiser="steepest", step_size=0.007 / 0.031, start="normal", mode="eval"),
         schedule=schedule(400, 256, 0.1, warmup=0.0),
         real_share=0.5,
         generated_order="replacement",

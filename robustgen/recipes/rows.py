@@ -60,6 +60,7 @@ PORTS = Training(
     smooth="all",
     statistics="both",
     models=1,
+    validation_attack="steepest-margin",
 )
 """The public PyTorch ports' way, where it differs from the official code's."""
 

@@ -9,15 +9,20 @@ from robustgen.recipe import Certification, Evaluation, Keep, Recipe, Reported, 
 from robustgen.recipes.rows import Base, figures, parse, row, schedule
 from robustgen.trainings import InnerAttack, Noise, Training
 
+ATTACK = InnerAttack(optimiser="steepest", mode="updating")
+NEAR = InnerAttack(optimiser="steepest", start="normal", mode="eval")
+"""With the loss trades, as in TRADES's own code."""
 TRAINING = Training(
     loss="adversarial",
-    attack=InnerAttack(optimiser="steepest"),
+    attack=ATTACK,
     schedule=schedule(200, 256, 0.1, warmup=0.0),
     real_share=0.5,
     averaging=0.0,
     smoothing=0.0,
     statistics="both",
     models=1,
+    validation_attack="steepest-entropy",
+    validation_steps=10,
 )
 """100 passes over the original images in batches of 128 of them and 128 generated ones: 200 epochs of 50,000."""
 BASE = Base(
@@ -52,7 +57,12 @@ celeba   linf   resnet-18-unnormalised        ddpm trades      86.1  62.7
 def _rows() -> list[Recipe]:
     found = []
     for data, norm, network, images, loss, clean, robust in parse(_TABLE):
-        train = {"loss": loss, **BIGGER.get(network.removesuffix("-unnormalised"), {})}
+        near = NEAR.model_copy(update={"step_size": 0.2}) if norm.startswith("l2") else NEAR
+        train = {
+            "loss": loss,
+            "attack": near if loss == "trades" else ATTACK,
+            **BIGGER.get(network.removesuffix("-unnormalised"), {}),
+        }
         more: dict[str, Any] = RANKED if data == "cifar10" else {}
         unsure = UNSURE
         if data == "cifar100":

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks import evaluation_attack
+from robustgen.attacks import PGD, evaluation_attack
+from robustgen.contracts import Attack
 from robustgen.distributed import place, total_over_all
 from robustgen.images import ImageSet, to_unit
 from robustgen.modes import row_stable
@@ -14,6 +17,13 @@ from robustgen.randomness import rng_for
 from robustgen.records import Share
 from robustgen.threat import ThreatModel
 from robustgen.training.classifier import Measured, Validate
+
+VALIDATION_ATTACKS: dict[str, Callable[[int], Attack]] = {
+    "adam-margin": lambda steps: evaluation_attack(steps, margin),
+    "steepest-margin": lambda steps: PGD(steps, objective=margin, until_fooled=True),
+    "steepest-entropy": PGD,
+}
+"""What validation images are attacked with, of so many steps; the last iterate of the third is judged."""
 
 
 def _validation_share(images: ImageSet, device: str) -> tuple[Tensor, Tensor, range]:
@@ -49,10 +59,9 @@ def noisy_validator(images: ImageSet, sigma: float, seed: int, device: str, copi
     return validate
 
 
-def robust_validator(images: ImageSet, threat: ThreatModel, steps: int, seed: int, device: str) -> Validate:
-    """Clean accuracy, and robust accuracy under the papers' evaluation attack, on held-out images."""
+def robust_validator(images: ImageSet, threat: ThreatModel, attack: Attack, seed: int, device: str) -> Validate:
+    """Clean accuracy, and robust accuracy under the attack, on held-out images."""
     pixels, labels, numbers = _validation_share(images, device)
-    attack = evaluation_attack(steps, margin)
 
     def validate(model: nn.Module) -> Measured:
         clean = robust = 0

@@ -92,7 +92,7 @@ def train(
     from robustgen.randomness import rng_for
     from robustgen.training.classifier import train_classifier
     from robustgen.training.mixing import Mixture, stretches_of
-    from robustgen.training.validation import noisy_validator, robust_validator
+    from robustgen.training.validation import VALIDATION_ATTACKS, noisy_validator, robust_validator
 
     splits = load_data(data)
     info = splits.train.info
@@ -116,7 +116,8 @@ def train(
     if len(splits.validation) and noisy:
         validate = noisy_validator(splits.validation, settings.noise.sigma, seed, device)
     elif len(splits.validation) and robust:
-        validate = robust_validator(splits.validation, adversary, settings.validation_steps, seed, device)
+        attack = VALIDATION_ATTACKS[settings.validation_attack](settings.validation_steps)
+        validate = robust_validator(splits.validation, adversary, attack, seed, device)
     trained = train_classifier(
         model,
         mixture,
