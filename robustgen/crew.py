@@ -97,9 +97,7 @@ def run_stages(
     Raises:
         StageFailed: one failed; the others are stopped where they are, and can be taken up again.
     """
-    for stage in stage_list:
-        if stage.finished:
-            display.skipped(stage.name)
+    _skip(stage_list, display)
     todo = [stage for stage in stage_list if not stage.finished]
     after = _levels(stage_list)
     done = {stage.name for stage in stage_list if stage.finished}
@@ -120,9 +118,16 @@ def run_stages(
                 elif message[0] == "done":
                     _, name, sentence, seconds = message
                     run.add_timing(name, seconds)
+                    run.tell_unmade(name, None)
                     done.add(name)
                     worker.stage = None
                     display.finished(name, sentence, seconds)
+                elif message[0] == "unmade":
+                    _, name, why = message
+                    run.tell_unmade(name, why)
+                    done.add(name)
+                    worker.stage = None
+                    display.unmade(name, why)
                 else:
                     _, name, text, details, ours = message
                     raise StageFailed(f"{name}: {text}", details, ours)
@@ -135,6 +140,15 @@ def run_stages(
     finally:
         for worker in workers:
             worker.stop()
+
+
+def _skip(stage_list: Sequence[Stage], display: Display) -> None:
+    """Tell what was done before. The last stage reads all others, so it is made anew where any of them will be."""
+    if not all(stage.finished for stage in stage_list):
+        stage_list[-1].output.unlink(missing_ok=True)
+    for stage in stage_list:
+        if stage.finished:
+            display.skipped(stage.name)
 
 
 def _speaking(workers: Sequence[_Worker]) -> list[_Worker]:
@@ -210,6 +224,9 @@ def _serve(connection: Connection, content: dict[str, Any], root: str, device: s
         except Preempted:
             raise
         except BaseException as error:
+            if by_name[name].spared and isinstance(error, ValueError):
+                connection.send(("unmade", name, say(error)))
+                continue
             ours = not isinstance(error, USER_ERRORS)
             connection.send(("failed", name, say(error), traceback.format_exc(), ours))
 
@@ -240,15 +257,23 @@ class _Teller:
 
 def run_here(stage_list: Sequence[Stage], run: RunDir, display: Display) -> None:
     """The same in this process, one stage after the other: for GPUs, and for debuggers."""
+    _skip(stage_list, display)
     for stage in stage_list:
         if stage.finished:
-            display.skipped(stage.name)
             continue
         display.started(stage.name)
         began = time.monotonic()
-        sentence = stage.work(partial(display.progress, stage.name))
+        try:
+            sentence = stage.work(partial(display.progress, stage.name))
+        except ValueError as error:
+            if not stage.spared:
+                raise
+            run.tell_unmade(stage.name, say(error))
+            display.unmade(stage.name, say(error))
+            continue
         seconds = time.monotonic() - began
         run.add_timing(stage.name, seconds)
+        run.tell_unmade(stage.name, None)
         display.finished(stage.name, sentence, seconds)
 
 

@@ -19,6 +19,7 @@ class Display(Protocol):
     def started(self, stage: str) -> None: ...
     def progress(self, stage: str, done: int, total: int, unit: str, note: str = "") -> None: ...
     def finished(self, stage: str, sentence: str, seconds: float) -> None: ...
+    def unmade(self, stage: str, why: str) -> None: ...
 
 
 class Bars:
@@ -67,6 +68,12 @@ class Bars:
         self.bars.remove_task(self.tasks.pop(stage))
         self.console.print(f"[green]{stage:<22}[/green] {sentence} [dim]({show_duration(seconds)})[/dim]")
 
+    def unmade(self, stage: str, why: str) -> None:
+        from rich.markup import escape
+
+        self.bars.remove_task(self.tasks.pop(stage))
+        self.console.print(f"[yellow]{stage:<22}[/yellow] not made: {escape(why)}")
+
 
 class Lines:
     """A line when a stage starts, every half minute while it runs, and when it ends: for logs."""
@@ -108,6 +115,9 @@ class Lines:
     def finished(self, stage: str, sentence: str, seconds: float) -> None:
         self._say(f"{stage}: {sentence} ({show_duration(seconds)})")
 
+    def unmade(self, stage: str, why: str) -> None:
+        self._say(f"{stage}: not made: {why}")
+
 
 class Quiet:
     """Nothing: for the other processes of a parallel job, of which one speaks."""
@@ -128,6 +138,9 @@ class Quiet:
         pass
 
     def finished(self, stage: str, sentence: str, seconds: float) -> None:
+        pass
+
+    def unmade(self, stage: str, why: str) -> None:
         pass
 
 

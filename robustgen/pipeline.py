@@ -33,12 +33,15 @@ class Stage:
     needs   names of the stages before it
     output  the file that exists when it is finished
     work    does it, telling its progress; returns a sentence for the user
+    spared  the run goes on without it where it cannot be made (a ValueError), and says so: analyses, which no other
+            stage but the report reads
     """
 
     name: str
     needs: tuple[str, ...]
     output: Path
     work: Callable[[Progress], str]
+    spared: bool = False
 
     @property
     def finished(self) -> bool:
@@ -145,6 +148,7 @@ def stages(recipe: Recipe, run: RunDir, device: str = "cpu") -> list[Stage]:
                     (f"keep {source}", f"evaluate {arm}"),
                     run.closeness(arm, "transfer").with_suffix(".done"),
                     partial(_examine, recipe, run, "transfer", source, arm, device),
+                    spared=True,
                 )
             )
     seen = {need for stage in found for need in stage.needs}
@@ -161,13 +165,14 @@ def _judged_images(recipe: Recipe, run: RunDir, name: str, device: str) -> list[
         work = partial(
             measure, run.proxy(name), run.labeller, recipe.data, recipe.measure, path, recipe.seed, device
         )  # fmt: skip
-        found.append(Stage(f"measure {name}", (f"keep {name}",), path, work))
+        found.append(Stage(f"measure {name}", (f"keep {name}",), path, work, spared=True))
     found += [
         Stage(
             f"{analysis} {name}",
             (f"keep {name}",),
             run.closeness(name, analysis).with_suffix(".done"),
             partial(_examine, recipe, run, analysis, name, name, device),
+            spared=True,
         )
         for analysis in recipe.analyses
         if analysis != "transfer"

@@ -120,6 +120,10 @@ class RunDir:
         return self.root / "timings.json"
 
     @property
+    def unmade(self) -> Path:
+        return self.root / "unmade.json"
+
+    @property
     def labeller(self) -> Path:
         return self.root / "labeller"
 
@@ -183,6 +187,18 @@ class RunDir:
         taken = read_json(self.timings) if self.timings.exists() else {}
         taken[stage] = round(taken.get(stage, 0.0) + seconds, 3)
         write_json(self.timings, taken)
+
+    def unmade_stages(self) -> dict[str, str]:
+        """Stages that the run went on without, and why."""
+        found: dict[str, str] = read_json(self.unmade) if self.unmade.exists() else {}
+        return found
+
+    def tell_unmade(self, stage: str, why: str | None) -> None:
+        """Note why a stage could not be made, or with None that it has been."""
+        found = self.unmade_stages()
+        if found.pop(stage, None) == why:
+            return
+        write_json(self.unmade, found if why is None else {**found, stage: why})
 
 
 def differences(found: Any, wanted: Any, path: str = "") -> list[str]:

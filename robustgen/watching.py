@@ -48,16 +48,18 @@ def unfinished(folder: Path) -> bool:
 
 def _lines_of(recipe: Recipe, run: RunDir) -> list[str]:
     plan = stages(recipe, run)
+    unmade = run.unmade_stages()
     done = [stage for stage in plan if stage.finished]
     taken = read_json(run.timings) if run.timings.exists() else {}
     spent = f", {show_duration(sum(taken.values()))} of work" if taken else ""
-    state = "finished" if len(done) == len(plan) else _holder(run.root)
+    state = "finished" if plan[-1].finished else _holder(run.root)
     lines = [
         f"{recipe.name}, seed {recipe.seed}: {state}; {len(done)} of {len(plan)} stages done{spent}",
         f"[{_bar(len(done) / len(plan), 40)}]",
     ]
     begun = [(stage.name, _going_on(recipe, run, stage)) for stage in plan if not stage.finished]
     lines += [f"  {name:<26}{going}" for name, going in begun if going]
+    lines += [f"  {name:<26}not made: {why}" for name, why in unmade.items()]
     if last := [f"{name} ({show_duration(seconds)})" for name, seconds in list(taken.items())[-3:]]:
         lines.append(f"  last: {', '.join(last)}")
     return [*lines, *_accuracies(run)]

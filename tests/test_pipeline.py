@@ -314,6 +314,28 @@ def test_generators_are_set_beside_each_other_in_the_report(whole, tmp_path):
     assert "McNemar" in out and "real and edm" in out
 
 
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_goes_on_without_an_analysis_that_cannot_be_made_and_says_so(whole, tmp_path, jobs):
+    folder, run = tmp_path / "r", RunDir(tmp_path / "r")
+    shutil.copytree(whole, folder)
+    recipe = SMOKE.model_copy(update={"analyses": ("transport",)})
+    write_json(run.recipe, recipe.to_json())
+    labels = np.load(run.proxy("edm") / "label.npy")
+    np.save(run.proxy("edm") / "label.npy", np.where(labels == 7, 1, labels))
+    out = finish("run", run.recipe, "--into", folder, "--jobs", jobs).stdout
+    why = run.unmade_stages()["transport edm"]
+    assert "label 7" in why and f"transport edm: not made: {why}" in out and f"Not made (transport edm): {why}" in out
+    assert "transport gaussian: started" in out and list(run.unmade_stages()) == ["transport edm"]
+    page = run.report.read_text().replace("&#39;", "'")
+    assert f"not made: transport edm: {why}" in page
+    watched = finish("watch", folder, "--once").stdout
+    assert "finished" in watched and f"not made: {why}" in watched
+    np.save(run.proxy("edm") / "label.npy", labels)
+    out = finish("run", run.recipe, "--into", folder, "--jobs", jobs).stdout
+    assert "not made" not in out.lower() and not run.unmade_stages()
+    assert "not made" not in run.report.read_text() and "<th>excess transport</th>" in run.report.read_text()
+
+
 def test_red_flags_of_analyses_reach_the_report_and_unfinished_ones_do_not(whole, tmp_path):
     folder = tmp_path / "r"
     shutil.copytree(whole, folder)

@@ -183,6 +183,8 @@ def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str
     for arm, verdicts in results.verdicts.items():
         for flag in verdicts.flags:
             print(f"Red flag ({arm}): {flag}")
+    for name, why in target.unmade_stages().items():
+        print(f"Not made ({name}): {why}")
     print(f"Report: {target.report}")
 
 
@@ -219,4 +221,7 @@ def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry
     assert study is not None
     title = f"{settings.name}: {', '.join(f'seed {recipe.seed}' for recipe, _ in runs)}"
     listing.print_table(arms_table(study), title)
+    for recipe, target in runs:
+        for stage, why in target.unmade_stages().items():
+            print(f"Not made (seed {recipe.seed}, {stage}): {why}")
     print(f"Report: {page}")

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -71,44 +71,61 @@ def closeness_flags(found: dict[str, dict[str, Closeness]]) -> list[str]:
 
 
 def generators_table(results: Results, qualities: dict[str, Quality], close: dict[str, dict[str, Closeness]]) -> Table:
-    """A row a generator; the first is that of real test images, where a measure knows theirs."""
+    """A row a generator that was measured or analysed; the first is of real test images, where measures know theirs.
+
+    A column that says nothing of any is left out.
+    """
+    analyses = [name for name in ("arc", "transport", "conditions") if name in close]
+    names = [
+        name for name in used_generators(results) if name in qualities or any(name in close[each] for each in analyses)
+    ]
+    if not names:
+        return Table(("generator",), ())
+    columns = {
+        **(_measured(qualities, names) if qualities else {}),
+        **{
+            _NAMES[analysis]: ["", *(_number(close[analysis].get(name)) for name in names)]
+            for analysis in analyses
+            if analysis in _NAMES
+        },
+        **(_neighbourly(qualities, names) if qualities else {}),
+        "CAS %": ["", *(_clean(results, score_arm(results.recipe, results.verdicts, name)) for name in names)],
+        "images/s": ["", *(_speed(results, name) for name in names)],
+        "robust %": ["", *(_robust(results, name) for name in names)],
+    }
+    told = {title: column for title, column in columns.items() if any(column)}
+    rows = zip(["real test images", *names], *told.values(), strict=True)
+    return Table(("generator", *told), tuple(row for i, row in enumerate(rows) if i or any(row[1:])))
+
+
+def _measured(qualities: dict[str, Quality], names: list[str]) -> dict[str, list[str]]:
+    """The columns of distances, the first cell that of real test images."""
     first = next(iter(qualities.values()))
-    measures = list(first.estimates)
-    analyses = [name for name in ("arc", "transport") if name in close]
-    scores = {name: score_arm(results.recipe, results.verdicts, name) for name in qualities}
-    scored = any(scores.values())
-    columns = (
-        "generator",
-        *measures,
-        *(_NAMES[name] for name in analyses),
-        *("precision %", "recall %", "train %", "test %", "self %", "entropy", "memorised %"),
-        *("labels as asked %", *(["CAS %"] if scored else []), "images/s", "robust %"),
-    )
-    rows = [
-        (
-            "real test images",
-            *(f"{first.of_test[name].value:.3g}" if name in first.of_test else "" for name in measures),
-            *("" for _ in analyses), "", "", "33.3", "33.3", "33.3", "1.099", "50.0",
-            "", *([""] if scored else []), "", "",
-        )
-    ]  # fmt: skip
-    for name, quality in qualities.items():
-        shares = [quality.precision, quality.recall, *map(quality.share_nearest, (TRAIN, TEST, SELF))]
-        rows.append(
-            (
-                name,
-                *(f"{quality.estimates[measure].value:.3g}" for measure in measures),
-                *(_number(close[analysis].get(name)) for analysis in analyses),
-                *(f"{100 * share.value:.1f}" for share in shares),
-                f"{quality.neighbour_entropy:.3f}",
-                f"{100 * quality.memorised.value:.1f}",
-                f"{100 * quality.agreement.value:.1f}",
-                *([_clean(results, scores[name])] if scored else []),
-                _speed(results, name),
-                _robust(results, name),
-            )
-        )
-    return Table(columns, tuple(rows))
+    return {
+        measure: [
+            f"{first.of_test[measure].value:.3g}" if measure in first.of_test else "",
+            *(f"{qualities[name].estimates[measure].value:.3g}" if name in qualities else "" for name in names),
+        ]
+        for measure in first.estimates
+    }
+
+
+def _neighbourly(qualities: dict[str, Quality], names: list[str]) -> dict[str, list[str]]:
+    """The columns of neighbours and labels, the first cell what ideal images have."""
+
+    def column(ideal: str, of: Callable[[Quality], str]) -> list[str]:
+        return [ideal, *(of(qualities[name]) if name in qualities else "" for name in names)]
+
+    return {
+        "precision %": column("", lambda quality: f"{100 * quality.precision.value:.1f}"),
+        "recall %": column("", lambda quality: f"{100 * quality.recall.value:.1f}"),
+        "train %": column("33.3", lambda quality: f"{100 * quality.share_nearest(TRAIN).value:.1f}"),
+        "test %": column("33.3", lambda quality: f"{100 * quality.share_nearest(TEST).value:.1f}"),
+        "self %": column("33.3", lambda quality: f"{100 * quality.share_nearest(SELF).value:.1f}"),
+        "entropy": column("1.099", lambda quality: f"{quality.neighbour_entropy:.3f}"),
+        "memorised %": column("50.0", lambda quality: f"{100 * quality.memorised.value:.1f}"),
+        "labels as asked %": column("", lambda quality: f"{100 * quality.agreement.value:.1f}"),
+    }
 
 
 _NAMES = {"arc": "ARC", "transport": "excess transport"}

@@ -152,18 +152,16 @@ def _certificates(results: Results) -> dict[str, Any] | None:
 
 
 def _generators(results: Results, close: dict[str, dict[str, Closeness]]) -> dict[str, Any] | None:
-    """The section on generators, where they were measured."""
+    """The section on generators, where they were measured or analysed."""
     qualities = read_qualities(results)
-    if not qualities:
+    if not qualities and not close:
         return None
-    about = next(iter(qualities.values())).about
     details = {f"{name}, every measure with its counts": quality.table() for name, quality in qualities.items()}
     for analysis, records in close.items():
         details |= {f"{subject}, {analysis}: {record.summary}": record.table() for subject, record in records.items()}
     return {
         "table": generators_table(results, qualities, close),
-        "features": about.features,
-        "neighbours": about.neighbours,
+        "about": next((quality.about for quality in qualities.values()), None),
         "arc": figures.arc_curves(
             {name: record for name, record in close.get("arc", {}).items() if isinstance(record, Discrimination)}
         ),
@@ -192,7 +190,12 @@ def _flags(results: Results) -> list[str]:
     missing = [arm for arm in results.recipe["arms"] if arm not in results.verdicts]
     if missing:
         flags.append(f"not evaluated yet: {', '.join(missing)}")
-    return flags
+    return [*flags, *unmade(results)]
+
+
+def unmade(results: Results) -> list[str]:
+    """What the run went on without."""
+    return [f"not made: {stage}: {why}" for stage, why in results.run.unmade_stages().items()]
 
 
 def _flow(results: Results, counts: dict[str, int]) -> list[str]:

@@ -10,7 +10,7 @@ from robustgen.comparison import compare_arms
 from robustgen.records import Table
 from robustgen.report import study_certificates, study_figures
 from robustgen.report.figures import portions
-from robustgen.report.page import template, write_page
+from robustgen.report.page import template, unmade, write_page
 from robustgen.report.study import (
     Study,
     answer,
@@ -92,11 +92,12 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
 
 
 def _incomplete(study: Study) -> list[str]:
-    return [
+    absent = [
         f"seed {seed}: not evaluated yet: {', '.join(absent)}"
         for seed, run in study.results.items()
         if (absent := [arm for arm in study.recipe["arms"] if arm not in run.verdicts])
     ]
+    return [*absent, *(f"seed {seed}: {text}" for seed, run in study.results.items() for text in unmade(run))]
 
 
 def _flags(study: Study) -> list[str]:
