@@ -27,7 +27,7 @@ _PUBLIC = {
     "Mixture": "robustgen.training.mixing",
     "Verdicts": "robustgen.records",
     "evaluate": "robustgen.evaluation.cascade",
-    "Certificates": "robustgen.certificates",
+    "Certificates": "robustgen.records.certificates",
     "certify": "robustgen.evaluation.certification",
     "Recipe": "robustgen.recipe",
     "Subject": "robustgen.contracts",

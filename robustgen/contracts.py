@@ -17,11 +17,11 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from robustgen.checkpoints import Stateful
-from robustgen.closeness import Closeness
-from robustgen.findings import Findings
 from robustgen.fits import Draw
 from robustgen.images import DatasetInfo
 from robustgen.randomness import Rng
+from robustgen.records.closeness import Closeness
+from robustgen.records.findings import Findings
 from robustgen.threat import ThreatModel
 
 

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from pydantic import Field, model_validator
+from pydantic import Field
 
-from robustgen.parts import Count, Fraction01, NotNegative, Number, Part, Positive
+from robustgen.parts import Count, Fraction01, NotNegative, Number, Part, Positive, Stepped
 
 Images = Annotated[int, Field(ge=0)]
 
@@ -25,7 +25,7 @@ class AugmentedFit(Part):
     """An augmentation, or several joined by +: see `robustgen list augmentations`."""
 
 
-class Fit(Part):
+class Fit(Stepped):
     """What every generator that learns by steps is told. Counts are in training images."""
 
     total_images: Count
@@ -45,16 +45,6 @@ class Fit(Part):
     """bfloat16: matrix products and convolutions of the training passes in it, by torch's autocast."""
     previews: Images = 8
     """How often a grid of samples is drawn into `grids/` while it trains, evenly over the run."""
-
-    @model_validator(mode="after")
-    def _whole_steps(self) -> Fit:
-        if self.total_images % self.batch_size:
-            raise ValueError(f"total_images ({self.total_images}) must be a multiple of batch_size ({self.batch_size})")
-        return self
-
-    @property
-    def steps(self) -> int:
-        return self.total_images // self.batch_size
 
 
 class _UNetFit(Fit):

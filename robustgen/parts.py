@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any
+from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
 
 from robustgen.units import parse_number
 
@@ -24,3 +24,20 @@ class Part(BaseModel):
     def to_json(self) -> dict[str, Any]:
         content: dict[str, Any] = self.model_dump(mode="json")
         return content
+
+
+class Stepped(Part):
+    """What learns by steps: counts are in training images."""
+
+    total_images: Count
+    batch_size: Count
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> Self:
+        if self.total_images % self.batch_size:
+            raise ValueError(f"total_images ({self.total_images}) must be a multiple of batch_size ({self.batch_size})")
+        return self
+
+    @property
+    def steps(self) -> int:
+        return self.total_images // self.batch_size

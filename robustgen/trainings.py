@@ -7,7 +7,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, model_validator
 
-from robustgen.parts import Count, Fraction01, NotNegative, Number, Part, Positive
+from robustgen.parts import Count, Fraction01, NotNegative, Number, Part, Positive, Stepped
 
 EPOCH_IMAGES = 50_000
 """Images of a CIFAR-10-equivalent epoch, in which the papers count, whatever the images are."""
@@ -19,7 +19,7 @@ AIMING_LOSSES = ("trades", "hat", "score", "gkl")
 """Losses whose attack aims away from the clean predictions, or from mixed labels."""
 
 
-class Schedule(Part):
+class Schedule(Stepped):
     """How long to train and how fast to move. Counts are in training images, not steps or epochs."""
 
     total_images: Count
@@ -47,16 +47,6 @@ class Schedule(Part):
         if not isinstance(batch, int) or batch < 1:
             raise ValueError(f"{value['total_images']} need a batch_size to make whole steps of, got {batch!r}")
         return {**value, "total_images": int(float(found[1]) * EPOCH_IMAGES) // batch * batch}
-
-    @model_validator(mode="after")
-    def _whole_steps(self) -> Schedule:
-        if self.total_images % self.batch_size:
-            raise ValueError(f"total_images ({self.total_images}) must be a multiple of batch_size ({self.batch_size})")
-        return self
-
-    @property
-    def steps(self) -> int:
-        return self.total_images // self.batch_size
 
 
 class InnerAttack(Part):

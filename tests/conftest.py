@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -12,6 +13,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
+from robustgen import cli
 from robustgen.images import DatasetInfo, ImageSet
 
 torch.set_num_threads(1)
@@ -83,3 +85,18 @@ def tiny_images(tiny_info: DatasetInfo) -> ImageSet:
     for i, label in enumerate(labels):
         images[i, 2 + 2 * label : 4 + 2 * label] += 150
     return ImageSet(images.astype(np.uint8), labels.astype(np.int64), tiny_info)
+
+
+@pytest.fixture
+def robustgen(monkeypatch, capsys, tmp_path):
+    """Runs the command line in this process, in an empty folder: (exit code, output, error output)."""
+    monkeypatch.chdir(tmp_path)
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", ["robustgen", *map(str, arguments)])
+        with pytest.raises(SystemExit) as end:
+            cli.main()
+        said = capsys.readouterr()
+        return end.value.code, said.out, said.err
+
+    return run

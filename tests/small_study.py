@@ -6,13 +6,13 @@ from pathlib import Path
 import numpy as np
 from sklearn.datasets import load_digits
 
-from robustgen.certificates import ABSTAINED, Certificates
-from robustgen.closeness import Discrimination
-from robustgen.findings import FELL, STANDS
-from robustgen.findings import About as AnalysisAbout
-from robustgen.quality import SHOWN, About, Estimate, Quality, neighbours_file
 from robustgen.recipe import Recipe
 from robustgen.records import STANDING, History, Verdicts, adversarial_file, clean_file, save_arrays, write_array
+from robustgen.records.certificates import ABSTAINED, Certificates
+from robustgen.records.closeness import Discrimination
+from robustgen.records.findings import FELL, STANDS
+from robustgen.records.findings import About as AnalysisAbout
+from robustgen.records.quality import SHOWN, About, Estimate, Quality, neighbours_file
 from robustgen.runs import RunDir, write_json
 
 CLASSES = [str(k) for k in range(10)]

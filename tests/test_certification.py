@@ -1,5 +1,4 @@
 import math
-import sys
 from statistics import NormalDist
 
 import numpy as np
@@ -8,8 +7,6 @@ import torch
 from scipy.stats import binomtest
 from torch import nn
 
-from robustgen import cli
-from robustgen.certificates import ABSTAINED, Certificates
 from robustgen.evaluation.certification import Smoothed, _votes_needed, certify, lower_bound, predict
 from robustgen.evaluation.denoising import Denoised
 from robustgen.generators import Diffusion, UNet
@@ -18,6 +15,7 @@ from robustgen.models import build_model
 from robustgen.overrides import override
 from robustgen.randomness import rng_for
 from robustgen.recipes import RECIPES
+from robustgen.records.certificates import ABSTAINED, Certificates
 from robustgen.report.certificates import certificates_table, certified_figure, certified_gains, radius_gain
 from robustgen.report.page import write_report
 from robustgen.report.tables import read_results
@@ -407,21 +405,6 @@ def test_label_dropout_hides_that_share_of_the_labels_and_nothing_else_changes()
     x, sigma = some_images(3), torch.full((3,), 0.5)
     without = plain.denoise(x, sigma, torch.tensor([-1, -1, 2]))
     assert torch.equal(without[2], plain.denoise(x, sigma, torch.tensor([0, 1, 2]))[2])
-
-
-@pytest.fixture
-def robustgen(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder: (exit code, output, error output)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["robustgen", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return end.value.code, said.out, said.err
-
-    return run
 
 
 SMALL = (

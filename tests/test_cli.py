@@ -18,22 +18,6 @@ from robustgen.recipes import RECIPES
 from robustgen.records import Verdicts
 from robustgen.verbs import listing
 
-
-@pytest.fixture
-def robustgen(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder: (exit code, output, error output)."""
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["robustgen", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return end.value.code, said.out, said.err
-
-    return run
-
-
 SMALL = (
     "--recipe", "digits-smoke", "--set", "data.test=20", "--set", "train.schedule.total_images=256",
     "--set", "train.validations=1", "--set", "labeller.schedule.total_images=256",

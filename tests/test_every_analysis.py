@@ -9,10 +9,10 @@ from conftest import Halfspace
 from robustgen.analysis import ANALYSES, Landscapes, RadiusSweep, StepSweep, find_analysis
 from robustgen.analysis.sweeps import grey_radius
 from robustgen.contracts import Subject
-from robustgen.findings import KINDS, OWED, STANDS, load_findings
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.randomness import rng_for
+from robustgen.records.findings import KINDS, OWED, STANDS, load_findings
 from robustgen.threat import ThreatModel
 
 FEW = {

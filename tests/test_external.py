@@ -20,7 +20,8 @@ from robustgen.evaluation.checks import FLAGS, flags_of
 from robustgen.evaluation.prepare import prepared
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
-from robustgen.models.external import load_model, load_weights, normalised, read_weights
+from robustgen.models.external import load_model, normalised
+from robustgen.models.files import load_weights, read_weights
 from robustgen.randomness import rng_for
 from robustgen.recipe import Data
 from robustgen.records import Verdicts, adversarial_file

@@ -4,7 +4,6 @@ import gzip
 import hashlib
 import http.server
 import io
-import sys
 import tarfile
 import threading
 import zipfile
@@ -12,7 +11,6 @@ import zipfile
 import numpy as np
 import pytest
 
-from robustgen import cli
 from robustgen.datasets import sources
 from robustgen.datasets.sources import Published
 from robustgen.downloads import Download, fetch, problem_with, unpack
@@ -285,19 +283,10 @@ def test_a_full_disk_while_unpacking_stays_a_full_disk(tmp_path, monkeypatch):
 
 
 @pytest.fixture
-def robustgen(monkeypatch, capsys, tmp_path):
-    """Runs the command line in this process, in an empty folder: (exit code, output, error output)."""
-    monkeypatch.chdir(tmp_path)
+def robustgen(robustgen, monkeypatch, tmp_path):
+    """The command line in an empty folder, with an empty folder of weights."""
     monkeypatch.setenv("ROBUSTGEN_WEIGHTS", str(tmp_path / "weights"))
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["robustgen", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return end.value.code, said.out, said.err
-
-    return run
+    return robustgen
 
 
 @pytest.fixture

@@ -30,11 +30,11 @@ from robustgen.analysis.fidelity import (
 from robustgen.analysis.measuring import measure
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.models import build_model
-from robustgen.models.external import load_weights, put_weights, read_weights
+from robustgen.models.files import load_weights, put_weights, read_weights
 from robustgen.models.inception import Inception, load_inception, resize_like_tensorflow1
 from robustgen.models.vgg import Lpips, Vgg, load_lpips, load_vgg
-from robustgen.quality import SELF, TEST, TRAIN, About, Estimate, Quality, compare, entropy
 from robustgen.randomness import rng_for
+from robustgen.records.quality import SELF, TEST, TRAIN, About, Estimate, Quality, compare, entropy
 from robustgen.weights import PUBLISHED, find_weights, has_weights
 
 

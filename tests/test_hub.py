@@ -10,11 +10,11 @@ import torch
 from safetensors.torch import save_file
 from torch import nn
 
-from robustgen import cli
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model, catalog, hub
 from robustgen.models.catalog import INFOS, RELEASES, Release
-from robustgen.models.external import load_model, put_weights
+from robustgen.models.external import load_model
+from robustgen.models.files import put_weights
 from robustgen.models.haiku import read_haiku
 from robustgen.randomness import rng_for
 from robustgen.records import Verdicts
@@ -142,7 +142,7 @@ def test_weights_load_from_every_published_layout(layout, small):
 def test_prefixes_that_are_the_networks_own_stay_on(tmp_path):
     model = nn.Sequential(nn.Linear(2, 2))
     torch.save({name: torch.ones_like(value) for name, value in model.state_dict().items()}, tmp_path / "x.pt")
-    from robustgen.models.external import load_weights
+    from robustgen.models.files import load_weights
 
     assert (load_weights(model, tmp_path / "x.pt")[0].weight == 1).all()
 
@@ -353,20 +353,6 @@ def test_the_mnist_network_pads_before_it_normalises(monkeypatch, tmp_path):
     padded[:, :, 2:-2, 2:-2] = images
     with torch.no_grad():
         torch.testing.assert_close(hub.open_release(release, tmp_path / "w.pt").eval()(images), inner(padded))
-
-
-@pytest.fixture
-def robustgen(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["robustgen", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return end.value.code, said.out, said.err
-
-    return run
 
 
 def test_a_published_model_is_evaluated_by_name(small, robustgen, tmp_path):

@@ -13,13 +13,13 @@ import numpy as np
 import pytest
 
 from robustgen.crew import plan_jobs
-from robustgen.findings import OWED, About, RadiusSweep, load_findings
 from robustgen.fits import ConsistencyFit, DiffusionFit, Draw
 from robustgen.overrides import override
 from robustgen.pipeline import stages
 from robustgen.recipe import Arm, Certification, Keep, Measuring, Recipe, Sampling
 from robustgen.recipes import RECIPES
 from robustgen.records import History, Verdicts
+from robustgen.records.findings import OWED, About, RadiusSweep, load_findings
 from robustgen.report.page import write_report
 from robustgen.report.tables import read_results, results_table
 from robustgen.runs import RunDir, read_json, write_json

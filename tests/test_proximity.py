@@ -22,13 +22,13 @@ from robustgen.analysis.proximity import (
 from robustgen.analysis.samples import GENERATED, REAL, pairwise_distances
 from robustgen.analysis.transport import exact
 from robustgen.attacks import APGD
-from robustgen.closeness import Discrimination, ToldApart
 from robustgen.contracts import ProxySubject
-from robustgen.findings import FELL, OWED, STANDS, About
 from robustgen.images import DatasetInfo
 from robustgen.objectives import margin
 from robustgen.randomness import rng_for
 from robustgen.records import Share
+from robustgen.records.closeness import Discrimination, ToldApart
+from robustgen.records.findings import FELL, OWED, STANDS, About
 from robustgen.threat import ThreatModel
 
 INFO = DatasetInfo("paper", ("a", "b"), (1, 8, 8), (0.5,), (0.25,))

@@ -2,7 +2,6 @@
 
 import importlib.util
 import json
-import sys
 
 import numpy as np
 import pytest
@@ -10,7 +9,6 @@ import torch
 from safetensors.torch import load_file
 from torch import nn
 
-from robustgen import cli
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model, catalog
 from robustgen.models.saved import load_classifier, save_classifier
@@ -193,20 +191,6 @@ def test_models_of_the_hub_and_of_others_are_published(tmp_path, monkeypatch):
     publish(code, "torch-export", tmp_path / "code.pt2")
     with pytest.raises(ValueError, match="no network that robustgen builds by name"):
         publish(code, "safetensors", tmp_path / "code")
-
-
-@pytest.fixture
-def robustgen(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["robustgen", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return end.value.code, said.out, said.err
-
-    return run
 
 
 def test_the_command_line_publishes_and_can_be_repeated(folder, robustgen, tmp_path):

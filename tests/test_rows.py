@@ -12,7 +12,6 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import REPOSITORY
-from robustgen import cli
 from robustgen.costs import FORWARD, RATE, cost_of, forward_of, passes
 from robustgen.datasets.npz import write_npz
 from robustgen.images import DatasetInfo
@@ -153,20 +152,6 @@ def test_tiny_takes_the_data_that_are_given():
     assert tiny.data.train == 1000
     with pytest.raises(ValueError, match="unknown scale 'huge'; known: tiny"):
         scaled(recipe, "huge")
-
-
-@pytest.fixture
-def robustgen(monkeypatch, capsys, tmp_path):
-    monkeypatch.chdir(tmp_path)
-
-    def run(*arguments):
-        monkeypatch.setattr(sys, "argv", ["robustgen", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        said = capsys.readouterr()
-        return end.value.code, said.out, said.err
-
-    return run
 
 
 def test_the_command_line_knows_rows(robustgen):

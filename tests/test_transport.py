@@ -17,14 +17,14 @@ from robustgen.analysis.samples import pairwise_distances
 from robustgen.analysis.transfer import Transfer, by_bisection, largest_distance, minimal_distances
 from robustgen.analysis.transport import METHODS, Transport, exact, sinkhorn, sliced
 from robustgen.attacks import APGD, FAB, PGD
-from robustgen.closeness import Conditions as ConditionsRecord
 from robustgen.contracts import ProxySubject
-from robustgen.distances import Transfer as TransferRecord
-from robustgen.distances import Transport as TransportRecord
 from robustgen.images import DatasetInfo, to_bytes
 from robustgen.modes import RowStable
 from robustgen.objectives import margin
 from robustgen.randomness import content_ids, rng_for
+from robustgen.records.closeness import Conditions as ConditionsRecord
+from robustgen.records.distances import Transfer as TransferRecord
+from robustgen.records.distances import Transport as TransportRecord
 from robustgen.threat import ThreatModel
 
 NORMS = ("linf", "l2", "l1")

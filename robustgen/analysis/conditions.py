@@ -11,11 +11,11 @@ from torch import Tensor, nn
 
 from robustgen.analysis.samples import blocks, check_subject, digest, to_floats
 from robustgen.checkpoints import weights_digest
-from robustgen.closeness import Conditions as Record
 from robustgen.contracts import Progress, ProxySubject, silent
 from robustgen.evaluation.checks import check_logits
-from robustgen.findings import About
 from robustgen.modes import RowStable, evaluating
+from robustgen.records.closeness import Conditions as Record
+from robustgen.records.findings import About
 from robustgen.threat import ThreatModel
 
 

@@ -10,14 +10,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustgen import findings
 from robustgen.attacks import evaluation_attack
 from robustgen.contracts import Progress, Subject, silent
 from robustgen.evaluation.checks import check_images, check_logits
-from robustgen.findings import About, load_findings
 from robustgen.modes import RowStable, evaluating
 from robustgen.objectives import margin
 from robustgen.randomness import Rng, content_ids, rng_for
+from robustgen.records import findings
+from robustgen.records.findings import About, load_findings
 from robustgen.threat import ThreatModel
 
 

@@ -32,8 +32,8 @@ from robustgen.analysis.neighbours import (
 )
 from robustgen.contracts import Progress, silent
 from robustgen.images import ImageSet, check_labels
-from robustgen.quality import About, Estimate, Quality
 from robustgen.randomness import Rng, content_ids, rng_for
+from robustgen.records.quality import About, Estimate, Quality
 
 SPLITS = 10
 COMPONENTS = 100

@@ -18,9 +18,7 @@ from robustgen.analysis.samples import CLASSES, GENERATED, REAL, check_subject, 
 from robustgen.attacks import APGD, PGD
 from robustgen.augment import AUGMENTATIONS
 from robustgen.checkpoints import load_weights, save_weights
-from robustgen.closeness import Discrimination
 from robustgen.contracts import Attack, Augment, Batch, Loss, Progress, ProxySubject, silent
-from robustgen.findings import FELL, OWED, STANDS, About
 from robustgen.images import DatasetInfo, one_hot, to_unit
 from robustgen.losses.adversarial import Adversarial, Plain
 from robustgen.models import build_model
@@ -28,6 +26,8 @@ from robustgen.modes import RowStable, channels_last, debias_statistics, evaluat
 from robustgen.objectives import margin
 from robustgen.randomness import Rng, content_ids, rng_for
 from robustgen.records import History
+from robustgen.records.closeness import Discrimination
+from robustgen.records.findings import FELL, OWED, STANDS, About
 from robustgen.threat import ThreatModel
 from robustgen.training.averaging import WeightAverage, ramped
 from robustgen.training.classifier import parameter_groups

@@ -17,14 +17,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen import findings
 from robustgen.attacks import APGD
 from robustgen.contracts import Progress, Subject, silent
 from robustgen.evaluation.checks import check_images, check_logits
-from robustgen.findings import FELL, OWED, STANDS, About, load_findings
 from robustgen.modes import RowStable, evaluating
 from robustgen.objectives import cross_entropy, margin
 from robustgen.randomness import Rng, content_ids, rng_for
+from robustgen.records import findings
+from robustgen.records.findings import FELL, OWED, STANDS, About, load_findings
 from robustgen.runs import Pace
 from robustgen.threat import ThreatModel
 

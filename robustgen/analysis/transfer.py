@@ -14,12 +14,12 @@ from robustgen.analysis.transport import Transport
 from robustgen.attacks import APGD, FAB
 from robustgen.checkpoints import weights_digest
 from robustgen.contracts import Attack, Progress, ProxySubject, silent
-from robustgen.distances import Transfer as Record
-from robustgen.distances import Transport as Plan
-from robustgen.findings import About
 from robustgen.modes import RowStable, evaluating
 from robustgen.objectives import margin
 from robustgen.randomness import Rng, content_ids, rng_for
+from robustgen.records.distances import Transfer as Record
+from robustgen.records.distances import Transport as Plan
+from robustgen.records.findings import About
 from robustgen.runs import Pace
 from robustgen.threat import ThreatModel
 

@@ -12,9 +12,9 @@ from torch import Tensor
 
 from robustgen.analysis.samples import check_subject, digest, pairwise_distances, to_floats
 from robustgen.contracts import Progress, ProxySubject, silent
-from robustgen.distances import Transport as Record
-from robustgen.findings import About
 from robustgen.randomness import Rng, rng_for
+from robustgen.records.distances import Transport as Record
+from robustgen.records.findings import About
 
 
 @dataclass(frozen=True)

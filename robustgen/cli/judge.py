@@ -292,7 +292,7 @@ def certify(
 
     one_stage("certify", path.parent, work, device, dry_run, threads=settings.threads, file_name=path.name)
     if not dry_run:
-        from robustgen.certificates import Certificates
+        from robustgen.records.certificates import Certificates
         from robustgen.report.certificates import certificates_table
 
         table = certificates_table({model: Certificates.load(path)}, "certified %")

@@ -57,8 +57,8 @@ def measure(
     \b
       robustgen measure proxies/edm --with models/labeller
     """
-    from robustgen.quality import Quality
     from robustgen.recipe import Measuring
+    from robustgen.records.quality import Quality
     from robustgen.verbs import examining
     from robustgen.verbs.listing import print_table
 

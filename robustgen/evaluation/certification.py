@@ -18,12 +18,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.certificates import ABSTAINED, Certificates
 from robustgen.checkpoints import weights_digest
 from robustgen.contracts import Progress, silent
 from robustgen.evaluation.checks import check_images, check_logits
 from robustgen.modes import evaluating, row_stable
 from robustgen.randomness import Rng, content_ids, rng_for
+from robustgen.records.certificates import ABSTAINED, Certificates
 from robustgen.runs import Pace, differences
 
 _NO_CLASS = -1

@@ -11,7 +11,7 @@ from robustgen.downloads import weights_folder
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.models.catalog import INFOS, RELEASES, Release
-from robustgen.models.external import put_weights, read_weights
+from robustgen.models.files import put_weights, read_weights
 
 PREFIX = "hub:"
 

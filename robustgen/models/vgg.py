@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robustgen.models.external import put_weights, read_weights
+from robustgen.models.files import put_weights, read_weights
 from robustgen.models.wide_resnet import Normalise
 
 CHANNELS = (64, 128, 256, 512, 512)

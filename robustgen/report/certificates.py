@@ -6,8 +6,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from robustgen.certificates import Certificates
 from robustgen.records import PairedDifference, Table
+from robustgen.records.certificates import Certificates
 from robustgen.report import figures
 from robustgen.report.tables import Results, name_of
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from robustgen.findings import KINDS, Findings, Landscapes, RadiusSweep, StepSweep, Sweep, load_findings
 from robustgen.records import Table
+from robustgen.records.findings import KINDS, Findings, Landscapes, RadiusSweep, StepSweep, Sweep, load_findings
 from robustgen.report import figures
 from robustgen.report.tables import Results, name_of
 

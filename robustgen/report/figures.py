@@ -11,9 +11,9 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from robustgen.closeness import Discrimination
-from robustgen.findings import Landscapes, Sweep
 from robustgen.records import History
+from robustgen.records.closeness import Discrimination
+from robustgen.records.findings import Landscapes, Sweep
 
 COLOURS = (
     "#2f6fde", "#d9822b", "#2a9d5c", "#a04bbf", "#c0392b", "#0f8a8a", "#e0559f", "#8a8a00", "#5f7396", "#00a0d6",

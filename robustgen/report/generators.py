@@ -8,10 +8,10 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.closeness import Closeness, Conditions, Discrimination
-from robustgen.distances import Transfer, Transport
-from robustgen.quality import SELF, TEST, TRAIN, Quality, neighbours_file
 from robustgen.records import Table, load_arrays
+from robustgen.records.closeness import Closeness, Conditions, Discrimination
+from robustgen.records.distances import Transfer, Transport
+from robustgen.records.quality import SELF, TEST, TRAIN, Quality, neighbours_file
 from robustgen.report import figures
 from robustgen.report.tables import Results, changes_of, proxies_of, proxy_facts, used_generators
 from robustgen.runs import read_json

@@ -7,8 +7,8 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from robustgen.closeness import Closeness, Discrimination
 from robustgen.records import History, PairedDifference, Table
+from robustgen.records.closeness import Closeness, Discrimination
 from robustgen.report import diagnostics, figures, mistakes
 from robustgen.report.certificates import by_name, certificates_table, certified_figure, certified_gains
 from robustgen.report.generators import (

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.certificates import Certificates
 from robustgen.records import Table
+from robustgen.records.certificates import Certificates
 from robustgen.report import figures
 from robustgen.report.study import Study, points_of
 from robustgen.spreads import Spread

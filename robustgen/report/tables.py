@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustgen.certificates import Certificates
 from robustgen.records import PairedDifference, Table, Verdicts
+from robustgen.records.certificates import Certificates
 from robustgen.runs import RunDir, read_json
 from robustgen.units import parse_number, show_duration, show_number
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustgen.findings import Findings
+from robustgen.records.findings import Findings
 from robustgen.runs import RunDir
 from robustgen.verbs.making import load_data, threat_model
 

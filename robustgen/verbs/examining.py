@@ -10,11 +10,11 @@ from robustgen.recipe import Data, Measuring, Threat
 from robustgen.verbs.making import images_in_a_pass, load_data, threat_model
 
 if TYPE_CHECKING:
-    from robustgen.closeness import Closeness
     from robustgen.contracts import Progress
     from robustgen.datasets import Splits
     from robustgen.proxy.store import ProxySet
-    from robustgen.quality import Quality
+    from robustgen.records.closeness import Closeness
+    from robustgen.records.quality import Quality
 
 
 def measure(
@@ -63,8 +63,8 @@ def keep_neighbours(quality: Quality, proxies: ProxySet, splits: Splits, path: P
     """Keep the first few samples of a quality, which are in random order, beside the images nearest to them."""
     import numpy as np
 
-    from robustgen.quality import SELF, SHOWN, TEST, TRAIN, neighbours_file
     from robustgen.records import save_arrays
+    from robustgen.records.quality import SELF, SHOWN, TEST, TRAIN, neighbours_file
 
     shown = slice(SHOWN)
     source, index = quality.source[shown], quality.index[shown]

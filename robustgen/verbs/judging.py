@@ -7,9 +7,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustgen.certificates import Certificates
 from robustgen.recipe import Certification, Data, Evaluation, Threat
 from robustgen.records import Verdicts, adversarial_file, clean_file, write_array
+from robustgen.records.certificates import Certificates
 from robustgen.runs import read_json, write_json
 from robustgen.verbs.making import images_in_a_pass, threat_model
 

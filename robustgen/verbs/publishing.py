@@ -16,7 +16,7 @@ from robustgen.checkpoints import save_weights
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model, hub
 from robustgen.models.catalog import INFOS
-from robustgen.models.external import load_weights
+from robustgen.models.files import load_weights
 from robustgen.models.saved import info_of, load_classifier, read_about, save_classifier
 from robustgen.randomness import rng_for
 from robustgen.recipe import Data

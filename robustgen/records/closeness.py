@@ -15,8 +15,8 @@ from typing import Any, ClassVar, Self
 
 import numpy as np
 
-from robustgen.findings import OWED, STANDS, About
 from robustgen.records import PairedDifference, Share, Table, load_arrays, save_arrays
+from robustgen.records.findings import OWED, STANDS, About
 from robustgen.runs import differences
 
 RESAMPLES = 1000

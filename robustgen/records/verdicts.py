@@ -1,149 +1,19 @@
-"""What stages leave on disk: plain arrays, one row per image or step; summaries are methods. NumPy only."""
+"""How every image of an evaluation fell, or stood; accuracies are methods."""
 
 from __future__ import annotations
 
 import json
-import math
-import zipfile
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from robustgen.runs import whole_file
+from robustgen.records.arrays import load_arrays, save_arrays
+from robustgen.records.shares import Share
 
 STANDING = -1
 """`Verdicts.fell_to` of an image that no attack has broken."""
-
-_Z = 1.959963984540054
-"""97.5 % quantile of the standard normal: two-sided 95 % intervals."""
-
-
-def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """An uncompressed `.npz` that appears whole; equal arrays give equal bytes."""
-    with whole_file(path) as file:
-        np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
-
-
-def write_array(path: Path, array: np.ndarray) -> None:
-    """A `.npy` that appears whole."""
-    with whole_file(path) as file:
-        np.save(file, array)
-
-
-def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz`; never unpickles.
-
-    Raises:
-        ValueError: missing, damaged or with pickled content.
-    """
-    if not path.exists():
-        raise ValueError(f"there is no file {path}")
-    try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, MemoryError) as error:
-        raise ValueError(f"{path} is damaged or not an .npz ({error})") from None
-
-
-@dataclass(frozen=True)
-class Share:
-    """A count out of a total, with its 95 % interval (Wilson's: inside [0, 1], honest near both ends)."""
-
-    count: int
-    total: int
-
-    @property
-    def value(self) -> float:
-        return self.count / self.total if self.total else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """Lower and upper end of the 95 % interval."""
-        if not self.total:
-            return math.nan, math.nan
-        n, p = self.total, self.value
-        middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
-        half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
-        return max(0.0, middle - half), min(1.0, middle + half)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{100 * self.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
-
-
-@dataclass(frozen=True)
-class PairedDifference:
-    """How much more often one of two classifiers is right, on the same images.
-
-    gained  images that only the first gets right
-    lost    images that only the second gets right
-    """
-
-    gained: int
-    lost: int
-    total: int
-
-    @classmethod
-    def of(cls, first: np.ndarray, second: np.ndarray) -> PairedDifference:
-        """From two boolean arrays over the same images in the same order."""
-        if first.shape != second.shape:
-            raise ValueError(f"cannot pair {first.shape} with {second.shape}: not the same images")
-        return cls(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
-
-    @property
-    def value(self) -> float:
-        return (self.gained - self.lost) / self.total if self.total else math.nan
-
-    @property
-    def interval(self) -> tuple[float, float]:
-        """95 % interval by Bonett & Price 2012 (Wald after one more image in each discordant cell)."""
-        if not self.total:
-            return math.nan, math.nan
-        n = self.total + 2
-        gained, lost = (self.gained + 1) / n, (self.lost + 1) / n
-        middle = gained - lost
-        half = _Z * math.sqrt((gained + lost - middle**2) / n)
-        return max(-1.0, middle - half), min(1.0, middle + half)
-
-    def __str__(self) -> str:
-        low, high = self.interval
-        return f"{100 * self.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
-
-
-@dataclass
-class History:
-    """Named columns that grow by a row at a time; what a training run looked like."""
-
-    columns: dict[str, list[float]] = field(default_factory=dict)
-
-    def add(self, **values: float) -> None:
-        """One row; every row has the same columns."""
-        if self.columns and self.columns.keys() != values.keys():
-            raise ValueError(f"expected columns {sorted(self.columns)}, got {sorted(values)}")
-        for name, value in values.items():
-            self.columns.setdefault(name, []).append(float(value))
-
-    def __len__(self) -> int:
-        return len(next(iter(self.columns.values()), []))
-
-    def __getitem__(self, column: str) -> np.ndarray:
-        return np.asarray(self.columns.get(column, []), dtype=np.float64)
-
-    def state_dict(self) -> dict[str, list[float]]:
-        return {name: list(values) for name, values in self.columns.items()}
-
-    def load_state_dict(self, state: Mapping[str, list[float]]) -> None:
-        self.columns = {name: list(values) for name, values in state.items()}
-
-    def save(self, path: Path) -> None:
-        save_arrays(path, {name: np.asarray(values) for name, values in self.columns.items()})
-
-    @classmethod
-    def load(cls, path: Path) -> History:
-        return cls({name: array.tolist() for name, array in load_arrays(path).items()})
 
 
 @dataclass
@@ -332,21 +202,3 @@ _ROWS = (
     "fell_at_step", "target", "distance", "margin", "broken_logits",
 )  # fmt: skip
 _SUMS = ("passes", "rejected", "flat")
-
-
-@dataclass(frozen=True)
-class Table:
-    """Rows of text under named columns, for the terminal, the report and Markdown."""
-
-    columns: tuple[str, ...]
-    rows: tuple[tuple[str, ...], ...]
-
-    def __post_init__(self) -> None:
-        for row in self.rows:
-            if len(row) != len(self.columns):
-                raise ValueError(f"a row of {len(row)} cells does not fit {len(self.columns)} columns: {row}")
-
-    def markdown(self) -> str:
-        rows = ([cell.replace("|", r"\|") for cell in cells] for cells in (self.columns, *self.rows))
-        lines = ["| " + " | ".join(cells) + " |" for cells in rows]
-        return "\n".join([lines[0], "|" + " --- |" * len(self.columns), *lines[1:]])

@@ -8,8 +8,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from robustgen.closeness import RESAMPLES, Closeness, middle, resampled_means
 from robustgen.records import Table
+from robustgen.records.closeness import RESAMPLES, Closeness, middle, resampled_means
 
 
 def _weighed(values: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> float:

@@ -1,0 +1,23 @@
+"""Rows of text."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Table:
+    """Rows of text under named columns, for the terminal, the report and Markdown."""
+
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+    def __post_init__(self) -> None:
+        for row in self.rows:
+            if len(row) != len(self.columns):
+                raise ValueError(f"a row of {len(row)} cells does not fit {len(self.columns)} columns: {row}")
+
+    def markdown(self) -> str:
+        rows = ([cell.replace("|", r"\|") for cell in cells] for cells in (self.columns, *self.rows))
+        lines = ["| " + " | ".join(cells) + " |" for cells in rows]
+        return "\n".join([lines[0], "|" + " --- |" * len(self.columns), *lines[1:]])
