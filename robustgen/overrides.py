@@ -26,6 +26,14 @@ def from_content(content: Mapping[str, Any], origin: str) -> Recipe:
         raise ValueError(f"{origin}: {explain(error)}") from None
 
 
+def with_defaults(content: Any) -> Any:
+    """JSON-like content of a recipe with the settings that it lacks, as an older version wrote it; else as it is."""
+    try:
+        return Recipe.model_validate(content).to_json()
+    except ValidationError:
+        return content
+
+
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     """A recipe with dotted settings changed: `override(recipe, ["train.beta=5", "threat=linf:8/255"])`.
 

@@ -8,7 +8,7 @@ import platform
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from importlib import metadata
 from pathlib import Path
@@ -159,8 +159,11 @@ class RunDir:
     def certificates(self, arm: str) -> Path:
         return self.root / "certification" / f"{arm}.npz"
 
-    def claim(self, recipe: Mapping[str, Any]) -> None:
+    def claim(self, recipe: Mapping[str, Any], understood: Callable[[Any], Any] = lambda content: content) -> None:
         """Make this the folder of a recipe, or make sure that it is.
+
+        Args:
+            understood: fills in a stored recipe's settings that have come since it was written.
 
         Raises:
             ValueError: the folder holds a run of another recipe (the differences are listed), or other files.
@@ -173,13 +176,16 @@ class RunDir:
                     "choose an empty or new folder with --into"
                 )
             write_json(self.recipe, recipe)
-        found = read_json(self.recipe)
+        stored = read_json(self.recipe)
+        found = understood(stored)
         wanted = json.loads(json.dumps(recipe))
         if found != wanted:
             changes = "; ".join(differences(found, wanted)[:4])
             raise ValueError(
                 f"{self.root} holds a run of another recipe: {changes}; choose another folder with --into, or remove it"
             )
+        if stored != wanted:
+            write_json(self.recipe, recipe)
         write_json(self.environment, environment())
 
     def add_timing(self, stage: str, seconds: float) -> None:

@@ -12,7 +12,9 @@ from robustgen.checkpoints import (
     save_checkpoint,
     save_weights,
 )
-from robustgen.runs import RunDir, differences, locked, whole_file, write_json
+from robustgen.overrides import with_defaults
+from robustgen.recipes import RECIPES
+from robustgen.runs import RunDir, differences, locked, read_json, whole_file, write_json
 
 
 def test_files_appear_whole_or_not_at_all(tmp_path):
@@ -83,6 +85,22 @@ def test_a_run_folder_belongs_to_one_recipe(tmp_path):
     (tmp_path / "photos" / "me.jpg").touch()
     with pytest.raises(ValueError, match=r"other files \(me.jpg\)"):
         RunDir(tmp_path / "photos").claim({})
+
+
+def test_a_run_that_an_older_version_began_goes_on(tmp_path):
+    run, recipe = RunDir(tmp_path / "run"), RECIPES["digits-smoke"]
+    older = recipe.to_json()
+    del older["train"]["validation_attack"], older["labeller"]["attack"]["mode"]
+    run.claim(older)
+    run.claim(recipe.to_json(), with_defaults)
+    assert read_json(run.recipe) == recipe.to_json()
+    older["train"]["beta"] = 1.5
+    write_json(run.recipe, older)
+    with pytest.raises(ValueError, match=r"another recipe: train\.beta is 1\.5 there, 6\.0 here; choose"):
+        run.claim(recipe.to_json(), with_defaults)
+    write_json(run.recipe, {**older, "colour": "red"})
+    with pytest.raises(ValueError, match="colour is only there"):
+        run.claim(recipe.to_json(), with_defaults)
 
 
 def test_differences_name_each_setting():

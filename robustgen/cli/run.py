@@ -151,6 +151,7 @@ def show(
 
 def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
     from robustgen import crew
+    from robustgen.overrides import with_defaults
     from robustgen.pipeline import check, stages
     from robustgen.report.tables import name_of, read_results, results_table
     from robustgen.runs import RunDir, locked
@@ -169,7 +170,7 @@ def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str
     if not target.recipe.exists():
         crew.check_apart(settings)
     with locked(folder):
-        target.claim(settings.to_json())
+        target.claim(settings.to_json(), with_defaults)
         crew.run_all(settings, target, plan, where, jobs)
     results = read_results(target)
     listing.print_table(results_table(results), f"{settings.name}: {results.threat}, {settings.evaluation.suite}")
@@ -191,6 +192,7 @@ def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str
 def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
     """A run for each seed, one after the other; stages of one run go side by side."""
     from robustgen import crew
+    from robustgen.overrides import with_defaults
     from robustgen.pipeline import stages
     from robustgen.report.study import arms_table, read_study
     from robustgen.report.study_page import write_reports
@@ -206,13 +208,13 @@ def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry
         return
     if not RunDir(folder).recipe.exists():
         crew.check_apart(settings)
-    RunDir(folder).claim(settings.to_json())
+    RunDir(folder).claim(settings.to_json(), with_defaults)
     with locked(folder, "study"):
         for recipe, target in runs:
             print(f"Seed {recipe.seed}", flush=True)
             plan = stages(recipe, target, where)
             with locked(target.root):
-                target.claim(recipe.to_json())
+                target.claim(recipe.to_json(), with_defaults)
                 crew.run_all(recipe, target, plan, where, jobs or crew.plan_jobs(plan, where, recipe.threads))
         page = write_reports(
             [target.root for _, target in runs], folder / "report.html", f"robustgen run {settings.name}"
