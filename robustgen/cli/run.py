@@ -164,8 +164,9 @@ def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str
         check(settings)
         print(f"{settings.name} into {folder}, on {where}, {jobs} at a time")
         print("".join(f"  {line}\n" for line in listing.head_of(settings)[1:]), end="")
+        width = max(22, *(len(stage.name) + 2 for stage in plan))
         for stage in plan:
-            print(f"  {stage.name:<22}{'done' if stage.finished else 'to do'}")
+            print(f"  {stage.name:<{width}}{'done' if stage.finished else 'to do'}")
         return
     if not target.recipe.exists():
         crew.check_apart(settings)

@@ -8,6 +8,7 @@ from robustgen.recipes.cifar10_mini import CIFAR10_MINI
 from robustgen.recipes.cifar10_study import CIFAR10_STUDY
 from robustgen.recipes.digits import CERTIFIED, DIGITS, SMOKE
 from robustgen.recipes.digits_generators import GENERATORS
+from robustgen.recipes.digits_long import LONG
 from robustgen.recipes.digits_ports import PORTS
 from robustgen.recipes.digits_study import STUDY
 
@@ -31,6 +32,7 @@ RECIPES: dict[str, Recipe] = {
         CERTIFIED,
         GENERATORS,
         STUDY,
+        LONG,
         PORTS,
         CIFAR10_MINI,
         CIFAR10_STUDY,

@@ -1,0 +1,40 @@
+"""The study of digits with ten times the training: what is left of each gain when nothing is cut short."""
+
+from __future__ import annotations
+
+from robustgen.fits import AugmentedFit
+from robustgen.recipe import Arm, Recipe
+from robustgen.recipes.digits_generators import GENERATORS, ON_DIGITS
+from robustgen.recipes.digits_study import AUGMENTATIONS
+from robustgen.trainings import Schedule
+
+CHOSEN = ("gaussian", "vdvae", "edm")
+
+LONG = Recipe(
+    **{
+        **GENERATORS.model_dump(),
+        "name": "digits-long",
+        "summary": "100 digits, 3 seeds, ten times as long: images, augmentations, robust overfitting; 45 minutes",
+        "seeds": (0, 1, 2),
+        "generators": {
+            **{name: ON_DIGITS[name] for name in CHOSEN},
+            "augmented-shift": AugmentedFit(augment=AUGMENTATIONS["shift"]),
+        },
+        "sampling": GENERATORS.sampling.model_copy(
+            update={"special": {name: draw for name, draw in GENERATORS.sampling.special.items() if name in CHOSEN}}
+        ),
+        "train": GENERATORS.train.model_copy(
+            update={
+                "schedule": Schedule(total_images=2_400 * 128, batch_size=128, peak_lr=0.2, warmup=0.02),
+                "validations": 24,
+            }
+        ),
+        "arms": {
+            "real": Arm(),
+            **{f"real-{name}": Arm(changes=(f"augment={AUGMENTATIONS[name]}",)) for name in ("shift", "cutmix")},
+            **{name: Arm(proxy=name) for name in (*CHOSEN, "augmented-shift")},
+        },
+        "measure": None,
+        "analyses": (),
+    }
+)
