@@ -15,7 +15,7 @@ import pytest
 from robustgen import cli
 from robustgen.datasets.npz import write_npz
 from robustgen.recipes import RECIPES
-from robustgen.records import Verdicts
+from robustgen.records import Table, Verdicts
 from robustgen.verbs import listing
 
 SMALL = (
@@ -95,6 +95,21 @@ def test_everything_can_be_listed(robustgen, what):
 def test_recipes_can_be_shown_with_changes(robustgen):
     code, out, _ = robustgen("show", "digits", "--set", "train.beta=5")
     assert code == 0 and any(line.split() == ["train.beta", "5.0"] for line in out.splitlines())
+
+
+@pytest.mark.parametrize("terminal", [False, True])
+def test_tables_lose_no_letter_and_break_no_figure(capsys, monkeypatch, terminal):
+    name, interval = "real + " + "abcdefghij" * 12, "+10.0 to +20.0"
+    if terminal:
+        monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+        monkeypatch.setenv("COLUMNS", "60")
+    listing.print_table(Table(("training images", "gain", "95 %"), ((name, "+15.0", interval),)), "title")
+    said = capsys.readouterr().out
+    rows = [line.rstrip() for line in said.splitlines()]
+    assert "…" not in said and sum(interval in row and "+15.0" in row for row in rows) == 1
+    assert (name in said) != terminal
+    names = "".join(row.replace("+15.0", "").replace(interval, "") for row in rows)
+    assert names.replace(" ", "").endswith(name.replace(" ", ""))
 
 
 def test_dry_runs_write_nothing(robustgen, tmp_path):

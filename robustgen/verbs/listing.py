@@ -102,18 +102,21 @@ def describe(folder: Path) -> str:
 
 
 def print_table(table: Table, title: str) -> None:
-    """A table for the terminal."""
+    """A table for the terminal: long names are broken, figures never; elsewhere nothing is."""
     from rich.console import Console
     from rich.table import Table as RichTable
 
     shown = RichTable(title=title, title_justify="left", box=None, header_style="dim")
+    widths = [max(map(len, column)) for column in zip(table.columns, *table.rows, strict=True)]
     for i, column in enumerate(table.columns):
-        shown.add_column(column, justify="left" if i == 0 else "right", no_wrap=True)
+        if i:
+            shown.add_column(column, justify="right", no_wrap=True, min_width=widths[i])
+        else:
+            shown.add_column(column, overflow="fold")
     for row in table.rows:
         shown.add_row(*row)
-    console = Console(highlight=False)
-    if not sys.stdout.isatty():
-        console = Console(highlight=False, width=110)
+    needed = sum(widths) + 2 * len(widths)
+    console = Console(highlight=False, width=None if sys.stdout.isatty() else max(110, needed, len(title)))
     console.print()
     console.print(shown)
     console.print()
