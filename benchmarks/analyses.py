@@ -21,9 +21,9 @@ import torch
 from common import device, record
 
 from robustgen.analysis import ARC, Transport
-from robustgen.analysis.samples import pairwise_distances
+from robustgen.analysis.contracts import ProxySubject
+from robustgen.analysis.subjects import pairwise_distances
 from robustgen.analysis.transport import exact, sinkhorn
-from robustgen.contracts import ProxySubject
 from robustgen.datasets import Splits, load_splits
 from robustgen.generators.gaussian import Gaussian
 from robustgen.proxy.sampling import sample_batch
@@ -99,7 +99,7 @@ def digits_rows(folders: list[Path], seeds: int) -> list[dict[str, object]]:
                     "radii": found.reached,
                     "arc": round(found.arc, 5),
                     "95 %": f"{low:.5f} to {high:.5f}",
-                    "clean %": round(100 * found.told_apart(0).value, 1),
+                    "clean %": round(100 * found.discrimination_accuracy(0).value, 1),
                     "at least apart": round(found.distance_bound, 4),
                 }
             )

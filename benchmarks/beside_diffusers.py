@@ -17,7 +17,7 @@ from pathlib import Path
 import torch
 from common import device, interleaved, ratios, record
 
-from robustgen.fits import DDPMFit, Draw
+from robustgen.config.generators import DDPMConfig, SamplerConfig
 from robustgen.generators import DDPM, build_generator, save_diffusers
 from robustgen.images import DatasetInfo
 from robustgen.modes import channels_last
@@ -47,18 +47,18 @@ def _pipeline(folder: Path, timesteps: int, where: str):
     return pipeline
 
 
-def _built(info: DatasetInfo, settings: DDPMFit, where: str) -> DDPM:
+def _built(info: DatasetInfo, settings: DDPMConfig, where: str) -> DDPM:
     model = build_generator(settings, info, rng_for(0))
     assert isinstance(model, DDPM)
-    with rng_for(0, "noise").steering_torch(), torch.no_grad():
+    with rng_for(0, "noise").seeding_torch(), torch.no_grad():
         model.network.conv_out.weight.normal_(0, 0.02)
     return channels_last(model).to(where).eval()
 
 
-def difference(info: DatasetInfo, settings: DDPMFit) -> float:
+def difference(info: DatasetInfo, settings: DDPMConfig) -> float:
     """Largest between the images of both, of [0, 1], for the same noise on the CPU."""
     model = _built(info, settings.model_copy(update={"timesteps": 20}), "cpu")
-    model.draw_by(Draw(solver="ddim", evaluations=20))
+    model.configure_sampler(SamplerConfig(solver="ddim", evaluations=20))
     with tempfile.TemporaryDirectory() as folder:
         save_diffusers(Path(folder), model)
         pipeline = _pipeline(Path(folder), 20, "cpu")
@@ -71,10 +71,10 @@ def difference(info: DatasetInfo, settings: DDPMFit) -> float:
 
 
 def compare(
-    info: DatasetInfo, settings: DDPMFit, batch: int, evaluations: int, where: str, rounds: int
+    info: DatasetInfo, settings: DDPMConfig, batch: int, evaluations: int, where: str, rounds: int
 ) -> dict[str, object]:
     model = _built(info, settings, where)
-    model.draw_by(Draw(solver="ddim", evaluations=evaluations))
+    model.configure_sampler(SamplerConfig(solver="ddim", evaluations=evaluations))
     with tempfile.TemporaryDirectory() as folder:
         save_diffusers(Path(folder), model)
         pipeline = _pipeline(Path(folder), 1000, where)
@@ -102,12 +102,15 @@ def compare(
 
 def main() -> None:
     where = device()
-    digits = DDPMFit(channels=16, multipliers=(1, 2), blocks=1, attention=())
+    digits = DDPMConfig(channels=16, multipliers=(1, 2), blocks=1, attention=())
     rows = [compare(DIGITS, digits, 256, 50, where, 5)]
     if where == "cpu":
-        rows += [compare(CIFAR, DDPMFit(channels=32), 16, 10, where, 5), compare(CIFAR, DDPMFit(), 16, 1, where, 3)]
+        rows += [
+            compare(CIFAR, DDPMConfig(channels=32), 16, 10, where, 5),
+            compare(CIFAR, DDPMConfig(), 16, 1, where, 3),
+        ]
     else:
-        rows += [compare(CIFAR, DDPMFit(), 512, 50, where, 3)]
+        rows += [compare(CIFAR, DDPMConfig(), 512, 50, where, 3)]
     record("diffusers", where, rows)
 
 

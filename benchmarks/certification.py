@@ -18,7 +18,7 @@ from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.modes import channels_last
 from robustgen.randomness import rng_for
-from robustgen.verbs.making import images_in_a_pass
+from robustgen.stages.common import images_in_a_pass
 
 SELECTION = 100
 IMAGES = 4

@@ -10,15 +10,15 @@ from pathlib import Path
 
 import torch
 
-from robustgen.crew import settle
-from robustgen.runs import environment
+from robustgen.runtime.cpu import configure_cpu
+from robustgen.storage.provenance import environment
 
 RESULTS = Path(__file__).resolve().parent / "results"
 
 
 def device() -> str:
     """The GPU if there is one. On a CPU one thread, as runs use it."""
-    settle(1)
+    configure_cpu(1)
     return "cuda" if torch.cuda.is_available() else "cpu"
 
 

@@ -28,7 +28,7 @@ from robustgen.evaluation.cascade import evaluate
 from robustgen.evaluation.suites import SUITES, autoattack
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
-from robustgen.modes import row_stable
+from robustgen.modes import batch_invariant
 from robustgen.randomness import rng_for
 from robustgen.threat import ThreatModel
 
@@ -87,7 +87,7 @@ def measure(architecture: str, shape: tuple[int, int, int], norm: str, count: in
 
         def floor(passes=passes) -> None:
             for _ in range(int(passes[0]) // count):
-                row_stable(model, images)
+                batch_invariant(model, images)
             for _ in range(int(passes[1]) // count):
                 with torch.enable_grad():
                     points = images.detach().requires_grad_()

@@ -20,29 +20,30 @@ from common import device, record
 
 from robustgen.analysis.features import classifier_features
 from robustgen.analysis.fidelity import frechet_distance, gaussian_of
+from robustgen.config.generators import SamplerConfig
+from robustgen.config.loading import from_content
 from robustgen.datasets import load_splits
-from robustgen.fits import Draw
 from robustgen.generators import load_generator
 from robustgen.images import to_unit
 from robustgen.models.saved import load_classifier
-from robustgen.overrides import from_content
 from robustgen.proxy.sampling import sample_batch
-from robustgen.runs import RunDir, read_json
+from robustgen.storage.files import read_json
+from robustgen.storage.run_folder import RunDir
 
 COUNT, BATCH = 2_000, 500
 DRAWS = {
-    "ddpm, ancestral, 1000": ("ddpm", Draw(solver="ancestral", evaluations=1000)),
-    "ddpm, ddim, 50": ("ddpm", Draw(solver="ddim", evaluations=50)),
-    "ddpm, ddim, 20": ("ddpm", Draw(solver="ddim", evaluations=20)),
-    "edm, heun, 35": ("edm", Draw(solver="heun", evaluations=35)),
-    "edm, ipndm, 10": ("edm", Draw(solver="ipndm", evaluations=10)),
-    "edm, ipndm, 8": ("edm", Draw(solver="ipndm", evaluations=8)),
-    "ect, 2": ("ect", Draw(evaluations=2)),
-    "ect, 1": ("ect", Draw(evaluations=1)),
-    "vdvae": ("vdvae", Draw()),
-    "biggan": ("biggan", Draw()),
-    "stylegan2": ("stylegan2", Draw()),
-    "gaussian": ("gaussian", Draw()),
+    "ddpm, ancestral, 1000": ("ddpm", SamplerConfig(solver="ancestral", evaluations=1000)),
+    "ddpm, ddim, 50": ("ddpm", SamplerConfig(solver="ddim", evaluations=50)),
+    "ddpm, ddim, 20": ("ddpm", SamplerConfig(solver="ddim", evaluations=20)),
+    "edm, heun, 35": ("edm", SamplerConfig(solver="heun", evaluations=35)),
+    "edm, ipndm, 10": ("edm", SamplerConfig(solver="ipndm", evaluations=10)),
+    "edm, ipndm, 8": ("edm", SamplerConfig(solver="ipndm", evaluations=8)),
+    "ect, 2": ("ect", SamplerConfig(evaluations=2)),
+    "ect, 1": ("ect", SamplerConfig(evaluations=1)),
+    "vdvae": ("vdvae", SamplerConfig()),
+    "biggan": ("biggan", SamplerConfig()),
+    "stylegan2": ("stylegan2", SamplerConfig()),
+    "gaussian": ("gaussian", SamplerConfig()),
 }
 
 
@@ -68,7 +69,7 @@ def main(folder: str) -> None:
     models = {kind: load_generator(run.generator(kind))[0].to(where) for kind, _ in DRAWS.values()}
     for first in range(0, COUNT, BATCH):
         for name, (kind, draw) in DRAWS.items():
-            models[kind].draw_by(draw)
+            models[kind].configure_sampler(draw)
             began = time.perf_counter()
             made[name].append(sample_batch(models[kind], np.arange(first, first + BATCH), 0, where).numpy())
             seconds[name] += time.perf_counter() - began

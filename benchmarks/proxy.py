@@ -31,15 +31,15 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from robustgen.images import DatasetInfo, to_unit
 from robustgen.models import build_model
-from robustgen.modes import channels_last, row_stable
+from robustgen.modes import batch_invariant, channels_last
 from robustgen.proxy.exchange import export_proxies, import_proxies
 from robustgen.proxy.formats import Source
 from robustgen.proxy.labeling import pseudo_label
 from robustgen.proxy.ranking import top_per_class
 from robustgen.proxy.store import ProxySet, shard_name, write_rows
 from robustgen.randomness import rng_for
-from robustgen.runs import write_json
-from robustgen.verbs.making import images_in_a_pass
+from robustgen.stages.common import images_in_a_pass
+from robustgen.storage.files import write_json
 
 SHAPE, BATCH = (32, 32, 3), 1024
 CLASSES = tuple("0123456789")
@@ -110,7 +110,7 @@ def labels(folder: Path, architecture: str, passes: int, where: str) -> dict[str
     @torch.no_grad()
     def floor() -> None:
         for _ in range(count // size):
-            row_stable(model, to_unit(batch)).softmax(1)
+            batch_invariant(model, to_unit(batch)).softmax(1)
 
     def label() -> None:
         pseudo_label(proxies, model, made_by={}, batch_size=size, device=where)

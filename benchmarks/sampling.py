@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from common import device, interleaved, ratios, record
 
-from robustgen.fits import DiffusionFit
+from robustgen.config.generators import EDMConfig
 from robustgen.generators import Diffusion, build_generator
 from robustgen.generators.gaussian import Gaussian
 from robustgen.generators.solvers import Sampler
@@ -26,7 +26,7 @@ from robustgen.images import DatasetInfo, ImageSet, to_bytes
 from robustgen.modes import channels_last
 from robustgen.proxy.sampling import sample_proxies
 from robustgen.randomness import rng_for
-from robustgen.verbs.making import images_in_a_pass
+from robustgen.stages.common import images_in_a_pass
 
 DIGITS = DatasetInfo("digits", tuple("0123456789"), (1, 8, 8), (0.3,), (0.4,))
 CIFAR = DatasetInfo("cifar10", tuple("0123456789"), (3, 32, 32), (0.5,) * 3, (0.25,) * 3)
@@ -42,9 +42,7 @@ def _compare(sample, floor, count: int, where: str) -> dict[str, object]:
     }
 
 
-def diffusion(
-    info: DatasetInfo, settings: DiffusionFit, solver: str, evaluations: int, where: str
-) -> dict[str, object]:
+def diffusion(info: DatasetInfo, settings: EDMConfig, solver: str, evaluations: int, where: str) -> dict[str, object]:
     model = build_generator(settings, info, rng_for(0))
     assert isinstance(model, Diffusion)
     channels_last(model).to(where).eval()
@@ -96,10 +94,10 @@ def gaussian(info: DatasetInfo, where: str) -> dict[str, object]:
 
 def main() -> None:
     where = device()
-    small = DiffusionFit(channels=16, multipliers=(1, 2), blocks=1, attention=(), dropout=0.1)
-    mini = DiffusionFit(channels=16, multipliers=(1, 2, 2), blocks=1, attention=())
+    small = EDMConfig(channels=16, multipliers=(1, 2), blocks=1, attention=(), dropout=0.1)
+    mini = EDMConfig(channels=16, multipliers=(1, 2, 2), blocks=1, attention=())
     rows = [gaussian(DIGITS, where), gaussian(CIFAR, where)]
-    for info, settings in ((DIGITS, small), (CIFAR, mini if where == "cpu" else DiffusionFit())):
+    for info, settings in ((DIGITS, small), (CIFAR, mini if where == "cpu" else EDMConfig())):
         for solver, evaluations in (("ipndm", 10), ("heun", 35)):
             rows.append(diffusion(info, settings, solver, evaluations, where))
     record("sampling", where, rows)

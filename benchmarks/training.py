@@ -41,7 +41,7 @@ from robustgen.augment import AUGMENTATIONS
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.losses import TRADES
 from robustgen.models import build_model
-from robustgen.modes import channels_last, still_statistics
+from robustgen.modes import channels_last, frozen_bn_stats
 from robustgen.randomness import rng_for
 from robustgen.threat import ThreatModel
 from robustgen.training.averaging import WeightAverage, ramped
@@ -66,16 +66,16 @@ class Ours:
     def __init__(self, architecture: str, images: ImageSet, batch_size: int, where: str):
         self.mixture = Mixture(images, batch_size=batch_size, augment=AUGMENTATIONS["crop-flip"], device=where)
         self.model = channels_last(build_model(architecture, images.info, rng_for(0))).to(where).train()
-        self.optimiser = torch.optim.SGD(parameter_groups(self.model, 5e-4), lr=1e-3, momentum=0.9, nesterov=True)
+        self.optimizer = torch.optim.SGD(parameter_groups(self.model, 5e-4), lr=1e-3, momentum=0.9, nesterov=True)
         self.average = WeightAverage(self.model)
         self.loss, self.threat, self.where, self.t = TRADES(), ThreatModel("linf", EPS), where, 0
 
     def __call__(self) -> None:
         rng = rng_for(0, "train", self.t, device=self.where)
         value = self.loss(self.model, self.mixture.batch(self.t), self.threat, rng)
-        self.optimiser.zero_grad(set_to_none=True)
+        self.optimizer.zero_grad(set_to_none=True)
         value.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         self.average.update(self.model, ramped(0.995, self.t))
         self.t += 1
 
@@ -88,7 +88,7 @@ class Floor:
         self.labels = torch.zeros(len(self.batch), dtype=torch.int64, device=ours.where)
 
     def __call__(self) -> None:
-        with still_statistics(self.model):
+        with frozen_bn_stats(self.model):
             clean = F.cross_entropy(self.model(self.batch), self.labels)
             for _ in range(STEPS):
                 points = self.batch.detach().requires_grad_()
@@ -126,7 +126,7 @@ class Ports:
         self.batches, self.where, self.t, self.loading = iter(self.loader), where, 0, 0.0
         self.model = build_model(architecture, images.info, rng_for(0)).to(where).train()
         self.average = copy.deepcopy(self.model)
-        self.optimiser = torch.optim.SGD(parameter_groups(self.model, 5e-4), lr=1e-3, momentum=0.9, nesterov=True)
+        self.optimizer = torch.optim.SGD(parameter_groups(self.model, 5e-4), lr=1e-3, momentum=0.9, nesterov=True)
         self.told: list[float] = []
 
     def next_batch(self) -> tuple[Tensor, Tensor]:
@@ -142,7 +142,7 @@ class Ports:
     def __call__(self) -> None:
         images, labels = self.next_batch()
         model = self.model
-        with still_statistics(model):
+        with frozen_bn_stats(model):
             points = (images + torch.empty_like(images).uniform_(-EPS, EPS)).clamp(0, 1)
             predictions = F.softmax(model(images), dim=1).detach()
             for _ in range(STEPS):
@@ -151,13 +151,13 @@ class Ports:
                 (gradient,) = torch.autograd.grad(gain, points)
                 points = points.detach() + 2 / 255 * torch.sign(gradient)
                 points = torch.min(torch.max(points, images - EPS), images + EPS).clamp(0, 1)
-        self.optimiser.zero_grad()
+        self.optimizer.zero_grad()
         clean, attacked = model(images), model(points)
         natural = F.cross_entropy(clean, labels, label_smoothing=0.1)
         robust = F.kl_div(F.log_softmax(attacked, dim=1), F.softmax(clean, dim=1), reduction="batchmean")
         value = natural + 6.0 * robust
         value.backward()
-        self.optimiser.step()
+        self.optimizer.step()
         decay = ramped(0.995, self.t)
         with torch.no_grad():
             for mine, theirs in zip(self.average.parameters(), model.parameters(), strict=True):

@@ -11,10 +11,11 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from robustgen.records import History
+from robustgen.records.history import History
 from robustgen.report.figures import COLOURS, GREY, preview_grid
 from robustgen.report.tables import name_of, read_results
-from robustgen.runs import RunDir, read_json
+from robustgen.storage.files import read_json
+from robustgen.storage.run_folder import RunDir
 
 
 def main(run: RunDir, target: Path) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from robustgen.costs import cost_of
+from robustgen.planning.costs import cost_of
 from robustgen.recipes import PAPERS, RECIPES
 
 PAGE = Path(__file__).resolve().parent / "reproduce.md"

@@ -17,9 +17,10 @@ from pathlib import Path
 
 import numpy as np
 
-from robustgen.records import Table
+from robustgen.records.tables import Table
 from robustgen.report import study_certificates
-from robustgen.report.study import (
+from robustgen.report.study_page import figures_of, write_reports
+from robustgen.report.study_summary import (
     Study,
     arms_table,
     correlations_table,
@@ -29,9 +30,9 @@ from robustgen.report.study import (
     overfitting_table,
     read_study,
 )
-from robustgen.report.study_page import figures_of, write_reports
 from robustgen.report.tables import read_results
-from robustgen.runs import RunDir, read_json, write_json
+from robustgen.storage.files import read_json, write_json
+from robustgen.storage.run_folder import RunDir
 
 FILES = (
     "recipe.json",

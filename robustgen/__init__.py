@@ -25,12 +25,12 @@ _PUBLIC = {
     "ImageSet": "robustgen.images",
     "ProxySet": "robustgen.proxy.store",
     "Mixture": "robustgen.training.mixing",
-    "Verdicts": "robustgen.records",
+    "Verdicts": "robustgen.records.verdicts",
     "evaluate": "robustgen.evaluation.cascade",
     "Certificates": "robustgen.records.certificates",
     "certify": "robustgen.evaluation.certification",
-    "Recipe": "robustgen.recipe",
-    "Subject": "robustgen.contracts",
+    "Recipe": "robustgen.config.recipe",
+    "Subject": "robustgen.analysis.contracts",
     "find_analysis": "robustgen.analysis",
 }
 

@@ -23,7 +23,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def still_statistics(model: nn.Module) -> Iterator[None]:
+def frozen_bn_stats(model: nn.Module) -> Iterator[None]:
     """Batch norms in training mode normalise by their batch and leave the running statistics alone.
 
     So the official code runs the inner attack and the clean pass (papers: arXiv:2103.01946, App. A).
@@ -39,8 +39,8 @@ def still_statistics(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def moving_statistics(model: nn.Module) -> Iterator[None]:
-    """Within `still_statistics`: running statistics follow every pass after all; afterwards they are still again."""
+def updating_bn_stats(model: nn.Module) -> Iterator[None]:
+    """Within `frozen_bn_stats`: running statistics follow every pass after all; afterwards they are still again."""
     still = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
     still = [m for m in still if not m.track_running_stats]
     for module in still:
@@ -53,7 +53,7 @@ def moving_statistics(model: nn.Module) -> Iterator[None]:
 
 
 @contextmanager
-def still_parameters(model: nn.Module) -> Iterator[None]:
+def frozen_parameters(model: nn.Module) -> Iterator[None]:
     """No gradient is asked of the parameters of a compiled network; afterwards of those of which it was.
 
     Its backward pass computes the gradients of all that asked for one when it ran forward, wanted or not: inside an
@@ -84,7 +84,7 @@ def debias_statistics(model: nn.Module, step: int, decay: float) -> None:
             module.momentum = momentum
 
 
-def row_stable(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
+def batch_invariant(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """`function(*inputs)`, so computed that a row of the result does not depend on how many rows came with it.
 
     Matrix and convolution kernels are chosen by size: below 8 rows other kernels sum in another order. So rows
@@ -105,12 +105,12 @@ def channels_last(model: nn.Module) -> nn.Module:
     return model
 
 
-class RowStable(nn.Module):
-    """A network by way of `row_stable`: what attacks are given where a row must not depend on its batch."""
+class BatchInvariant(nn.Module):
+    """A network by way of `batch_invariant`: what attacks are given where a row must not depend on its batch."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
 
     def forward(self, images: Tensor) -> Tensor:
-        return row_stable(self.model, images)
+        return batch_invariant(self.model, images)

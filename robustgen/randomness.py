@@ -153,10 +153,10 @@ class Rng:
         return np.random.Generator(np.random.Philox(key=int(self.keys) & (2**64 - 1))).permutation(count)
 
     @contextmanager
-    def steering_torch(self) -> Iterator[torch.Generator]:
+    def seeding_torch(self) -> Iterator[torch.Generator]:
         """torch's own generator seeded by this place inside, as it was outside: for dropout and initialisation."""
         if self.keys.ndim:
-            raise ValueError("steering_torch() needs a single stream")
+            raise ValueError("seeding_torch() needs a single stream")
         devices = [self.keys.device] if self.keys.device.type == "cuda" else []
         with torch.random.fork_rng(devices=devices):
             yield torch.manual_seed(int(self.keys) & (2**63 - 1))

@@ -77,7 +77,7 @@ def test_python_blocks_run(page, halfspace_setting):
 
 
 def test_yaml_blocks_are_recipes(tmp_path):
-    from robustgen.overrides import read_recipe
+    from robustgen.config.loading import read_recipe
     from robustgen.recipes import RECIPES
 
     for page in PAGES:

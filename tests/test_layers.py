@@ -1,4 +1,4 @@
-"""Imports go down, never up, never sideways between siblings."""
+"""Imports go down the list of folders, never up, never sideways between siblings."""
 
 import ast
 import subprocess
@@ -10,92 +10,50 @@ import pytest
 PACKAGE = Path(__file__).resolve().parent.parent / "robustgen"
 
 FLOORS = [
-    {
-        "units",
-        "assignments",
-        "spreads",
-        "downloads",
-        "randomness",
-        "threat",
-        "objectives",
-        "modes",
-        "runs",
-        "records",
-        "images",
-        "display",
-        "recipe",
-        "weights",
-        "distributed",
-        "overrides",
-        "parts",
-        "fits",
-        "trainings",
-        "checkpoints",
-        "interruption",
-        "tracking",
-        "planner",
-        "costs",
-    },
-    {"contracts", "comparison", "unpickling", "study"},
+    {"units"},
+    {"randomness", "objectives", "modes"},
+    {"threat", "images"},
+    {"config", "storage", "stats", "runtime", "contracts"},
+    {"records", "planning"},
     {"datasets", "augment", "generators", "models", "attacks", "losses"},
     {"proxy", "training", "evaluation", "report", "analysis"},
     {"recipes"},
-    {"verbs"},
+    {"stages"},
     {"pipeline"},
-    {"crew", "watching"},
     {"cli"},
 ]
+"""Folders and modules of the package from the ground up; those of one set do not import each other."""
+
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names}
-# A loss brings its inner attack, augmented images their augmentation, mixtures read proxy sets, an analysis refuses the
-# images and logits that an evaluation refuses, by the same checks, and trains its discriminators as classifiers are
-# trained; everything else keeps to its own room.
+
 SIDEWAYS = {
-    ("losses", "attacks"),
-    ("generators", "augment"),
-    ("training", "proxy"),
-    ("analysis", "evaluation"),
-    ("analysis", "training"),
+    ("losses", "attacks"): "a loss brings its inner attack",
+    ("losses", "augment"): "a loss knows whether the augmentation mixes labels",
+    ("losses", "models"): "HAT labels its helper examples by a standard classifier",
+    ("generators", "augment"): "the augmented training images are a generator",
+    ("training", "proxy"): "mixtures read proxy sets",
+    ("analysis", "evaluation"): "an analysis refuses the images and logits that an evaluation refuses",
+    ("analysis", "training"): "discriminators are trained like classifiers",
+    ("runtime", "storage"): "logs and previews are files that appear whole",
 }
-WITHOUT_TORCH = [
-    "tracking",
-    "planner",
-    "costs",
-    "interruption",
-    "weights",
-    "comparison",
-    "runs",
-    "assignments",
-    "spreads",
-    "study",
-    "report",
-    "recipe",
-    "parts",
-    "fits",
-    "trainings",
-    "units",
-    "display",
-    *(f"records.{file.stem}" for file in sorted((PACKAGE / "records").glob("*.py")) if file.stem != "__init__"),
-    *(
-        f"verbs.{file.stem}"
-        for file in sorted((PACKAGE / "verbs").glob("*.py"))
-        if file.stem not in ("__init__", "publishing")
-    ),
-    "downloads",
-    "pipeline",
-    "crew",
-    "watching",
-    "cli",
-    "recipes",
-]
+"""Imports between siblings, each with its reason."""
+
+WITHOUT_TORCH = ("config", "records", "stats", "report", "recipes", "planning", "pipeline", "cli")
+"""Folders every module of which loads without torch: help answers at once, reports are rebuilt on a laptop."""
+
+ALSO_WITHOUT_TORCH = (
+    "units", "storage.files", "storage.run_folder", "storage.arrays", "storage.downloads", "storage.provenance",
+    "runtime.preemption", "runtime.progress", "runtime.trackers", "storage.feature_weights",
+)  # fmt: skip
 
 
-def part_of(path: Path) -> str:
+def folder_of(path: Path) -> str:
     inside = path.relative_to(PACKAGE)
     return inside.parts[0] if len(inside.parts) > 1 else inside.stem
 
 
-def imports_of(path: Path) -> set[str]:
-    """Parts of the package a module imports, wherever in it."""
+def imported_modules(path: Path) -> set[str]:
+    """Modules of the package that a file imports at any place, as dotted names without the package's."""
     found = set()
     for node in ast.walk(ast.parse(path.read_text())):
         names = []
@@ -103,49 +61,87 @@ def imports_of(path: Path) -> set[str]:
             names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path} imports relatively"
-            names = [node.module or ""]
-            if node.module == "robustgen":
-                names = [f"robustgen.{alias.name}" for alias in node.names]
-        found |= {name.split(".")[1] for name in names if name.startswith("robustgen.")}
+            module = node.module or ""
+            names = [f"{module}.{alias.name}" for alias in node.names] if is_package(module) else [module]
+        found |= {name.removeprefix("robustgen.") for name in names if name.startswith("robustgen.")}
     return found - {"__version__"}
 
 
-MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.name not in ("__main__.py",) and path.parent != PACKAGE)
-MODULES += sorted(path for path in PACKAGE.glob("*.py") if path.name not in ("__main__.py", "__init__.py"))
+def is_package(module: str) -> bool:
+    """Whether a dotted name is a folder of the package, from which modules may be imported by name."""
+    return module == "robustgen" or PACKAGE.joinpath(*module.split(".")[1:]).is_dir()
+
+
+MODULES = sorted(path for path in PACKAGE.rglob("*.py") if path.parent != PACKAGE or "__" not in path.name)
 
 
 @pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
 def test_imports_go_down(path):
-    here = part_of(path)
-    for there in imports_of(path) - {here}:
+    here = folder_of(path)
+    for there in {name.split(".")[0] for name in imported_modules(path)} - {here}:
         if (here, there) in SIDEWAYS:
             continue
-        below = FLOOR[there] < FLOOR[here]
-        foundations = FLOOR[here] == FLOOR[there] <= 1
-        assert below or foundations, f"{here} (floor {FLOOR[here]}) imports {there} (floor {FLOOR[there]})"
+        assert FLOOR[there] < FLOOR[here], f"{here} (floor {FLOOR[here]}) imports {there} (floor {FLOOR[there]})"
 
 
-def test_every_part_has_a_floor():
-    assert {part_of(path) for path in MODULES} == set(FLOOR)
+def test_every_folder_has_a_floor():
+    assert {folder_of(path) for path in MODULES} == set(FLOOR)
 
 
-def test_foundations_do_not_import_each_other_in_circles():
-    order: list[str] = []
-    foundations = FLOORS[0] | FLOORS[1]
-    waiting: dict[str, set[str]] = {name: set() for name in foundations}
-    for path in MODULES:
-        if (here := part_of(path)) in foundations:
-            waiting[here] |= imports_of(path) & (foundations - {here})
+def test_every_exception_is_used():
+    used = {(folder_of(path), name.split(".")[0]) for path in MODULES for name in imported_modules(path)}
+    assert set(SIDEWAYS) <= used
+
+
+def test_modules_of_a_folder_do_not_import_each_other_in_circles():
+    names = {
+        path: ".".join(path.relative_to(PACKAGE).with_suffix("").parts).removesuffix(".__init__") for path in MODULES
+    }
+    waiting = {name: imported_modules(path) & set(names.values()) - {name} for path, name in names.items()}
+    done: set[str] = set()
     while waiting:
-        free = [name for name, needs in waiting.items() if needs <= set(order)]
+        free = {name for name, needs in waiting.items() if needs <= done}
         assert free, f"a circle among {sorted(waiting)}"
-        order += free
+        done |= free
         waiting = {name: needs for name, needs in waiting.items() if name not in free}
 
 
-def test_reports_recipes_and_the_command_line_do_without_torch():
-    modules = ", ".join(f"robustgen.{name}" for name in WITHOUT_TORCH)
-    code = f"import sys, {modules}, robustgen.report.page\nassert 'torch' not in sys.modules"
+def closure(start: Path) -> set[Path]:
+    """The files of the package that somebody stands on who opens one: it, and all it imports at its top."""
+    found, todo = set(), [start]
+    while todo:
+        path = todo.pop()
+        if path in found:
+            continue
+        found.add(path)
+        for node in ast.parse(path.read_text()).body:
+            if isinstance(node, ast.ImportFrom) and (node.module or "").startswith("robustgen"):
+                todo += [file for alias in node.names if (file := file_of(f"{node.module}.{alias.name}")) is not None]
+    return found
+
+
+def file_of(name: str) -> Path | None:
+    """The file of a module, or of the module that holds a name."""
+    for parts in (name.split(".")[1:], name.split(".")[1:-1]):
+        if not parts:
+            return None
+        file, folder = PACKAGE.joinpath(*parts).with_suffix(".py"), PACKAGE.joinpath(*parts)
+        if file.exists():
+            return file
+        if (folder / "__init__.py").exists():
+            return folder / "__init__.py"
+    return None
+
+
+def test_folders_that_do_without_torch():
+    """Also with every module of theirs loaded."""
+    modules = [
+        f"robustgen.{'.'.join(path.relative_to(PACKAGE).with_suffix('').parts)}".removesuffix(".__init__")
+        for path in MODULES
+        if folder_of(path) in WITHOUT_TORCH
+    ]
+    modules += [f"robustgen.{name}" for name in ALSO_WITHOUT_TORCH]
+    code = f"import sys, {', '.join(modules)}\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
 
 

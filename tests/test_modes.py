@@ -1,7 +1,7 @@
 import torch
 from torch import nn
 
-from robustgen.modes import debias_statistics, evaluating, row_stable, still_statistics
+from robustgen.modes import batch_invariant, debias_statistics, evaluating, frozen_bn_stats
 
 
 def network():
@@ -22,7 +22,7 @@ def test_still_statistics_normalises_by_the_batch_and_remembers_nothing():
     model = network().train()
     images = torch.rand(5, 1, 8, 8)
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    with still_statistics(model):
+    with frozen_bn_stats(model):
         quiet = model(images)
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert torch.equal(quiet, model(images))  # the same batch statistics
@@ -44,9 +44,9 @@ def test_rows_do_not_depend_on_how_many_came():
     model = network().eval()
     images = torch.rand(70, 1, 8, 8)
     with torch.no_grad():
-        whole = row_stable(model, images)
+        whole = batch_invariant(model, images)
         for size in (1, 2, 3, 5, 8, 15, 16, 17, 64):
-            parts = torch.cat([row_stable(model, images[i : i + size]) for i in range(0, 70, size)])
+            parts = torch.cat([batch_invariant(model, images[i : i + size]) for i in range(0, 70, size)])
             assert torch.equal(parts, whole), size
         torch.testing.assert_close(whole, model(images))
-    assert len(row_stable(model, images[:0])) == 0
+    assert len(batch_invariant(model, images[:0])) == 0

@@ -74,10 +74,10 @@ def test_steering_torch_leaves_its_generator_as_it_was():
     torch.manual_seed(5)
     expected = torch.rand(3)
     torch.manual_seed(5)
-    with rng_for(0, "dropout").steering_torch():
+    with rng_for(0, "dropout").seeding_torch():
         inside = torch.rand(3)
     assert torch.equal(torch.rand(3), expected)
-    with rng_for(0, "dropout").steering_torch():
+    with rng_for(0, "dropout").seeding_torch():
         assert torch.equal(torch.rand(3), inside)
 
 

@@ -18,20 +18,21 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustgen.attacks import APGD, Square
+from robustgen.config.generators import SamplerConfig
 from robustgen.contracts import Batch
 from robustgen.datasets.cifar import INFO
 from robustgen.evaluation.prepare import prepared
-from robustgen.fits import Draw
 from robustgen.generators import build_generator
+from robustgen.losses.building import build_loss
 from robustgen.models import build_model
 from robustgen.modes import channels_last
 from robustgen.objectives import cross_entropy
 from robustgen.proxy.sampling import sample_batch
 from robustgen.randomness import rng_for
+from robustgen.stages.common import threat_model
 from robustgen.training.averaging import WeightAverage
 from robustgen.training.batch_norms import use_own_batch_norms
 from robustgen.training.classifier import autocast, parameter_groups
-from robustgen.verbs import making
 
 Row = dict[str, Any]
 STEP_PASSES = 6
@@ -159,17 +160,17 @@ def _trades(plan: Plan, device: str, architecture: str, batch: int, how: str) ->
         use_own_batch_norms(model)
     network: Any = torch.compile(model) if how == "compiled" else model
     groups = parameter_groups(model, settings.weight_decay)
-    optimiser = torch.optim.SGD(groups, lr=1e-4, momentum=0.9, nesterov=True)
+    optimizer = torch.optim.SGD(groups, lr=1e-4, momentum=0.9, nesterov=True)
     average = WeightAverage(model)
-    loss, threat = making.build_loss(settings), making.threat_model(plan.threat)
+    loss, threat = build_loss(settings), threat_model(plan.threat)
     place = rng_for(0, "step", device=device)
 
     def step() -> None:
-        optimiser.zero_grad(set_to_none=how != "graph")
+        optimizer.zero_grad(set_to_none=how != "graph")
         with autocast(settings, torch.device(device)):
             value = loss(network, given, threat, place)
         value.backward()
-        optimiser.step()
+        optimizer.step()
         average.update(model, 0.995)
 
     with _peak(device, row):
@@ -212,7 +213,7 @@ def _edm_training(plan: Plan, device: str, network: tuple[int, tuple[int, ...], 
     model.train()
     if how == "compiled":
         model.network.compile()
-    optimiser = model.lesson(plan.fit, rng_for(0)).learners["network"].optimiser
+    optimizer = model.training_spec(plan.fit, rng_for(0)).optimizations["network"].optimizer
     average = WeightAverage(model)
     rng = rng_for(0, "measure", device=device)
     images = rng.uniform((plan.fit_batch, *INFO.shape)).contiguous(memory_format=torch.channels_last)
@@ -221,11 +222,11 @@ def _edm_training(plan: Plan, device: str, network: tuple[int, tuple[int, ...], 
     def step() -> None:
         with torch.autocast(device, torch.bfloat16):
             value = model.loss(images, labels, rng_for(0, "step", device=device))
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         value.backward()
         for parameter in model.parameters():
             torch.nan_to_num_(parameter.grad, nan=0.0, posinf=1e5, neginf=-1e5)
-        optimiser.step()
+        optimizer.step()
         average.update(model, 0.999)
 
     with _peak(device, row):
@@ -237,7 +238,7 @@ def _edm_sampling(plan: Plan, device: str, solver: str | None, evaluations: int 
     """A batch as sampling draws it, to bytes on the host."""
     model, row = _edm(plan, device, plan.networks[0]), Row()
     row["GFLOP an image"] = round((evaluations or 1) * _edm_forward(model, device), 6)
-    model.eval().draw_by(Draw(solver=solver, evaluations=evaluations))
+    model.eval().configure_sampler(SamplerConfig(solver=solver, evaluations=evaluations))
     if how == "compiled":
         model.network.compile(dynamic=False)
     ids = np.arange(plan.fit_batch)
@@ -257,7 +258,7 @@ def _attacks(plan: Plan, device: str) -> Row:
     rng = rng_for(0, "measure", device=device)
     images = rng.uniform((count, *INFO.shape))
     model = prepared(build_model(plan.trade.architecture, INFO, rng_for(0)).to(device).eval(), images[:16])
-    threat = making.threat_model(plan.threat)
+    threat = threat_model(plan.threat)
     with torch.no_grad():
         labels = model(images).argmax(1)
     streams = rng.each(range(count))

@@ -16,9 +16,9 @@ from place import Place
 from plan import Plan
 from unpack_cifar10 import write_binary
 
+from robustgen.config.recipe import DataConfig
 from robustgen.datasets.cifar import BINARY_FOLDER, INFO, load, read_binary_batch
 from robustgen.images import ImageSet
-from robustgen.recipe import Data
 
 
 def pack(plan: Plan, source: Path, into: Path) -> None:
@@ -101,7 +101,7 @@ def unpack(plan: Plan, place: Place) -> list[str]:
     return missing
 
 
-def data_of(plan: Plan, place: Place) -> Data:
+def data_of(plan: Plan, place: Place) -> DataConfig:
     """The images, all pieces of them.
 
     Raises:

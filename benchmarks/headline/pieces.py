@@ -20,7 +20,7 @@ import torch
 from safetensors.torch import load, save
 from torch import Tensor
 
-from robustgen.runs import read_json, whole_file, write_json
+from robustgen.storage.files import atomic_write, read_json, write_json
 
 PART_BYTES = 14 * 2**20
 """A file that comes back may have 16 MiB."""
@@ -104,7 +104,7 @@ def write_piece(
         for stale in here.glob("part-*.bin"):
             stale.unlink()
         for part, cut in zip(parts, cuts, strict=True):
-            with whole_file(here / part["file"]) as file:
+            with atomic_write(here / part["file"]) as file:
                 file.write(cut)
         write_json(here / "manifest.json", manifest)
     return len(payload)

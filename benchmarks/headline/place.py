@@ -10,7 +10,7 @@ from typing import Any
 from pieces import Piece, find_piece, write_piece
 
 from robustgen.contracts import Progress
-from robustgen.runs import read_json, write_json
+from robustgen.storage.files import read_json, write_json
 
 
 @dataclass(frozen=True)

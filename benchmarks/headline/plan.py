@@ -9,9 +9,9 @@ from typing import Any
 
 from pieces import digest_of_json
 
-from robustgen.fits import DiffusionFit
-from robustgen.recipe import Data, Sampling, Threat
-from robustgen.trainings import InnerAttack, Schedule, Training
+from robustgen.config.generators import EDMConfig
+from robustgen.config.recipe import DataConfig, SamplingConfig, ThreatConfig
+from robustgen.config.training import InnerAttackConfig, ScheduleConfig, TrainingConfig
 
 ARMS = ("generated", "real")
 
@@ -35,11 +35,11 @@ class Plan:
     """
 
     name: str
-    data: Data
-    fit: DiffusionFit
-    sampling: Sampling
-    trade: Training
-    threat: Threat
+    data: DataConfig
+    fit: EDMConfig
+    sampling: SamplingConfig
+    trade: TrainingConfig
+    threat: ThreatConfig
     compiled: bool
     hows: tuple[str, ...]
     pieces: int
@@ -90,9 +90,9 @@ class Plan:
                 case "compile_generator":
                     plan = dataclasses.replace(plan, compiled=value)
         settings: dict[str, Any] = {
-            "fit": DiffusionFit(**fit),
-            "trade": Training(**trade),
-            "sampling": Sampling(**sampling),
+            "fit": EDMConfig(**fit),
+            "trade": TrainingConfig(**trade),
+            "sampling": SamplingConfig(**sampling),
         }
         return dataclasses.replace(plan, **settings)
 
@@ -112,8 +112,8 @@ CHOICES = {
 
 FULL = Plan(
     name="full",
-    data=Data(name="cifar10", validation=1024),
-    fit=DiffusionFit(
+    data=DataConfig(name="cifar10", validation=1024),
+    fit=EDMConfig(
         channels=64,
         multipliers=(2, 2, 2),
         blocks=2,
@@ -127,18 +127,18 @@ FULL = Plan(
         precision="bfloat16",
         previews=1,
     ),
-    sampling=Sampling(count=300 * 1024, solver="ipndm", evaluations=10, shard_images=25 * 1024),
-    trade=Training(
+    sampling=SamplingConfig(count=300 * 1024, solver="ipndm", evaluations=10, shard_images=25 * 1024),
+    trade=TrainingConfig(
         architecture="preact-resnet-18",
-        schedule=Schedule(total_images=1_600 * 1024, batch_size=1024, peak_lr=0.4, warmup=0.05),
-        attack=InnerAttack(optimiser="adam"),
+        schedule=ScheduleConfig(total_images=1_600 * 1024, batch_size=1024, peak_lr=0.4, warmup=0.05),
+        attack=InnerAttackConfig(optimizer="adam"),
         beta=5.0,
         precision="bfloat16",
         real_share=0.3,
         models=1,
         validations=6,
     ),
-    threat=Threat(norm="linf", eps=8 / 255),
+    threat=ThreatConfig(norm="linf", eps=8 / 255),
     compiled=False,
     hows=("channels-last", "compiled"),
     pieces=2,
@@ -168,8 +168,8 @@ FULL = Plan(
 
 TINY = Plan(
     name="tiny",
-    data=Data(name="cifar10", validation=32, train=160),
-    fit=DiffusionFit(
+    data=DataConfig(name="cifar10", validation=32, train=160),
+    fit=EDMConfig(
         channels=8,
         multipliers=(1, 1),
         blocks=1,
@@ -185,11 +185,11 @@ TINY = Plan(
         precision="bfloat16",
         previews=1,
     ),
-    sampling=Sampling(count=64, solver="ipndm", evaluations=2, shard_images=32),
-    trade=Training(
+    sampling=SamplingConfig(count=64, solver="ipndm", evaluations=2, shard_images=32),
+    trade=TrainingConfig(
         architecture="wrn-10-1",
-        schedule=Schedule(total_images=12 * 32, batch_size=32, peak_lr=0.1, warmup=0.1),
-        attack=InnerAttack(steps=2),
+        schedule=ScheduleConfig(total_images=12 * 32, batch_size=32, peak_lr=0.1, warmup=0.1),
+        attack=InnerAttackConfig(steps=2),
         precision="bfloat16",
         real_share=0.5,
         statistics_decay=0.9,
@@ -197,7 +197,7 @@ TINY = Plan(
         validations=2,
         validation_steps=2,
     ),
-    threat=Threat(norm="linf", eps=8 / 255),
+    threat=ThreatConfig(norm="linf", eps=8 / 255),
     compiled=False,
     hows=("channels-last",),
     pieces=2,

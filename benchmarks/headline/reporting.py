@@ -9,8 +9,10 @@ from place import Place
 from plan import ARMS, Plan
 from stages import outcomes
 
-from robustgen.records import PairedDifference, Share, Table
-from robustgen.runs import environment, whole_file, write_json
+from robustgen.records.tables import Table
+from robustgen.stats.intervals import PairedDifference, Proportion
+from robustgen.storage.files import atomic_write, write_json
+from robustgen.storage.provenance import environment
 
 TITLES = {"generated": "real + generated", "real": "real alone"}
 
@@ -45,7 +47,7 @@ def _outcome(place: Place, suite: str) -> tuple[dict[str, Any], list[str]]:
     found = outcomes(judged, place.work / "report")
     rows, results = [], {}
     for arm, piece in classifiers.items():
-        clean, robust = (Share(int(found[arm][kind].sum()), len(found[arm][kind])) for kind in ("clean", "robust"))
+        clean, robust = (Proportion(int(found[arm][kind].sum()), len(found[arm][kind])) for kind in ("clean", "robust"))
         cost = f"{piece.about['images']:,} in {piece.about['seconds']:.0f} s"
         rows.append((TITLES[arm], piece.about["settings"]["architecture"], cost, str(clean), str(robust)))
         results[arm] = {"clean": [clean.count, clean.total], "robust": [robust.count, robust.total]}
@@ -72,7 +74,7 @@ def _outcome(place: Place, suite: str) -> tuple[dict[str, Any], list[str]]:
 
 
 def _write(place: Place, name: str, lines: list[str]) -> None:
-    with whole_file(place.into / name) as file:
+    with atomic_write(place.into / name) as file:
         file.write(("\n".join(lines) + "\n").encode())
 
 

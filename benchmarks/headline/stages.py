@@ -18,25 +18,26 @@ from place import Clock, Place
 from plan import ARMS, Plan
 from torch import nn
 
-from robustgen.checkpoints import fit_weights
+from robustgen.config.generators import SamplerConfig
+from robustgen.config.recipe import Arm
 from robustgen.datasets import load_splits
 from robustgen.datasets.cifar import INFO
 from robustgen.evaluation.cascade import evaluate
-from robustgen.fits import Draw
 from robustgen.generators import build_generator
 from robustgen.images import to_unit
-from robustgen.interruption import Preempted
 from robustgen.models import build_model
 from robustgen.models.saved import load_classifier
 from robustgen.modes import channels_last
 from robustgen.proxy.sampling import sample_proxies
 from robustgen.proxy.store import ProxySet
 from robustgen.randomness import rng_for
-from robustgen.recipe import Arm
-from robustgen.records import Verdicts
-from robustgen.runs import read_json
+from robustgen.records.verdicts import Verdicts
+from robustgen.runtime.preemption import Preempted
+from robustgen.stages import train as training_stage
+from robustgen.stages.common import images_in_a_pass, threat_model
+from robustgen.storage.files import read_json
+from robustgen.storage.weights import fit_weights
 from robustgen.training.generator import train_generator
-from robustgen.verbs import making
 
 # Half-done training as pieces
 
@@ -140,7 +141,9 @@ def sample(plan: Plan, place: Place) -> ProxySet:
     model: Any = build_generator(plan.fit, INFO, rng_for(0))
     _give_weights(model, piece)
     channels_last(model).to(place.device).eval()
-    drawn_by = model.draw_by(Draw(solver=plan.sampling.solver, evaluations=plan.sampling.evaluations))
+    drawn_by = model.configure_sampler(
+        SamplerConfig(solver=plan.sampling.solver, evaluations=plan.sampling.evaluations)
+    )
     if plan.compiled:
         model.network.compile(dynamic=False)
     try:
@@ -151,7 +154,7 @@ def sample(plan: Plan, place: Place) -> ProxySet:
                 folder,
                 classes=INFO.classes,
                 seed=plan.seed,
-                batch_size=making.images_in_a_pass(INFO.shape, place.device),
+                batch_size=images_in_a_pass(INFO.shape, place.device),
                 shard_images=plan.sampling.shard_images,
                 made_by={"weights": piece.sha256, "precision": plan.fit.precision, **drawn_by},
                 device=place.device,
@@ -211,7 +214,9 @@ def train(plan: Plan, place: Place, arm: str) -> None:
     sources = Arm(proxy=None if proxies is None else str(proxies.folder))
     try:
         if not (folder / "model.json").exists():
-            making.train(plan.trade, data, plan.threat, sources, folder, plan.seed, place.device, place.progress)
+            training_stage.train(
+                plan.trade, data, plan.threat, sources, folder, plan.seed, place.device, place.progress
+            )
     except Preempted:
         bring_back(place, f"train-{arm}", folder, of, TRAIN_RULES, {**about, "seconds": clock.read()})
         raise
@@ -260,7 +265,7 @@ def judge(plan: Plan, place: Place, suite: str | None = None) -> None:
                     model,
                     to_unit(some.pixels(place.device)),
                     some.targets(place.device),
-                    making.threat_model(plan.threat),
+                    threat_model(plan.threat),
                     suite,
                     seed=plan.seed,
                     batch_size=plan.chunk,

@@ -112,9 +112,9 @@ def run(asked: argparse.Namespace, began: float) -> None:
     from pieces import collect, write_piece
     from plan import SCALES, choose
 
-    from robustgen.crew import settle
-    from robustgen.interruption import listening
-    from robustgen.runs import environment
+    from robustgen.runtime.cpu import configure_cpu
+    from robustgen.runtime.preemption import listening
+    from robustgen.storage.provenance import environment
 
     plan = SCALES[asked.scale]
     into = asked.into or asked.keep
@@ -124,7 +124,7 @@ def run(asked: argparse.Namespace, began: float) -> None:
         return
     device = asked.device or ("cuda" if torch.cuda.is_available() else "cpu")
     if device == "cpu":
-        settle(1)
+        configure_cpu(1)
     # Training passes have one size, for which the library may look for its fastest kernels; attacks have many.
     torch.backends.cudnn.benchmark = asked.step in ("measure", "fit", "sample", "train")
     import packing
@@ -195,7 +195,7 @@ def value_of(text: str) -> Any:
 def device_name(device: str) -> str:
     import torch
 
-    from robustgen.runs import environment
+    from robustgen.storage.provenance import environment
 
     return environment()["processor"] if device == "cpu" else torch.cuda.get_device_name()
 
@@ -221,7 +221,7 @@ def main(words: list[str] | None = None) -> int:
     if missing:
         print(f"missing packages: {' '.join(missing)}; bring them as wheels in {asked.wheels}", file=sys.stderr)
         return 2
-    from robustgen.interruption import Preempted
+    from robustgen.runtime.preemption import Preempted
 
     try:
         run(asked, began)

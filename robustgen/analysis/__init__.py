@@ -6,13 +6,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import fields, replace
 from typing import Any, TypeVar
 
+from robustgen.analysis.arc import ARC
 from robustgen.analysis.conditions import Conditions
+from robustgen.analysis.contracts import Analysis, ProxyAnalysis
 from robustgen.analysis.landscapes import Landscapes
-from robustgen.analysis.proximity import ARC
 from robustgen.analysis.sweeps import RadiusSweep, StepSweep
 from robustgen.analysis.transfer import Transfer
 from robustgen.analysis.transport import Transport
-from robustgen.contracts import Analysis, ProxyAnalysis
 from robustgen.units import parse_number
 
 T = TypeVar("T")

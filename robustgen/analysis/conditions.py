@@ -9,13 +9,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.analysis.samples import blocks, check_subject, digest, to_floats
-from robustgen.checkpoints import weights_digest
-from robustgen.contracts import Progress, ProxySubject, silent
+from robustgen.analysis.contracts import ProxySubject
+from robustgen.analysis.subjects import blocks, check_subject, digest, to_floats
+from robustgen.contracts import Progress, silent
 from robustgen.evaluation.checks import check_logits
-from robustgen.modes import RowStable, evaluating
-from robustgen.records.closeness import Conditions as Record
-from robustgen.records.findings import About
+from robustgen.modes import BatchInvariant, evaluating
+from robustgen.records.conditions import Conditions as Record
+from robustgen.records.record import About
+from robustgen.storage.weights import weights_digest
 from robustgen.threat import ThreatModel
 
 
@@ -67,7 +68,7 @@ class Conditions:
         if found := Record.taken_up(path, about):
             return found
         with evaluating(subject.labeller):
-            model = RowStable(subject.labeller)
+            model = BatchInvariant(subject.labeller)
             seen = predicted(model, subject.test, batch_size)
             check_logits(model(to_floats(subject.test[:1])).detach(), subject.test_labels[:1])
             given = predicted(model, subject.generated, batch_size)

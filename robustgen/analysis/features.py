@@ -10,12 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.checkpoints import weights_digest
 from robustgen.images import ImageSet, to_unit
 from robustgen.models.inception import Inception, load_inception
 from robustgen.models.vgg import load_vgg
-from robustgen.modes import evaluating, row_stable
-from robustgen.weights import find_weights, has_weights
+from robustgen.modes import batch_invariant, evaluating
+from robustgen.storage.feature_weights import find_weights, has_weights
+from robustgen.storage.weights import weights_digest
 
 BLOCK = 1024
 """Images that are summed up at a time. Fixed, so that sums do not depend on the batch size."""
@@ -69,7 +69,7 @@ class Features:
         # One layout whatever the batch: kernels are chosen by it too, and filling up to 16 rows would change it.
         images = images.clone(memory_format=torch.contiguous_format)
         with evaluating(self.network):
-            both = row_stable(self.network, images).float()
+            both = batch_invariant(self.network, images).float()
         if not torch.isfinite(both).all():
             raise ValueError(f"the features {self} are NaN or infinite for some images; choose another network")
         return both[:, : self.dimension], both[:, self.dimension :]

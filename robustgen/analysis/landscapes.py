@@ -10,14 +10,16 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustgen.analysis.contracts import Subject
 from robustgen.attacks import evaluation_attack
-from robustgen.contracts import Progress, Subject, silent
+from robustgen.contracts import Progress, silent
 from robustgen.evaluation.checks import check_images, check_logits
-from robustgen.modes import RowStable, evaluating
+from robustgen.modes import BatchInvariant, evaluating
 from robustgen.objectives import margin
 from robustgen.randomness import Rng, content_ids, rng_for
-from robustgen.records import findings
-from robustgen.records.findings import About, load_findings
+from robustgen.records import landscapes
+from robustgen.records.loading import load_findings
+from robustgen.records.record import About
 from robustgen.threat import ThreatModel
 
 
@@ -59,7 +61,7 @@ class Landscapes:
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> findings.Landscapes:
+    ) -> landscapes.Landscapes:
         """Raises ValueError where nothing can be evaluated, or `path` holds something else."""
         threat = subject.threat
         if threat.eps == 0:
@@ -70,13 +72,13 @@ class Landscapes:
         ids = content_ids(images.cpu().numpy())
         if path is not None and path.exists():
             found = load_findings(path).check_same(about, ids, labels.cpu().numpy(), path)
-            assert isinstance(found, findings.Landscapes)
+            assert isinstance(found, landscapes.Landscapes)
             return found
         rng = rng_for(seed, "analyse", "landscapes", device=images.device).each(ids)
         axis = torch.linspace(-self.extent, self.extent, self.points, device=images.device)
         axis[self.points // 2] = 0
         with evaluating(subject.model):
-            model = RowStable(subject.model)
+            model = BatchInvariant(subject.model)
             check_logits(model(images), labels)
             # All steps, not only until it is misclassified: the direction of the worst point, not of the first.
             attack = replace(evaluation_attack(self.steps, margin), until_fooled=False)
@@ -89,7 +91,7 @@ class Landscapes:
                 heights.append(-margin(logits, labels[i].expand(len(over))).view(self.points, self.points))
                 allowed.append(threat.contains(over, images[i].expand_as(over)).view(self.points, self.points))
                 progress(i + 1, len(images), "images")
-        result = findings.Landscapes(
+        result = landscapes.Landscapes(
             about=about,
             ids=ids,
             labels=labels.cpu().numpy(),

@@ -17,21 +17,23 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from robustgen.analysis.contracts import Subject
 from robustgen.attacks import APGD
-from robustgen.contracts import Progress, Subject, silent
+from robustgen.contracts import Progress, silent
 from robustgen.evaluation.checks import check_images, check_logits
-from robustgen.modes import RowStable, evaluating
+from robustgen.modes import BatchInvariant, evaluating
 from robustgen.objectives import cross_entropy, margin
 from robustgen.randomness import Rng, content_ids, rng_for
-from robustgen.records import findings
-from robustgen.records.findings import FELL, OWED, STANDS, About, load_findings
-from robustgen.runs import Pace
+from robustgen.records import sweeps
+from robustgen.records.loading import load_findings
+from robustgen.records.record import BROKEN, PENDING, ROBUST, About
+from robustgen.storage.files import SaveInterval
 from robustgen.threat import ThreatModel
 
 MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Default radii in units of eps, as far as they stay below the last one."""
 
-AnySweep = TypeVar("AnySweep", bound=findings.Sweep)
+AnySweep = TypeVar("AnySweep", bound=sweeps.Sweep)
 
 
 def grey_radius(images: Tensor, norm: str) -> float:
@@ -62,7 +64,7 @@ class RadiusSweep:
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> findings.RadiusSweep:
+    ) -> sweeps.RadiusSweep:
         """Raises ValueError where nothing can be evaluated, or `path` holds something else."""
         check_images(subject.images, subject.labels)
         threat = subject.threat
@@ -72,7 +74,7 @@ class RadiusSweep:
         attempts = [(ThreatModel(threat.norm, radius), attack) for radius in radii]
         columns = {"values": np.array(radii, dtype=np.float64), "grey": np.array(grey)}
         about = About(repr(self), str(threat), seed, subject.made_for)
-        return _sweep(findings.RadiusSweep, columns, attempts, subject, about, batch_size, path, progress)
+        return _sweep(sweeps.RadiusSweep, columns, attempts, subject, about, batch_size, path, progress)
 
 
 @dataclass(frozen=True)
@@ -95,12 +97,12 @@ class StepSweep:
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> findings.StepSweep:
+    ) -> sweeps.StepSweep:
         """Raises ValueError where nothing can be evaluated, or `path` holds something else."""
         attempts = [(subject.threat, APGD(steps, cross_entropy)) for steps in self.steps]
         columns = {"values": np.array(self.steps, dtype=np.int64)}
         about = About(repr(self), str(subject.threat), seed, subject.made_for)
-        return _sweep(findings.StepSweep, columns, attempts, subject, about, batch_size, path, progress)
+        return _sweep(sweeps.StepSweep, columns, attempts, subject, about, batch_size, path, progress)
 
 
 def _default_radii(eps: float, grey: float) -> tuple[float, ...]:
@@ -137,7 +139,7 @@ def _sweep(
     check_images(images, labels)
     ids = content_ids(images.cpu().numpy())
     with evaluating(subject.model):
-        model = RowStable(subject.model)
+        model = BatchInvariant(subject.model)
         if path is not None and path.exists():
             found = load_findings(path).check_same(about, ids, labels.cpu().numpy(), path)
             assert isinstance(found, kind)
@@ -146,11 +148,11 @@ def _sweep(
             sweep = _untried(kind, columns, model, images, labels, about, ids, len(attempts), batch_size)
         if sweep.finished and path is not None and path.exists():
             return sweep
-        pace = Pace()
+        pace = SaveInterval()
         costs = [attack.steps if threat.eps else 0 for threat, attack in attempts]
         right = int(sweep.right.sum())
         for at, (threat, attack) in enumerate(attempts):
-            rows = np.flatnonzero(sweep.stands[:, at] == OWED)
+            rows = np.flatnonzero(sweep.stands[:, at] == PENDING)
             for first in range(0, len(rows), batch_size):
                 here = rows[first : first + batch_size]
                 index = torch.from_numpy(here).to(images.device)
@@ -161,7 +163,7 @@ def _sweep(
                     with pace.saving():
                         sweep.save(path)
                 standing = sweep.accuracy(at)
-                done = right * sum(costs[:at]) + costs[at] * int((sweep.stands[sweep.right, at] != OWED).sum())
+                done = right * sum(costs[:at]) + costs[at] * int((sweep.stands[sweep.right, at] != PENDING).sum())
                 note = f"{sweep.axis} {sweep.show(at)}, {standing.count} of {standing.total} stand"
                 progress(done, right * sum(costs), "passes", note)
         if path is not None:
@@ -188,7 +190,7 @@ def _untried(
         "ids": ids,
         "labels": labels.cpu().numpy(),
         "right": right,
-        "stands": np.where(right[:, None], OWED, FELL).astype(np.int8).repeat(values, axis=1),
+        "stands": np.where(right[:, None], PENDING, BROKEN).astype(np.int8).repeat(values, axis=1),
         "margin": np.full((len(images), values), np.nan, dtype=np.float32),
     }
     return kind(about=about, **rows, **columns)
@@ -205,4 +207,4 @@ def _attempt(
     logits = model(points)
     wrong = (logits.argmax(1) != labels) | ~torch.isfinite(logits).all(1)
     fell = wrong & threat.contains(points, images)
-    return np.where(fell.cpu().numpy(), FELL, STANDS), margin(logits, labels).float().cpu().numpy()
+    return np.where(fell.cpu().numpy(), BROKEN, ROBUST), margin(logits, labels).float().cpu().numpy()

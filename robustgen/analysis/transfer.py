@@ -9,18 +9,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.analysis.samples import check_subject, to_floats
+from robustgen.analysis.contracts import ProxySubject
+from robustgen.analysis.subjects import check_subject, to_floats
 from robustgen.analysis.transport import Transport
 from robustgen.attacks import APGD, FAB
-from robustgen.checkpoints import weights_digest
-from robustgen.contracts import Attack, Progress, ProxySubject, silent
-from robustgen.modes import RowStable, evaluating
+from robustgen.contracts import Attack, Progress, silent
+from robustgen.modes import BatchInvariant, evaluating
 from robustgen.objectives import margin
 from robustgen.randomness import Rng, content_ids, rng_for
-from robustgen.records.distances import Transfer as Record
-from robustgen.records.distances import Transport as Plan
-from robustgen.records.findings import About
-from robustgen.runs import Pace
+from robustgen.records.record import About
+from robustgen.records.transfer import Transfer as Record
+from robustgen.records.transport import Transport as Plan
+from robustgen.storage.files import SaveInterval
+from robustgen.storage.weights import weights_digest
 from robustgen.threat import ThreatModel
 
 
@@ -154,11 +155,11 @@ class Transfer:
         norm = subject.threat.norm
         about = About(repr(self), norm, seed, f"{plan.about.made_for} {weights_digest(subject.model)}")
         record = Record.taken_up(path, about) or _owed(about, plan)
-        pace = Pace()
+        pace = SaveInterval()
         images = {"real": (subject.test, plan.real), "generated": (subject.generated, plan.generated)}
         total = len(plan.real) + len(plan.generated)
         with evaluating(subject.model):
-            model = RowStable(subject.model)
+            model = BatchInvariant(subject.model)
             for side, (pixels, index) in images.items():
                 distance, broken = getattr(record, f"{side}_distance"), getattr(record, f"{side}_broken")
                 labels = getattr(record, f"{side}_label")

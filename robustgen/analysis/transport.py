@@ -10,11 +10,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustgen.analysis.samples import check_subject, digest, pairwise_distances, to_floats
-from robustgen.contracts import Progress, ProxySubject, silent
+from robustgen.analysis.contracts import ProxySubject
+from robustgen.analysis.subjects import check_subject, digest, pairwise_distances, to_floats
+from robustgen.contracts import Progress, silent
 from robustgen.randomness import Rng, rng_for
-from robustgen.records.distances import Transport as Record
-from robustgen.records.findings import About
+from robustgen.records.record import About
+from robustgen.records.transport import Transport as Record
 
 
 @dataclass(frozen=True)

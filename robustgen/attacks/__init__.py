@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from robustgen.attacks.apgd import APGD
 from robustgen.attacks.fab import FAB
-from robustgen.attacks.multitargeted import MultiTargeted, Restarts
 from robustgen.attacks.pgd import PGD, evaluation_attack, official_training_attack
+from robustgen.attacks.restarts import MultiTargeted, Restarts
 from robustgen.attacks.square import Square
 from robustgen.attacks.swift import Swift
 from robustgen.contracts import Attack

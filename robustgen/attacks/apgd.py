@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.apgd_l1 import sparse_search
-from robustgen.attacks.gradients import Found, climb_often
+from robustgen.attacks.common import AttackResult, averaged_value_and_grad
 from robustgen.objectives import Objective, cross_entropy, labels_of
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -61,7 +61,7 @@ class APGD:
         threat: ThreatModel,
         rng: Rng,
         start: Tensor | None = None,
-    ) -> Found:
+    ) -> AttackResult:
         """The first misclassified iterate of each image, else its best; and the step, 0 being the start.
 
         `start` replaces the random one; in l1, where the walk begins outside the ball, it is not used.
@@ -70,7 +70,7 @@ class APGD:
             return sparse_search(model, images, targets, threat, rng, self.steps, self.objective, self.eot)
         start = threat.boundary_start(images, rng) if start is None else start
         result = start.clone()
-        logits, value, gradient = climb_often(model, start, targets, self.objective, self.eot)
+        logits, value, gradient = averaged_value_and_grad(model, start, targets, self.objective, self.eot)
         count = len(images)
         found_at = torch.full((count,), -1, dtype=torch.int64, device=images.device)
         state = {
@@ -101,13 +101,15 @@ class APGD:
             if step > self.steps or not len(state["row"]):
                 break
             self._move(state, threat, 0.75 if step > 1 else 1.0)
-            logits, value, gradient = climb_often(model, state["points"], state["targets"], self.objective, self.eot)
+            logits, value, gradient = averaged_value_and_grad(
+                model, state["points"], state["targets"], self.objective, self.eot
+            )
             self._remember(state, value, gradient)
             if step in ends:
                 self._consider_halving(state, step - last_end)
                 last_end = step
         result[state["row"]] = state["best"]
-        return Found(result, found_at)
+        return AttackResult(result, found_at)
 
     @staticmethod
     def _move(state: dict[str, Tensor], threat: ThreatModel, share: float) -> None:

@@ -7,7 +7,7 @@ import math
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.gradients import Found, climb_often
+from robustgen.attacks.common import AttackResult, averaged_value_and_grad
 from robustgen.objectives import Objective, labels_of
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -31,7 +31,7 @@ def sparse_search(
     steps: int,
     objective: Objective,
     eot: int,
-) -> Found:
+) -> AttackResult:
     """Ascent along the k steepest pixels, projected on ball and box; k and the step follow how sparse the best is.
 
     Three phases climb within 3, 2 and 1 times the radius, each from the best point of the one before, projected;
@@ -57,13 +57,13 @@ def _climb_phase(
     objective: Objective,
     eot: int,
     leave: bool,
-) -> Found:
+) -> AttackResult:
     points = threat.project(start, images)
     result = points.clone()
     found_at = torch.full((len(images),), -1, dtype=torch.int64, device=images.device)
     row = torch.arange(len(images), device=images.device)
     pixels = images[0].numel()
-    logits, value, gradient = climb_often(model, points, targets, objective, eot)
+    logits, value, gradient = averaged_value_and_grad(model, points, targets, objective, eot)
     best, best_value, best_gradient = points, value, gradient
     changed = _changed_pixels(points, images)
     count = changed / 1.5
@@ -80,7 +80,7 @@ def _climb_phase(
         if step > steps or not len(row):
             break
         points = threat.project(points + _sparse_step(gradient, count, pixels) * _wide(length), images)
-        logits, value, gradient = climb_often(model, points, targets, objective, eot)
+        logits, value, gradient = averaged_value_and_grad(model, points, targets, objective, eot)
         better = value > best_value
         best = torch.where(_wide(better), points, best)
         best_gradient = torch.where(_wide(better), gradient, best_gradient)
@@ -96,7 +96,7 @@ def _climb_phase(
             points = torch.where(_wide(back), best, points)
             gradient = torch.where(_wide(back), best_gradient, gradient)
     result[row] = best
-    return Found(result, found_at)
+    return AttackResult(result, found_at)
 
 
 def _wide(column: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.gradients import Found, climb, slopes
+from robustgen.attacks.common import AttackResult, logit_differences, value_and_grad
 from robustgen.objectives import labels_of, targeted_margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -44,12 +44,12 @@ class FAB:
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
         return self.search(model, images, targets, threat, rng).points
 
-    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Found:
+    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> AttackResult:
         """An allowed image for each, and the step at which it was found."""
         points, step = self._walk(model, images, targets, threat, rng, stop=True)
         allowed = threat.contains(points, images) & (step >= 0)
         points = torch.where(allowed.view(-1, *([1] * (images.ndim - 1))), points, images)
-        return Found(points, torch.where(allowed, step, -1))
+        return AttackResult(points, torch.where(allowed, step, -1))
 
     def nearest(
         self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng
@@ -97,9 +97,9 @@ class FAB:
     def _boundary(model: nn.Module, points: Tensor, targets: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
         """Height over the linearised boundary, negative while on the label's side, and its gradient."""
         if targets.ndim == 2:
-            _, value, gradient = climb(model, points, targets, targeted_margin)
+            _, value, gradient = value_and_grad(model, points, targets, targeted_margin)
             return value, gradient
-        values, gradients = slopes(model, points, targets)
+        values, gradients = logit_differences(model, points, targets)
         flat = gradients.flatten(2)
         dual = {"linf": 1, "l2": 2, "l1": torch.inf}[threat.norm]
         near = (values.abs() / (flat.norm(p=dual, dim=2) + 1e-12)).argmin(1)

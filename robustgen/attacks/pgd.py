@@ -9,17 +9,17 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.gradients import Found, climb
-from robustgen.modes import evaluating, moving_statistics
+from robustgen.attacks.common import AttackResult, value_and_grad
+from robustgen.modes import evaluating, updating_bn_stats
 from robustgen.objectives import Objective, cross_entropy, labels_of
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
-OPTIMISERS = ("steepest", "adam")
+OPTIMIZERS = ("steepest", "adam")
 MODES: dict[str, Callable[[nn.Module], AbstractContextManager[None]] | None] = {
     "as-is": None,
     "eval": evaluating,
-    "updating": moving_statistics,
+    "updating": updating_bn_stats,
 }
 """What happens to the network while it is attacked."""
 
@@ -46,7 +46,7 @@ class PGD:
     steps: int = 10
     step_size: float = 0.25
     """Length of a step as a share of eps: 0.25 is 2/255 when eps is 8/255."""
-    optimiser: str = "steepest"
+    optimizer: str = "steepest"
     decay: tuple[tuple[float, float], ...] = ()
     """(share of the steps, factor): from that share on, the step size times that factor."""
     objective: Objective = cross_entropy
@@ -61,8 +61,8 @@ class PGD:
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"an attack needs at least 1 step, got {self.steps}")
-        if self.optimiser not in OPTIMISERS:
-            raise ValueError(f"unknown optimiser {self.optimiser!r}; known: {', '.join(OPTIMISERS)}")
+        if self.optimizer not in OPTIMIZERS:
+            raise ValueError(f"unknown optimizer {self.optimizer!r}; known: {', '.join(OPTIMIZERS)}")
         if self.mode not in MODES:
             raise ValueError(f"unknown mode {self.mode!r}; known: {', '.join(MODES)}")
         if self.deviation is not None and not self.deviation >= 0:
@@ -76,13 +76,13 @@ class PGD:
     def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
         return self.search(model, images, targets, threat, rng).points
 
-    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Found:
+    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> AttackResult:
         """The last iterate, or the first misclassified one with `until_fooled`, and then its step."""
         mode = MODES[self.mode]
         with mode(model) if mode else nullcontext():
             return self._search(model, images, targets, threat, rng)
 
-    def _search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Found:
+    def _search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> AttackResult:
         if self.deviation is None:
             points = threat.random_start(images, rng)
         else:
@@ -90,10 +90,10 @@ class PGD:
         result = torch.empty_like(points)
         rows = torch.arange(len(images), device=images.device)
         found_at = torch.full_like(rows, -1)
-        momentum = torch.zeros_like(points) if self.optimiser == "adam" else points
-        square = torch.zeros_like(points) if self.optimiser == "adam" else points
+        momentum = torch.zeros_like(points) if self.optimizer == "adam" else points
+        square = torch.zeros_like(points) if self.optimizer == "adam" else points
         for step in range(self.steps):
-            logits, _, gradient = climb(model, points, targets, self.objective)
+            logits, _, gradient = value_and_grad(model, points, targets, self.objective)
             if self.until_fooled:
                 fooled = logits.argmax(1) != labels_of(targets)
                 if fooled.any():
@@ -103,10 +103,10 @@ class PGD:
                         x[stays] for x in (rows, points, images, targets, gradient)
                     )
                     if not len(rows):
-                        return Found(result, found_at)
+                        return AttackResult(result, found_at)
                     momentum, square = (momentum[stays], square[stays])
             length = self.step_at(step)
-            if self.optimiser == "adam":
+            if self.optimizer == "adam":
                 momentum = momentum.mul(0.9).add_(gradient, alpha=0.1)
                 size = gradient.square()
                 if threat.norm != "linf":
@@ -118,7 +118,7 @@ class PGD:
                 move = threat.ascend(gradient) * (length * threat.eps)
             points = threat.project(points + move, images)
         result[rows] = points
-        return Found(result, found_at)
+        return AttackResult(result, found_at)
 
 
 def official_training_attack(steps: int, objective: Objective) -> PGD:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.gradients import Found
+from robustgen.attacks.common import AttackResult
 from robustgen.objectives import Objective, margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -59,7 +59,7 @@ class Square:
         return self.search(model, images, targets, threat, rng).points
 
     @torch.no_grad()
-    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Found:
+    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> AttackResult:
         """The best allowed image for each, and the query at which it was misclassified."""
         state = (_Signs if threat.norm == "linf" else _Masses)(images, threat, rng)
         points = state.points
@@ -98,7 +98,7 @@ class Square:
                 best = torch.where(better, value, best)
             fooled = wrong
         result[row] = state.points
-        return Found(result, found_at)
+        return AttackResult(result, found_at)
 
 
 def _wide(flags: Tensor) -> Tensor:

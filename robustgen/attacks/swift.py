@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.apgd import APGD
-from robustgen.attacks.gradients import Found
+from robustgen.attacks.common import AttackResult
 from robustgen.attacks.square import Square
 from robustgen.objectives import classes_aimed_at, dlr, margin, targeted_dlr, targeted_margin
 from robustgen.randomness import Rng
@@ -45,11 +45,11 @@ class Swift:
         return self.search(model, images, targets, threat, rng).points
 
     @torch.no_grad()
-    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Found:
+    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> AttackResult:
         """The first misclassified point of each image, else its best; and the steps it took in all."""
         labels = targets
         if not len(images):
-            return Found(images, labels.clone())
+            return AttackResult(images, labels.clone())
         logits = model(images)
         scaled = logits.shape[1] >= 4
         untargeted, targeted = (dlr, targeted_dlr) if scaled else (margin, targeted_margin)
@@ -77,4 +77,4 @@ class Swift:
             found = Square(self.queries).search(model, images[row], labels[row], threat, rng.at("square").rows(row))
             fell = found.step >= 0
             result[row[fell]], step[row[fell]] = found.points[fell], spent + found.step[fell]
-        return Found(result, step)
+        return AttackResult(result, step)

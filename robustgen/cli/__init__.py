@@ -9,11 +9,35 @@ from typing import Any
 
 import typer
 
-from robustgen.cli import build, compare, files, judge, measure, plan, proxies, run, watch
+from robustgen.cli import (
+    analyse,
+    certify,
+    check,
+    compare,
+    evaluate,
+    exchange,
+    fetch,
+    fit,
+    keep,
+    label,
+    measure,
+    plan,
+    publish,
+    report,
+    run,
+    sample,
+    score,
+    show,
+    train,
+    watch,
+)  # fmt: skip
 from robustgen.cli.app import app
 
 __all__ = ["app", "main"]
-COMMANDS = (build, proxies, measure, judge, compare, run, watch, plan, files)
+COMMANDS = (
+    analyse, certify, check, compare, evaluate, exchange, fetch, fit, keep, label, measure, plan, publish, report, run,
+    sample, score, show, train, watch,
+)  # fmt: skip
 """Modules of commands."""
 
 VERBS = (
@@ -32,9 +56,10 @@ def main() -> None:
 
     0 when all went well, 2 for what the user can mend, 75 after SIGTERM, 130 after Ctrl-C, 1 for our bugs.
     """
-    from robustgen.crew import StageFailed, say
-    from robustgen.distributed import leave
-    from robustgen.interruption import Preempted
+    from robustgen.pipeline.scheduler import StageFailed
+    from robustgen.runtime.distributed import leave
+    from robustgen.runtime.errors import describe_error
+    from robustgen.runtime.preemption import Preempted
 
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow each other down
     try:
@@ -59,7 +84,7 @@ def main() -> None:
                 f"robustgen: {error}\nThis looks like a bug of robustgen; everything finished is kept.", file=sys.stderr
             )
             sys.exit(1)
-        print(f"robustgen: {say(error)}", file=sys.stderr)
+        print(f"robustgen: {describe_error(error)}", file=sys.stderr)
         sys.exit(2)
     leave()
     sys.exit(0)

@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
+    from robustgen.config.recipe import Recipe
     from robustgen.contracts import Progress
-    from robustgen.recipe import Recipe
 
 app = typer.Typer(
     name="robustgen",
@@ -93,7 +93,7 @@ def settings_of(
     name: str, sets: list[str] | None, data: str | None, seed: int | None, scale: str | None = None
 ) -> Recipe:
     """A known recipe or a file, with what the command line changes: the data, then the scale, then single settings."""
-    from robustgen.overrides import override, read_recipe, unknown_recipe
+    from robustgen.config.loading import override, read_recipe, unknown_recipe
     from robustgen.recipes import RECIPES
     from robustgen.recipes.scaling import scaled
 
@@ -122,7 +122,7 @@ def of_analysis(sets: list[str] | None, threat: str | None) -> tuple[list[str], 
 def checked(kind: Any, **values: Any) -> Any:
     from pydantic import ValidationError
 
-    from robustgen.assignments import explain
+    from robustgen.config.parsing import explain
 
     try:
         return kind(**values)
@@ -164,8 +164,8 @@ def one_stage(
     finished: Path | None = None,
 ) -> None:
     """One stage in this process, alone in its folder; `asked` is kept there and must not change."""
-    from robustgen.crew import run_alone
-    from robustgen.distributed import local_device, place
+    from robustgen.pipeline.scheduler import run_alone
+    from robustgen.runtime.distributed import local_device, place
 
     where = local_device(device_named(device))
     if place()[1] > 1:

@@ -10,8 +10,9 @@ import typer
 from robustgen.cli.app import DryRun, app
 
 if TYPE_CHECKING:
-    from robustgen.comparison import Comparison
-    from robustgen.records import Table, Verdicts
+    from robustgen.records.comparison import Comparison
+    from robustgen.records.tables import Table
+    from robustgen.records.verdicts import Verdicts
 
 
 @app.command()
@@ -43,7 +44,7 @@ def compare(
     if dry_run:
         print(f"would compare {', '.join(map(str, places))}")
         return
-    from robustgen.verbs.listing import print_table
+    from robustgen.cli.inventory import print_table
 
     for title, comparison in _compared(places):
         print_table(_upright(comparison.table()), f"{title}: {' and '.join(comparison.names)}, {comparison.judged}")
@@ -56,14 +57,14 @@ def compare(
 
 def _upright(table: Table) -> Table:
     """Rows for columns: ten numbers of two accuracies are wider than a terminal."""
-    from robustgen.records import Table
+    from robustgen.records.tables import Table
 
     rows = zip(table.columns[1:], *(row[1:] for row in table.rows), strict=True)
     return Table((table.columns[0], *(row[0] for row in table.rows)), tuple(rows))
 
 
 def _compared(places: list[Path]) -> list[tuple[str, Comparison]]:
-    from robustgen.comparison import compare, compare_arms
+    from robustgen.records.comparison import compare, compare_arms
 
     first, *others = [_verdicts(place) for place in places]
     if not others:
@@ -80,9 +81,9 @@ def _compared(places: list[Path]) -> list[tuple[str, Comparison]]:
 
 def _verdicts(place: Path) -> dict[str, Verdicts]:
     """Verdicts by arm: a run's, the baseline first; of a file under the name "verdicts"."""
-    from robustgen.records import Verdicts
+    from robustgen.records.verdicts import Verdicts
     from robustgen.report.tables import read_results
-    from robustgen.runs import RunDir
+    from robustgen.storage.run_folder import RunDir
 
     if place.suffix == ".npz":
         return {"verdicts": Verdicts.load(place)}

@@ -14,17 +14,15 @@ from robustgen.cli.app import (
     FromRecipe,
     Seed,
     Sets,
-    ThreatText,
     app,
     checked,
-    of_analysis,
     one_stage,
     settings_of,
 )
 
 if TYPE_CHECKING:
+    from robustgen.config.recipe import Recipe
     from robustgen.contracts import Progress
-    from robustgen.recipe import Recipe
 
 
 @app.command()
@@ -57,54 +55,21 @@ def measure(
     \b
       robustgen measure proxies/edm --with models/labeller
     """
-    from robustgen.recipe import Measuring
+    from robustgen.cli.inventory import print_table
+    from robustgen.config.recipe import MeasureConfig
     from robustgen.records.quality import Quality
-    from robustgen.verbs import examining
-    from robustgen.verbs.listing import print_table
+    from robustgen.stages import measure as stage
 
     settings = settings_of(recipe, sets, data, seed)
-    measuring = checked(Measuring, judged=judged, which=which)
+    measuring = checked(MeasureConfig, judged=judged, which=which)
     path = into or proxy / "quality.npz"
 
     def work(progress: Progress, device: str) -> str:
-        return examining.measure(proxy, classifier, settings.data, measuring, path, settings.seed, device, progress)
+        return stage.measure(proxy, classifier, settings.data, measuring, path, settings.seed, device, progress)
 
     one_stage("measure", path.parent, work, device, dry_run, file_name=path.name)
     if not dry_run:
         print_table(Quality.load(path).table(), str(proxy))
-
-
-@app.command()
-def score(
-    proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder that has been labelled", show_default=False)],
-    threat: ThreatText = None,
-    recipe: FromRecipe = "digits",
-    data: DataPath = None,
-    sets: Sets = None,
-    seed: Seed = None,
-    device: Device = "auto",
-    dry_run: DryRun = False,
-) -> None:
-    """Say of every generated image how real it looks to robust discriminators.
-
-    They are trained for it, as for the analysis arc, whose settings are changed by --set analysis.NAME=VALUE. Then:
-    keep --rule discriminator.
-
-    \b
-      robustgen score proxies/edm
-      robustgen keep proxies/edm --rule discriminator --per-class 300
-    """
-    from robustgen.verbs import examining
-
-    own, assignments = of_analysis(sets, threat)
-    settings = settings_of(recipe, assignments, data, seed)
-
-    def work(progress: Progress, device: str) -> str:
-        return examining.score(
-            proxy, settings.data, settings.threat, proxy / "arc.npz", settings.seed, device, progress, own
-        )
-
-    one_stage("score", proxy, work, device, dry_run, threads=settings.threads)
 
 
 def analyse_images(
@@ -121,8 +86,8 @@ def analyse_images(
     dry_run: bool,
 ) -> None:
     """What `analyse` does with the images of a proxy set."""
-    from robustgen.verbs import examining
-    from robustgen.verbs.listing import print_table
+    from robustgen.cli.inventory import print_table
+    from robustgen.stages import analyse_images as stage
 
     for needed, given, option in (("conditions", labeller, "--with"), ("transfer", model, "--model")):
         if name == needed and given is None:
@@ -132,7 +97,7 @@ def analyse_images(
 
     def work(progress: Progress, device: str) -> str:
         found.append(
-            examining.examine(
+            stage.examine(
                 name,
                 proxy,
                 settings.data,

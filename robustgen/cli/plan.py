@@ -35,7 +35,7 @@ def plan(
     \b
       robustgen plan --device-hours 4 --tflops 400 --fid 3
     """  # fmt: skip
-    from robustgen import planner
+    from robustgen.planning import scaling_law as planner
 
     flops = planner.budget(device_hours, tflops)
     ranked = planner.plans(flops, fid, networks.split(",") if networks else planner.NETWORKS)

@@ -7,65 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import (
-    DataPath,
-    Device,
-    DryRun,
-    RecipeName,
-    Scale,
-    Seed,
-    Sets,
-    app,
-    device_named,
-    settings_of,
-)
-from robustgen.verbs import listing
+from robustgen.cli import inventory as listing
+from robustgen.cli.app import DataPath, Device, DryRun, RecipeName, Scale, Seed, Sets, app, device_named, settings_of
 
 if TYPE_CHECKING:
-    from robustgen.recipe import Recipe
-
-
-@app.command()
-def report(
-    run_folders: Annotated[
-        list[Path],
-        typer.Argument(metavar="RUN...", help="folders made by run, of one seed or of several", show_default=False),
-    ],
-    into: Annotated[
-        Path | None,
-        typer.Option(
-            "--into",
-            metavar="FILE",
-            help="the page  [report.html of the run or study; of several runs, here]",
-            show_default=False,
-        ),
-    ] = None,
-) -> None:
-    """Render the report of a run again, or of several in one, from their records.
-
-    Runs of one recipe by other seeds are averaged, with what differs from seed to seed; other runs stand side by side
-    and are compared on the same images.
-
-    \b
-      robustgen report runs/digits
-      robustgen report runs/digits-study
-      robustgen report runs/digits runs/beta5 --into both.html
-    """
-    from robustgen.report.page import render, write_page
-    from robustgen.report.study_page import write_reports
-    from robustgen.report.tables import read_results
-    from robustgen.runs import RunDir, command_line
-    from robustgen.study import folders_of, is_study
-
-    if into is not None and into.is_dir():
-        raise ValueError(f"{into} is a folder; --into names the page, such as {into / 'report.html'}")
-    folders = folders_of(run_folders)
-    if len(run_folders) == 1 and not is_study(run_folders[0]):
-        run = RunDir(folders[0])
-        print(write_page(render(read_results(run)), into or run.report))
-        return
-    usual = run_folders[0] / "report.html" if len(run_folders) == 1 else Path("report.html")
-    print(write_reports(folders, into or usual, command_line()))
+    from robustgen.config.recipe import Recipe
 
 
 @app.command()
@@ -106,55 +52,13 @@ def run(
     run_all_stages(settings.model_copy(update={"seeds": ()}), folder, jobs, device, dry_run)
 
 
-@app.command("list")
-def list_known(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="[WHAT]",
-            help=f"recipes | runs | {' | '.join(listing.FAMILIES)}",
-        ),
-    ] = "recipes",
-) -> None:
-    """List what there is."""
-    found = listing.known(what)
-    width = max([22, *(len(name) for name, text in found if text)]) + 2
-    for name, text in found:
-        print(f"{name:<{width}}{text}".rstrip())
-
-
-@app.command()
-def show(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="WHAT",
-            help="a recipe, a .yaml file, or a run, proxy set, generator or classifier folder",
-            show_default=False,
-        ),
-    ],
-    sets: Sets = None,
-    scale: Scale = None,
-) -> None:
-    """Show a recipe's settings, or what a folder holds."""
-    folder = Path(what)
-    if folder.is_dir():
-        print(listing.describe(folder))
-        return
-    settings = settings_of(what, sets, None, None, scale)
-    from robustgen.report.tables import settings_table
-
-    print("".join(f"{line}\n" for line in listing.head_of(settings)))
-    for name, value in settings_table(settings.to_json()).rows:
-        print(f"{name:<40}{value}".rstrip())
-
-
 def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
-    from robustgen import crew
-    from robustgen.overrides import with_defaults
-    from robustgen.pipeline import check, stages
+    from robustgen.config.loading import with_defaults
+    from robustgen.pipeline import scheduler as crew
+    from robustgen.pipeline.graph import check, stages
     from robustgen.report.tables import name_of, read_results, results_table
-    from robustgen.runs import RunDir, locked
+    from robustgen.storage.files import locked
+    from robustgen.storage.run_folder import RunDir
 
     where = device_named(device)
     target = RunDir(folder)
@@ -185,21 +89,22 @@ def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str
     for arm, verdicts in results.verdicts.items():
         for flag in verdicts.flags:
             print(f"Red flag ({arm}): {flag}")
-    for name, why in target.unmade_stages().items():
+    for name, why in target.failed_stages().items():
         print(f"Not made ({name}): {why}")
     print(f"Report: {target.report}")
 
 
 def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
     """A run for each seed, one after the other; stages of one run go side by side."""
-    from robustgen import crew
-    from robustgen.overrides import with_defaults
-    from robustgen.pipeline import stages
-    from robustgen.report.study import arms_table, read_study
+    from robustgen.config.loading import with_defaults
+    from robustgen.pipeline import scheduler as crew
+    from robustgen.pipeline.graph import stages
+    from robustgen.pipeline.study import single_runs
     from robustgen.report.study_page import write_reports
+    from robustgen.report.study_summary import arms_table, read_study
     from robustgen.report.tables import read_results
-    from robustgen.runs import RunDir, locked
-    from robustgen.study import single_runs
+    from robustgen.storage.files import locked
+    from robustgen.storage.run_folder import RunDir
 
     where = device_named(device)
     runs = single_runs(settings, folder)
@@ -225,6 +130,6 @@ def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry
     title = f"{settings.name}: {', '.join(f'seed {recipe.seed}' for recipe, _ in runs)}"
     listing.print_table(arms_table(study), title)
     for recipe, target in runs:
-        for stage, why in target.unmade_stages().items():
+        for stage, why in target.failed_stages().items():
             print(f"Not made (seed {recipe.seed}, {stage}): {why}")
     print(f"Report: {page}")

@@ -27,7 +27,7 @@ def watch(
       robustgen watch runs/digits
       robustgen watch runs/digits-study --once
     """
-    from robustgen.watching import frame, unfinished
+    from robustgen.pipeline.monitor import frame, unfinished
 
     if once:
         print(frame(run_folder))

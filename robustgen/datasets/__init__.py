@@ -8,11 +8,11 @@ from pathlib import Path
 
 import numpy as np
 
+from robustgen.config.recipe import DataConfig
 from robustgen.datasets import afhq, celeba, cifar, digits, folder, imagenet64, mnist, npz, svhn, tiny_imagenet
 from robustgen.datasets.sizes import Loaded, at_any_size
 from robustgen.images import ImageSet
 from robustgen.randomness import rng_for
-from robustgen.recipe import Data
 
 DATASETS: dict[str, Callable[[Path | None, int | None], Loaded]] = {
     "digits": at_any_size(digits.load),
@@ -39,7 +39,7 @@ class Splits:
     test: ImageSet
 
 
-def load_splits(data: Data) -> Splits:
+def load_splits(data: DataConfig) -> Splits:
     """The images a recipe asks for.
 
     An official test set is the test set, its first `test` images when a number is given. Otherwise test images are
@@ -77,7 +77,7 @@ def load_splits(data: Data) -> Splits:
     return Splits(train, validation, test)
 
 
-def load_test(data: Data) -> ImageSet:
+def load_test(data: DataConfig) -> ImageSet:
     """The test images alone: those of `load_splits`, or all there are when the data set has no test set of its own
     and no number is given."""
     everything, test = _load(data)
@@ -90,11 +90,11 @@ def load_test(data: Data) -> ImageSet:
     return found.take(np.arange(count) if test is not None else _order(data, everything)[:count])
 
 
-def _order(data: Data, images: ImageSet) -> np.ndarray:
+def _order(data: DataConfig, images: ImageSet) -> np.ndarray:
     return rng_for(data.split_seed, "split", data.name).permutation(len(images))
 
 
-def _load(data: Data) -> tuple[ImageSet, ImageSet | None]:
+def _load(data: DataConfig) -> tuple[ImageSet, ImageSet | None]:
     if data.name not in DATASETS:
         raise ValueError(f"unknown data set {data.name!r}; known: {', '.join(DATASETS)}")
     return DATASETS[data.name](Path(data.path) if data.path else None, data.resize)

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from robustgen.images import DatasetInfo, ImageSet
-from robustgen.unpickling import load_plain_pickle
+from robustgen.storage.safe_pickle import load_plain_pickle
 
 INFO = DatasetInfo(
     "cifar10",

@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from robustgen.images import DatasetInfo, ImageSet
-from robustgen.records import load_arrays
-from robustgen.unpickling import load_plain_pickle
+from robustgen.storage.arrays import load_arrays
+from robustgen.storage.safe_pickle import load_plain_pickle
 
 INFO = DatasetInfo(
     "imagenet64",

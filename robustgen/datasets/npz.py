@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from robustgen.images import DatasetInfo, ImageSet, check_labels
-from robustgen.records import load_arrays, save_arrays
+from robustgen.storage.arrays import load_arrays, save_arrays
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:

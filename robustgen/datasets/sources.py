@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robustgen.downloads import Download
+from robustgen.storage.downloads import Download
 
 
 @dataclass(frozen=True)

@@ -11,21 +11,22 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.gradients import Found, NoGradient
-from robustgen.checkpoints import weights_digest
-from robustgen.contracts import Attack, ManyRuns, Progress, silent
+from robustgen.attacks.common import AttackResult, NoGradient
+from robustgen.contracts import Attack, MultiRunAttack, Progress, silent
 from robustgen.evaluation.checks import NO_GRADIENT, check_images, check_logits, flags_after, flags_of, training_flag
 from robustgen.evaluation.prepare import prepared
 from robustgen.evaluation.suites import find_suite
-from robustgen.modes import evaluating, row_stable
+from robustgen.modes import batch_invariant, evaluating
 from robustgen.objectives import margin
 from robustgen.randomness import Rng, content_ids, rng_for
-from robustgen.records import Verdicts, adversarial_file, write_array
-from robustgen.runs import Pace, read_json, write_json
+from robustgen.records.verdicts import Verdicts, adversarial_file
+from robustgen.storage.arrays import write_array
+from robustgen.storage.files import SaveInterval, read_json, write_json
+from robustgen.storage.weights import weights_digest
 from robustgen.threat import ThreatModel
 
 
-class _Watched(nn.Module):
+class _CountingModel(nn.Module):
     """A model whose rows do not depend on their batch; counts images that pass, and sees whether gradients vanish."""
 
     def __init__(self, model: nn.Module):
@@ -50,12 +51,12 @@ class _Watched(nn.Module):
             self.with_gradient += len(images)
             if self._watching:
                 self._watching = False
-                images.register_hook(self._look)
+                images.register_hook(self._clean_pass)
         else:
             self.forward_only += len(images)
-        return row_stable(self.model, images)
+        return batch_invariant(self.model, images)
 
-    def _look(self, gradient: Tensor) -> None:
+    def _clean_pass(self, gradient: Tensor) -> None:
         self.flat = gradient.flatten(1).abs().amax(1) == 0
 
 
@@ -101,16 +102,16 @@ def evaluate(
         raise ValueError("keep_images needs a path to keep them at")
     ids = content_ids(images.cpu().numpy())
     training = training_flag(model)
-    with evaluating(model), torch.no_grad(), rng_for(seed, "evaluate", "torch").steering_torch():
+    with evaluating(model), torch.no_grad(), rng_for(seed, "evaluate", "torch").seeding_torch():
         made_for = f"{weights_digest(model)} seed {seed} eps {threat.eps!r}"
         verdicts = _resumed(path, suite, threat, ids, labels, made_for)
         if verdicts is None:
-            verdicts = _look(_Watched(model), images, labels, threat, suite, ids, batch_size)
+            verdicts = _clean_pass(_CountingModel(model), images, labels, threat, suite, ids, batch_size)
             verdicts.made_for = made_for
         classes = verdicts.clean_logits.shape[1]
         attacks = find_suite(suite, threat.norm, classes).attacks
-        bench = _Bench(model, images, labels, threat, verdicts, seed, batch_size, prepare)
-        keeper = _Keeper(verdicts, path, images if keep_images else None)
+        bench = _Evaluator(model, images, labels, threat, verdicts, seed, batch_size, prepare)
+        keeper = _VerdictWriter(verdicts, path, images if keep_images else None)
         costs = [_runs(attack, classes)[2] for attack in attacks.values()]
         for number, attack in enumerate(attacks.values(), start=1):
 
@@ -121,7 +122,7 @@ def evaluate(
                 done = round(standing * (before + share * now))
                 progress(done, standing * sum(costs), "passes", f"{where}, {standing} of {len(verdicts)} stand")
 
-            _face(bench, number, attack, keeper, tell)
+            _run_attack(bench, number, attack, keeper, tell)
         verdicts.flags = tuple(dict.fromkeys((*training, *verdicts.flags, *flags_after(verdicts))))
         keeper.save(now=True)
     return verdicts
@@ -152,8 +153,8 @@ def _resumed(
 
 
 @torch.no_grad()
-def _look(
-    model: _Watched,
+def _clean_pass(
+    model: _CountingModel,
     images: Tensor,
     labels: Tensor,
     threat: ThreatModel,
@@ -183,7 +184,7 @@ def _look(
     return verdicts
 
 
-class _Bench:
+class _Evaluator:
     """What every attack of an evaluation works on."""
 
     def __init__(
@@ -199,8 +200,8 @@ class _Bench:
     ):
         self.images, self.labels, self.threat, self.verdicts = images, labels, threat, verdicts
         self.seed, self.batch_size = seed, batch_size
-        self.judge = _Watched(model)
-        self.fast = _Watched(prepared(model, images[:16])) if prepare else self.judge
+        self.judge = _CountingModel(model)
+        self.fast = _CountingModel(prepared(model, images[:16])) if prepare else self.judge
         self.clean_logits = torch.from_numpy(verdicts.clean_logits).to(images.device)
 
     @property
@@ -210,12 +211,12 @@ class _Bench:
         return np.array([sum(m.forward_only for m in models), sum(m.with_gradient for m in models)])
 
 
-class _Keeper:
+class _VerdictWriter:
     """Saves verdicts as they come, at their pace; before them the broken images, so that none is ever missing."""
 
     def __init__(self, verdicts: Verdicts, path: Path | None, images: Tensor | None):
         self.verdicts, self.path = verdicts, path
-        self.pace = Pace()
+        self.pace = SaveInterval()
         self.broken: np.memmap | None = None
         self.seconds: dict[str, float] = {}
         if path is not None and times_file(path).exists():
@@ -242,16 +243,18 @@ class _Keeper:
                 write_json(times_file(self.path), {name: round(time, 3) for name, time in self.seconds.items()})
 
 
-def _runs(attack: Attack, classes: int) -> tuple[ManyRuns | None, int, int]:
+def _runs(attack: Attack, classes: int) -> tuple[MultiRunAttack | None, int, int]:
     """An attack as one of many runs, how many those are, and about how many passes all of them take an image."""
-    if hasattr(attack, "aims"):
-        many = cast(ManyRuns, attack)
+    if hasattr(attack, "targets_for"):
+        many = cast(MultiRunAttack, attack)
         count = many.runs(classes)
         return many, count, count * getattr(many.attack_in(0), "steps", 1)
     return None, 1, getattr(attack, "steps", 1)
 
 
-def _face(bench: _Bench, number: int, attack: Attack, keeper: _Keeper, tell: Callable[[float, str], None]) -> None:
+def _run_attack(
+    bench: _Evaluator, number: int, attack: Attack, keeper: _VerdictWriter, tell: Callable[[float, str], None]
+) -> None:
     """One attack, run by run, on the images that still stand; `tell(share of the attack done, where)` as it goes."""
     verdicts, device = bench.verdicts, bench.images.device
     name = verdicts.attacks[number]
@@ -262,7 +265,7 @@ def _face(bench: _Bench, number: int, attack: Attack, keeper: _Keeper, tell: Cal
             here = rows[first : first + bench.batch_size]
             index = torch.from_numpy(here).to(device)
             images, labels = bench.images[index], bench.labels[index]
-            aims = many.aims(run, bench.clean_logits[index], labels) if many else labels
+            aims = many.targets_for(run, bench.clean_logits[index], labels) if many else labels
             rng = rng_for(bench.seed, "evaluate", name, run, device=device).each(verdicts.ids[here])
             before, began = bench.passes, time.monotonic()
             bench.fast.watch()
@@ -277,7 +280,7 @@ def _face(bench: _Bench, number: int, attack: Attack, keeper: _Keeper, tell: Cal
                 found = _search(many.attack_in(run) if many else attack, bench.fast, images, aims, bench.threat, rng)
             except NoGradient as error:
                 verdicts.flags = tuple(dict.fromkeys((*verdicts.flags, f"{NO_GRADIENT}: {error}")))
-                found = Found(images, torch.full((len(images),), -1, device=device))
+                found = AttackResult(images, torch.full((len(images),), -1, device=device))
             bench.fast.tell = lambda calls: None
             fell = _judge(bench, found, here, number, run, aims)
             keeper.keep(here[fell], found.points[torch.from_numpy(fell).to(device)])
@@ -291,17 +294,19 @@ def _face(bench: _Bench, number: int, attack: Attack, keeper: _Keeper, tell: Cal
     verdicts.pass_on(number)
 
 
-def _search(attack: Attack, model: nn.Module, images: Tensor, aims: Tensor, threat: ThreatModel, rng: Rng) -> Found:
+def _search(
+    attack: Attack, model: nn.Module, images: Tensor, aims: Tensor, threat: ThreatModel, rng: Rng
+) -> AttackResult:
     """What the attack finds, with the steps if it tells them."""
     search = getattr(attack, "search", None)
     if search is not None:
-        return cast(Found, search(model, images, aims, threat, rng))
+        return cast(AttackResult, search(model, images, aims, threat, rng))
     points = attack(model, images, aims, threat, rng)
-    return Found(points, torch.full((len(points),), -1, dtype=torch.int64, device=points.device))
+    return AttackResult(points, torch.full((len(points),), -1, dtype=torch.int64, device=points.device))
 
 
 @torch.no_grad()
-def _judge(bench: _Bench, found: Found, rows: np.ndarray, number: int, run: int, aims: Tensor) -> np.ndarray:
+def _judge(bench: _Evaluator, found: AttackResult, rows: np.ndarray, number: int, run: int, aims: Tensor) -> np.ndarray:
     """Write down who fell. Never trust an attack: the untouched model is asked again, and an image outside the threat
     model counts as no attack."""
     verdicts, threat = bench.verdicts, bench.threat

@@ -18,13 +18,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.checkpoints import weights_digest
 from robustgen.contracts import Progress, silent
 from robustgen.evaluation.checks import check_images, check_logits
-from robustgen.modes import evaluating, row_stable
+from robustgen.modes import batch_invariant, evaluating
 from robustgen.randomness import Rng, content_ids, rng_for
 from robustgen.records.certificates import ABSTAINED, Certificates
-from robustgen.runs import Pace, differences
+from robustgen.storage.files import SaveInterval, differences
+from robustgen.storage.weights import weights_digest
 
 _NO_CLASS = -1
 """The winner of a noisy copy whose logits are not all finite: a vote for nobody."""
@@ -99,7 +99,7 @@ def certify(
         return found
     spare = samples - _votes_needed(samples, alpha)
     each = selection + samples
-    pace = Pace()
+    pace = SaveInterval()
 
     def tell(copies: int) -> None:
         done, count = int(found.done.sum()), len(found)
@@ -107,7 +107,7 @@ def certify(
         progress(done * each + copies, count * each, "passes", note)
 
     with evaluating(model), torch.no_grad():
-        logits = row_stable(model, images[:1])
+        logits = batch_invariant(model, images[:1])
         check_logits(logits.expand(len(labels), -1) if logits.ndim == 2 else logits, labels)
         for row in np.flatnonzero(~found.done):
             rng = rng_for(seed, "certify", int(ids[row]), device=images.device)
@@ -184,7 +184,7 @@ def _votes_needed(samples: int, alpha: float) -> int:
 def _winners(model: nn.Module, image: Tensor, sigma: float, count: int, rng: Rng, batch_size: int) -> Iterator[Tensor]:
     """The classes that `count` noisy copies of an image (C, H, W) are given, a batch at a time."""
     for noise in _noises(image, count, rng, batch_size):
-        logits = row_stable(model, noise.mul_(sigma).add_(image))
+        logits = batch_invariant(model, noise.mul_(sigma).add_(image))
         yield torch.where(torch.isfinite(logits).all(1), logits.argmax(1), _NO_CLASS)
 
 

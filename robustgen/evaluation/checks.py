@@ -5,9 +5,9 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.gradients import NoGradient
+from robustgen.attacks.common import NoGradient
 from robustgen.images import check_labels
-from robustgen.records import Verdicts
+from robustgen.records.verdicts import Verdicts
 
 
 def check_images(images: Tensor, labels: Tensor) -> None:

@@ -8,19 +8,18 @@ from typing import Any
 
 from pydantic import TypeAdapter, ValidationError
 
-from robustgen.assignments import explain
-from robustgen.checkpoints import load_weights, save_weights
-from robustgen.fits import (
-    AugmentedFit,
-    BigGANFit,
-    ConsistencyFit,
-    DDPMFit,
-    DiffusionFit,
-    GaussianFit,
+from robustgen.config.generators import (
+    AugmentedConfig,
+    BigGANConfig,
+    DDPMConfig,
+    ECTConfig,
+    EDMConfig,
+    GaussianConfig,
     Generator,
-    StyleGAN2Fit,
-    VDVAEFit,
+    StyleGAN2Config,
+    VDVAEConfig,
 )
+from robustgen.config.parsing import explain
 from robustgen.generators.augmented import Augmented
 from robustgen.generators.biggan import BigGAN
 from robustgen.generators.consistency import Consistency
@@ -35,22 +34,23 @@ from robustgen.generators.vdvae import VDVAE
 from robustgen.images import DatasetInfo
 from robustgen.modes import channels_last
 from robustgen.randomness import Rng, rng_for
-from robustgen.runs import read_json, write_json
+from robustgen.storage.files import read_json, write_json
+from robustgen.storage.weights import load_weights, save_weights
 
 Model = Gaussian | Augmented | Diffusion | VDVAE | BigGAN | StyleGAN2
 """What the members are; each is a torch module that behaves as `contracts.GenerativeModel`."""
 
 
-def _gaussian(settings: GaussianFit, info: DatasetInfo, rng: Rng) -> Gaussian:
+def _gaussian(settings: GaussianConfig, info: DatasetInfo, rng: Rng) -> Gaussian:
     return Gaussian(info.shape, len(info.classes))
 
 
-def _augmented(settings: AugmentedFit, info: DatasetInfo, rng: Rng) -> Augmented:
+def _augmented(settings: AugmentedConfig, info: DatasetInfo, rng: Rng) -> Augmented:
     return Augmented(info.shape, len(info.classes), settings.augment)
 
 
-def _unet(settings: DiffusionFit | ConsistencyFit, info: DatasetInfo, rng: Rng) -> UNet:
-    with rng.steering_torch():
+def _unet(settings: EDMConfig | ECTConfig, info: DatasetInfo, rng: Rng) -> UNet:
+    with rng.seeding_torch():
         return UNet(
             info.shape,
             len(info.classes),
@@ -63,7 +63,7 @@ def _unet(settings: DiffusionFit | ConsistencyFit, info: DatasetInfo, rng: Rng) 
         )
 
 
-def _edm(settings: DiffusionFit, info: DatasetInfo, rng: Rng) -> Diffusion:
+def _edm(settings: EDMConfig, info: DatasetInfo, rng: Rng) -> Diffusion:
     return Diffusion(
         _unet(settings, info, rng),
         info.shape,
@@ -76,7 +76,7 @@ def _edm(settings: DiffusionFit, info: DatasetInfo, rng: Rng) -> Diffusion:
     )
 
 
-def _ect(settings: ConsistencyFit, info: DatasetInfo, rng: Rng) -> Consistency:
+def _ect(settings: ECTConfig, info: DatasetInfo, rng: Rng) -> Consistency:
     return Consistency(
         _unet(settings, info, rng),
         info.shape,
@@ -87,8 +87,8 @@ def _ect(settings: ConsistencyFit, info: DatasetInfo, rng: Rng) -> Consistency:
     )
 
 
-def _ddpm(settings: DDPMFit, info: DatasetInfo, rng: Rng) -> DDPM:
-    with rng.steering_torch():
+def _ddpm(settings: DDPMConfig, info: DatasetInfo, rng: Rng) -> DDPM:
+    with rng.seeding_torch():
         network = DDPMUNet(
             info.shape,
             len(info.classes) if settings.conditional else 0,
@@ -109,18 +109,18 @@ def _ddpm(settings: DDPMFit, info: DatasetInfo, rng: Rng) -> DDPM:
     )
 
 
-def _vdvae(settings: VDVAEFit, info: DatasetInfo, rng: Rng) -> VDVAE:
-    with rng.steering_torch():
+def _vdvae(settings: VDVAEConfig, info: DatasetInfo, rng: Rng) -> VDVAE:
+    with rng.seeding_torch():
         return VDVAE(info.shape, len(info.classes), settings)
 
 
-def _biggan(settings: BigGANFit, info: DatasetInfo, rng: Rng) -> BigGAN:
-    with rng.steering_torch():
+def _biggan(settings: BigGANConfig, info: DatasetInfo, rng: Rng) -> BigGAN:
+    with rng.seeding_torch():
         return BigGAN(info.shape, len(info.classes), channels=settings.channels, latents=settings.latents)
 
 
-def _stylegan2(settings: StyleGAN2Fit, info: DatasetInfo, rng: Rng) -> StyleGAN2:
-    with rng.steering_torch():
+def _stylegan2(settings: StyleGAN2Config, info: DatasetInfo, rng: Rng) -> StyleGAN2:
+    with rng.seeding_torch():
         return StyleGAN2(
             info.shape,
             len(info.classes),
@@ -195,7 +195,7 @@ def load_generator(folder: Path) -> tuple[Model, dict[str, Any]]:
     model = build_generator(settings, info, rng_for(0))
     if isinstance(model, Gaussian):
         model = Gaussian(info.shape, len(info.classes), about["rank"])
-    elif isinstance(settings, AugmentedFit):
+    elif isinstance(settings, AugmentedConfig):
         model = Augmented(info.shape, len(info.classes), settings.augment, about["held"])
     load_weights(folder / "weights.safetensors", model)
     channels_last(model).eval()

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustgen import distributed
 from robustgen.generators.warping import rotation, scaling, shift, warped
 from robustgen.randomness import Rng
+from robustgen.runtime import distributed
 
 
 def augmented(images: Tensor, probability: float, rng: Rng) -> tuple[Tensor, Tensor]:

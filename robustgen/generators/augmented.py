@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.augment import build_augmentation
-from robustgen.fits import Draw
+from robustgen.config.generators import SamplerConfig
 from robustgen.images import ImageSet, to_unit
 from robustgen.randomness import Rng
 
@@ -49,7 +49,7 @@ class Augmented(nn.Module):
         self.starts = torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
         return f"{self.held} images kept"
 
-    def draw_by(self, draw: Draw, guide: nn.Module | None = None) -> dict[str, Any]:
+    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
         """There is one way."""
         draw.refuse("augmented images", "guidance", "guide", "temperature")
         return {}

@@ -8,9 +8,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.contracts import Learner, Lesson, Move
-from robustgen.fits import BigGANFit, Draw, Fit
-from robustgen.modes import channels_last, row_stable
+from robustgen.config.generators import BigGANConfig, SamplerConfig, TrainedGeneratorConfig
+from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
+from robustgen.modes import batch_invariant, channels_last
 from robustgen.randomness import Rng
 
 FIRST = 4
@@ -46,10 +46,10 @@ class BigGAN(nn.Module):
             x = block(x, labels)
         return torch.tanh(self.last(F.relu(self.norm(x))))
 
-    def lesson(self, fit: Fit, rng: Rng) -> Lesson:
+    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
         """`critic_steps` steps of the discriminator for each of the generator; hinge losses."""
-        assert isinstance(fit, BigGANFit)
-        with rng.steering_torch():
+        assert isinstance(fit, BigGANConfig)
+        with rng.seeding_torch():
             discriminator = Discriminator(self.shape, self.classes, channels=fit.channels)
         channels_last(discriminator).to(next(self.parameters()).device)
 
@@ -69,7 +69,7 @@ class BigGAN(nn.Module):
             fakes, asked = made(len(images), rng)
             return -discriminator(fakes, asked).float().mean()
 
-        def optimiser(network: nn.Module) -> torch.optim.Optimizer:
+        def optimizer(network: nn.Module) -> torch.optim.Optimizer:
             return torch.optim.Adam(network.parameters(), lr=fit.peak_lr, betas=(0.0, 0.999))
 
         def finish(model: nn.Module, rng: Rng) -> None:
@@ -77,13 +77,16 @@ class BigGAN(nn.Module):
             if fit.standing:
                 model.measure_statistics(fit.standing, fit.batch_size, rng)
 
-        return Lesson(
-            learners={"generator": Learner(optimiser(self)), "discriminator": Learner(optimiser(discriminator))},
-            moves={
-                "discriminator": Move("discriminator", critic_loss, repeats=fit.critic_steps),
-                "generator": Move("generator", generator_loss),
+        return TrainingSpec(
+            optimizations={
+                "generator": Optimization(optimizer(self)),
+                "discriminator": Optimization(optimizer(discriminator)),
             },
-            rivals={"discriminator": discriminator},
+            loss_terms={
+                "discriminator": LossTerm("discriminator", critic_loss, repeats=fit.critic_steps),
+                "generator": LossTerm("generator", generator_loss),
+            },
+            extra_state={"discriminator": discriminator},
             average_buffers=True,
             finish=finish,
         )
@@ -107,7 +110,7 @@ class BigGAN(nn.Module):
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
-    def draw_by(self, draw: Draw, guide: nn.Module | None = None) -> dict[str, Any]:
+    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
         """There is one way: one evaluation of untruncated latents."""
         draw.refuse("biggan", "guidance", "guide", "temperature")
         return {}
@@ -116,7 +119,7 @@ class BigGAN(nn.Module):
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
         """Images in [0, 1] of the asked classes; call in evaluation mode."""
         z = rng.normal((len(labels), self.latents))
-        return (row_stable(self, z, labels) + 1).div_(2).clamp_(0, 1)
+        return (batch_invariant(self, z, labels) + 1).div_(2).clamp_(0, 1)
 
 
 class Discriminator(nn.Module):
@@ -222,7 +225,7 @@ class _Conv(nn.Conv2d):
         nn.init.normal_(self.weight, std=DEVIATION)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, normalised(self), self.bias)
+        return self._conv_forward(x, with_normalization(self), self.bias)
 
 
 class _Linear(nn.Linear):
@@ -234,7 +237,7 @@ class _Linear(nn.Linear):
         nn.init.normal_(self.weight, std=DEVIATION)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, normalised(self), self.bias)
+        return F.linear(x, with_normalization(self), self.bias)
 
 
 class _Embedding(nn.Embedding):
@@ -246,10 +249,10 @@ class _Embedding(nn.Embedding):
         nn.init.normal_(self.weight, std=DEVIATION)
 
     def forward(self, labels: Tensor) -> Tensor:
-        return F.embedding(labels, normalised(self))
+        return F.embedding(labels, with_normalization(self))
 
 
-def normalised(layer: _Conv | _Linear | _Embedding) -> Tensor:
+def with_normalization(layer: _Conv | _Linear | _Embedding) -> Tensor:
     """A layer's weight over its largest singular value, by one step of power iteration from where the last one ended.
 
     v = W^T u / |W^T u|,   u = W v / |W v|,   W / (u^T W v)       W as (outputs, rest)

@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustgen.contracts import Learner, Lesson, Move
-from robustgen.fits import ConsistencyFit, Draw, Fit
+from robustgen.config.generators import ECTConfig, SamplerConfig, TrainedGeneratorConfig
+from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.generators.diffusion import Diffusion
-from robustgen.modes import row_stable
+from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
 
 SIGMA_MAX = 80.0
@@ -30,12 +30,12 @@ class Consistency(Diffusion):
 
     ratio, stages, evaluations = 2.0, 8, 2
 
-    def lesson(self, fit: Fit, rng: Rng) -> Lesson:
-        assert isinstance(fit, ConsistencyFit)
+    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
+        assert isinstance(fit, ECTConfig)
         self.ratio, self.stages = fit.ratio, fit.stages
-        return Lesson(
-            learners={"network": Learner(torch.optim.RAdam(self.parameters(), lr=fit.peak_lr))},
-            moves={"loss": Move("network", self.tuning_loss)},
+        return TrainingSpec(
+            optimizations={"network": Optimization(torch.optim.RAdam(self.parameters(), lr=fit.peak_lr))},
+            loss_terms={"loss": LossTerm("network", self.tuning_loss)},
         )
 
     def earlier(self, t: Tensor, stage: int) -> Tensor:
@@ -47,14 +47,14 @@ class Consistency(Diffusion):
         t = (rng.normal((len(clean),)) * self.log_std + self.log_mean).exp()
         r = self.earlier(t, int(done * self.stages))
         noise = rng.normal(clean.shape)
-        with rng.at("dropout").steering_torch():
+        with rng.at("dropout").seeding_torch():
             ahead = self.denoise(clean + t.view(-1, 1, 1, 1) * noise, t, labels)
-        with torch.no_grad(), rng.at("dropout").steering_torch():
+        with torch.no_grad(), rng.at("dropout").seeding_torch():
             behind = self.denoise(clean + r.view(-1, 1, 1, 1) * noise, r.clamp_min(1e-4), labels)
         target = torch.where((r > 0).view(-1, 1, 1, 1), behind, clean)
         return ((ahead - target).flatten(1).norm(dim=1) / (t - r)).mean()
 
-    def draw_by(self, draw: Draw, guide: nn.Module | None = None) -> dict[str, Any]:
+    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
         """Set whether one or two evaluations are made."""
         draw.refuse("ect", "solver", "guidance", "guide", "temperature")
         evaluations = draw.evaluations or 2
@@ -68,7 +68,7 @@ class Consistency(Diffusion):
         """Images in [0, 1] of the asked classes; call in evaluation mode."""
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            return row_stable(self.denoise, x, x.new_full((len(x),), sigma), labels)
+            return batch_invariant(self.denoise, x, x.new_full((len(x),), sigma), labels)
 
         x = denoise(rng.normal((len(labels), *self.shape)) * SIGMA_MAX, SIGMA_MAX)
         if self.evaluations == 2:

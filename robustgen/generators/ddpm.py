@@ -10,13 +10,13 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.contracts import Learner, Lesson, Move
-from robustgen.fits import Draw, Fit
+from robustgen.config.generators import SamplerConfig, TrainedGeneratorConfig
+from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.generators.ddpm_steps import CHAINS, Chain, alphas_bar
 from robustgen.generators.diffusion import Diffusion
 from robustgen.generators.solvers import SOLVERS, Sampler
 from robustgen.generators.unet import NO_LABEL
-from robustgen.modes import row_stable
+from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
 
 
@@ -49,7 +49,7 @@ class DDPM(Diffusion):
         self.alphas_bar = alphas_bar(timesteps, betas)
         sigmas = torch.from_numpy(np.sqrt((1 - self.alphas_bar) / self.alphas_bar)).float()
         self.register_buffer("sigmas", sigmas, persistent=False)
-        # Grids of samples are drawn this way while it trains; for proxies `draw_by` chooses.
+        # Grids of samples are drawn this way while it trains; for proxies `configure_sampler` chooses.
         self.chain: Chain | None = CHAINS["ddim"]
         self.evaluations = min(timesteps, 50)
 
@@ -78,13 +78,13 @@ class DDPM(Diffusion):
         noisy = (images * 2 - 1 + wide * noise) * torch.rsqrt(1 + wide**2)
         return ((self.network(noisy, t.float(), labels) - noise) ** 2).mean()
 
-    def lesson(self, fit: Fit, rng: Rng) -> Lesson:
-        return Lesson(
-            learners={"network": Learner(torch.optim.Adam(self.parameters(), lr=fit.peak_lr), clip=1.0)},
-            moves={"loss": Move("network", lambda images, labels, rng, done: self.loss(images, labels, rng))},
+    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
+        return TrainingSpec(
+            optimizations={"network": Optimization(torch.optim.Adam(self.parameters(), lr=fit.peak_lr), clip=1.0)},
+            loss_terms={"loss": LossTerm("network", lambda images, labels, rng, done: self.loss(images, labels, rng))},
         )
 
-    def draw_by(self, draw: Draw, guide: nn.Module | None = None) -> dict[str, Any]:
+    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
         """Set the way of sampling, evaluations and guidance: a chain of `CHAINS`, or a solver.
 
         Raises:
@@ -121,7 +121,7 @@ class DDPM(Diffusion):
         levels = [*(float(self.alphas_bar[t]) for t in times), 1.0]
         for t, (now, then) in zip(times, pairwise(levels), strict=True):
             sigma = self.sigmas[t].expand(len(x))
-            clean = row_stable(self._guided, x / math.sqrt(now), sigma, labels).clamp_(-1, 1)
+            clean = batch_invariant(self._guided, x / math.sqrt(now), sigma, labels).clamp_(-1, 1)
             step = self.chain.weights(now, then)
             x = clean.mul_(step.clean).add_(x, alpha=step.noisy)
             if step.deviation:

@@ -8,11 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustgen.checkpoints import fit_weights, read_weights, save_weights
-from robustgen.fits import DDPMFit
+from robustgen.config.generators import DDPMConfig
 from robustgen.generators.ddpm import DDPM
 from robustgen.generators.ddpm_unet import DDPMUNet
-from robustgen.runs import read_json, write_json
+from robustgen.storage.files import read_json, write_json
+from robustgen.storage.weights import fit_weights, read_weights, save_weights
 
 RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """Names in files from before diffusers 0.15 (google/ddpm-cifar10-32), and since then."""
@@ -124,7 +124,7 @@ def load_diffusers(folder: Path) -> tuple[DDPM, dict[str, Any]]:
 
 def _settings(
     path: Path, config: dict[str, Any], betas: Any, scheduler: dict[str, Any]
-) -> tuple[DDPMFit, tuple[int, int, int], int]:
+) -> tuple[DDPMConfig, tuple[int, int, int], int]:
     """A config as settings of our own, the shape of images, and the number of classes."""
     try:
         widths, kinds = config["block_out_channels"], config["down_block_types"]
@@ -144,7 +144,7 @@ def _settings(
     if any(w % widths[0] for w in widths):
         raise ValueError(f"{path}: block_out_channels is {widths}; only multiples of the first can be read")
     classes = config.get("num_class_embeds")
-    settings = DDPMFit(
+    settings = DDPMConfig(
         channels=widths[0],
         multipliers=tuple(w // widths[0] for w in widths),
         blocks=config.get("layers_per_block", 2),

@@ -7,12 +7,12 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustgen.contracts import Learner, Lesson, Move
-from robustgen.fits import Draw, Fit
+from robustgen.config.generators import SamplerConfig, TrainedGeneratorConfig
 from robustgen.generators.augmentation import augmented
+from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.generators.solvers import Sampler
 from robustgen.generators.unet import NO_LABEL
-from robustgen.modes import row_stable
+from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
 
 
@@ -88,13 +88,13 @@ class Diffusion(nn.Module):
             weight = weight * (self.min_snr * wide**2 / self.sigma_data**2).clamp_max(1)
         return (weight * (self.denoise(noisy, sigma, labels, augmentation) - clean) ** 2).mean()
 
-    def lesson(self, fit: Fit, rng: Rng) -> Lesson:
-        return Lesson(
-            learners={"network": Learner(torch.optim.Adam(self.parameters(), lr=fit.peak_lr))},
-            moves={"loss": Move("network", lambda images, labels, rng, done: self.loss(images, labels, rng))},
+    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
+        return TrainingSpec(
+            optimizations={"network": Optimization(torch.optim.Adam(self.parameters(), lr=fit.peak_lr))},
+            loss_terms={"loss": LossTerm("network", lambda images, labels, rng, done: self.loss(images, labels, rng))},
         )
 
-    def draw_by(self, draw: Draw, guide: nn.Module | None = None) -> dict[str, Any]:
+    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
         """Set solver, evaluations and guidance.
 
         Raises:
@@ -105,7 +105,7 @@ class Diffusion(nn.Module):
         self.sampler = Sampler(solver, draw.evaluations or (35 if solver == "heun" else 18))
         return {"solver": solver, "evaluations": self.sampler.evaluations, **self._guided_by(draw, guide)}
 
-    def _guided_by(self, draw: Draw, guide: nn.Module | None) -> dict[str, Any]:
+    def _guided_by(self, draw: SamplerConfig, guide: nn.Module | None) -> dict[str, Any]:
         self.guidance, self._guide = draw.guidance, ()
         if draw.guidance == 1:
             draw.refuse("a guidance of 1", "guide")
@@ -136,6 +136,6 @@ class Diffusion(nn.Module):
         noise = rng.normal((len(labels), *self.shape)).contiguous(memory_format=torch.channels_last)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
-            return row_stable(self._guided, x, x.new_full((len(x),), sigma), labels)
+            return batch_invariant(self._guided, x, x.new_full((len(x),), sigma), labels)
 
         return (self.sampler(denoise, noise) + 1).div_(2).clamp_(0, 1)

@@ -8,9 +8,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.fits import Draw
+from robustgen.config.generators import SamplerConfig
 from robustgen.images import ImageSet
-from robustgen.modes import row_stable
+from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
 
 
@@ -55,7 +55,7 @@ class Gaussian(nn.Module):
             self.factor[label, :rank] = torch.from_numpy(factor[:rank])
         return f"{self.shape} pixels, rank {self.rank}"
 
-    def draw_by(self, draw: Draw, guide: nn.Module | None = None) -> dict[str, Any]:
+    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
         """There is one way; solvers are for those who need them."""
         draw.refuse("a Gaussian", "guidance", "guide", "temperature")
         return {}
@@ -66,7 +66,7 @@ class Gaussian(nn.Module):
         flat = torch.empty(len(labels), self.mean.shape[1], device=self.mean.device)
         for label in labels.unique().tolist():
             rows = labels == label
-            flat[rows] = self.mean[label] + row_stable(lambda e, f=self.factor[label]: e @ f, noise[rows])
+            flat[rows] = self.mean[label] + batch_invariant(lambda e, f=self.factor[label]: e @ f, noise[rows])
         return flat.clamp_(0, 1).view(-1, *self.shape)
 
 

@@ -59,10 +59,13 @@ _ADAMS_BASHFORTH = ((1,), (3 / 2, -1 / 2), (23 / 12, -16 / 12, 5 / 12), (55 / 24
 
 def ipndm(denoise: Denoiser, x: Tensor, sigmas: list[float]) -> Tensor:
     """iPNDM of up to four steps: Adams-Bashforth weights on past slopes, lower orders first (arXiv:2204.13902)."""
-    slopes: list[Tensor] = []
+    logit_differences: list[Tensor] = []
     for now, then in pairwise(sigmas):
-        slopes = [(x - denoise(x, now)) / now, *slopes[:3]]
-        mean = sum(weight * slope for weight, slope in zip(_ADAMS_BASHFORTH[len(slopes) - 1], slopes, strict=True))
+        logit_differences = [(x - denoise(x, now)) / now, *logit_differences[:3]]
+        mean = sum(
+            weight * slope
+            for weight, slope in zip(_ADAMS_BASHFORTH[len(logit_differences) - 1], logit_differences, strict=True)
+        )
         x = x + (then - now) * mean
     return x
 

@@ -11,13 +11,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen import distributed
-from robustgen.contracts import Learner, Lesson, Move
-from robustgen.fits import Draw, Fit, StyleGAN2Fit
+from robustgen.config.generators import SamplerConfig, StyleGAN2Config, TrainedGeneratorConfig
 from robustgen.generators.augmentation import Adaptation, varied
 from robustgen.generators.biggan import FIRST, doublings_of
-from robustgen.modes import channels_last, row_stable
+from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
+from robustgen.modes import batch_invariant, channels_last
 from robustgen.randomness import Rng
+from robustgen.runtime import distributed
 
 PENALTY_EVERY = 16
 """Steps from one gradient penalty to the next."""
@@ -78,12 +78,12 @@ class StyleGAN2(nn.Module):
         assert image is not None
         return image
 
-    def lesson(self, fit: Fit, rng: Rng) -> Lesson:
+    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
         """Non-saturating losses, R1 in every 16th step, images varied as much as the discriminator needs."""
-        assert isinstance(fit, StyleGAN2Fit)
+        assert isinstance(fit, StyleGAN2Config)
         group_of(fit.batch_size // distributed.place()[1])
         device = next(self.parameters()).device
-        with rng.steering_torch():
+        with rng.seeding_torch():
             discriminator = Discriminator(
                 self.shape, self.classes, channels=fit.channels, latents=fit.latents, mapping=fit.class_mapping
             )
@@ -113,26 +113,26 @@ class StyleGAN2(nn.Module):
             r1 = gradient_penalty(lambda real: judged(real, labels, rng.at("varied")), images * 2 - 1)
             return fit.r1 * PENALTY_EVERY * r1
 
-        def optimiser(network: nn.Module, every: int) -> torch.optim.Optimizer:
+        def optimizer(network: nn.Module, every: int) -> torch.optim.Optimizer:
             # A penalty now and then is one more step of the same Adam: all its rates are slowed to make up for it.
             share = every / (every + 1)
             return torch.optim.Adam(network.parameters(), lr=fit.peak_lr * share, betas=(0.0, 0.99**share))
 
-        return Lesson(
-            learners={
-                "generator": Learner(optimiser(self, GENERATOR_PENALTY_EVERY)),
-                "discriminator": Learner(optimiser(discriminator, PENALTY_EVERY)),
+        return TrainingSpec(
+            optimizations={
+                "generator": Optimization(optimizer(self, GENERATOR_PENALTY_EVERY)),
+                "discriminator": Optimization(optimizer(discriminator, PENALTY_EVERY)),
             },
-            moves={
-                "generator": Move("generator", generator_loss),
-                "discriminator": Move("discriminator", discriminator_loss),
-                **({"r1": Move("discriminator", penalty, every=PENALTY_EVERY)} if fit.r1 else {}),
+            loss_terms={
+                "generator": LossTerm("generator", generator_loss),
+                "discriminator": LossTerm("discriminator", discriminator_loss),
+                **({"r1": LossTerm("discriminator", penalty, every=PENALTY_EVERY)} if fit.r1 else {}),
             },
-            rivals={"discriminator": discriminator, "adaptation": adaptation},
+            extra_state={"discriminator": discriminator, "adaptation": adaptation},
             after=adaptation.after if fit.ada else lambda images: None,
         )
 
-    def draw_by(self, draw: Draw, guide: nn.Module | None = None) -> dict[str, Any]:
+    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
         """There is one way: one evaluation of untruncated latents."""
         draw.refuse("stylegan2", "guidance", "guide", "temperature")
         return {}
@@ -141,7 +141,7 @@ class StyleGAN2(nn.Module):
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
         """Images in [0, 1] of the asked classes; call in evaluation mode."""
         z = rng.at("latents").normal((len(labels), self.latents))
-        return (row_stable(self, z, labels, *self.noise(len(labels), rng)) + 1).div_(2).clamp_(0, 1)
+        return (batch_invariant(self, z, labels, *self.noise(len(labels), rng)) + 1).div_(2).clamp_(0, 1)
 
 
 class Discriminator(nn.Module):

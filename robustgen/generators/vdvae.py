@@ -9,8 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.contracts import Learner, Lesson, Move
-from robustgen.fits import Draw, Fit, VDVAEFit
+from robustgen.config.generators import SamplerConfig, TrainedGeneratorConfig, VDVAEConfig
+from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.generators.logistics import draw, log_likelihood, numbers_per_pixel
 from robustgen.generators.vdvae_layout import decoder_places, encoder_places
 from robustgen.randomness import Rng
@@ -19,7 +19,7 @@ LARGEST_BIAS = 64
 """States of sizes up to this start from a learnt tensor, larger ones from 0."""
 
 PIXEL_MEAN, PIXEL_DEVIATION = 120.63838 / 255, 64.16736 / 255
-"""What the encoder's input is normalised by: CIFAR-10's. Other data sets keep them; convolutions make up for it."""
+"""Normalization of the encoder's input, CIFAR-10's for every data set; the convolutions adapt to it."""
 
 
 class _Block(nn.Module):
@@ -96,13 +96,13 @@ class VDVAE(nn.Module):
     A state of each size starts from a learnt tensor. A layer of the decoder adds to it what the prior tells beside
     the distribution of z, z itself, and a residual block; the larger state first adds the smaller one, repeated. Where
     it is `conditional`, a class embedding is added to the smallest state (not in the paper); where not, labels are
-    ignored, and images come as they do in the data. Layouts: see `fits.VDVAEFit`.
+    ignored, and images come as they do in the data. Layouts: see `fits.VDVAEConfig`.
 
     Raises:
         ValueError: images that are not square, or layouts that do not fit them.
     """
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, settings: VDVAEFit):
+    def __init__(self, shape: tuple[int, int, int], classes: int, settings: VDVAEConfig):
         super().__init__()
         colours, height, width_of_image = shape
         if height != width_of_image:
@@ -179,18 +179,18 @@ class VDVAE(nn.Module):
         """Mean bound, in nats for each value of an image."""
         return self.nats(images, labels, rng).mean() / math.prod(self.shape)
 
-    def lesson(self, fit: Fit, rng: Rng) -> Lesson:
+    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
         """AdamW; a gradient longer than 400 makes no step: rare batches would throw far back what has been learnt."""
-        assert isinstance(fit, VDVAEFit)
-        optimiser = torch.optim.AdamW(
+        assert isinstance(fit, VDVAEConfig)
+        optimizer = torch.optim.AdamW(
             self.parameters(), lr=fit.peak_lr, betas=(0.9, 0.9), weight_decay=fit.weight_decay
         )
-        return Lesson(
-            learners={"network": Learner(optimiser, clip=200.0, skip_above=400.0)},
-            moves={"loss": Move("network", lambda images, labels, rng, done: self.loss(images, labels, rng))},
+        return TrainingSpec(
+            optimizations={"network": Optimization(optimizer, clip=200.0, skip_above=400.0)},
+            loss_terms={"loss": LossTerm("network", lambda images, labels, rng, done: self.loss(images, labels, rng))},
         )
 
-    def draw_by(self, draw: Draw, guide: nn.Module | None = None) -> dict[str, Any]:
+    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
         """Set the temperature: by how much the deviations of the latents' priors are multiplied."""
         draw.refuse("a vdvae", "guidance", "guide")
         self.temperature = draw.temperature
@@ -199,7 +199,7 @@ class VDVAE(nn.Module):
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
         """Images in [0, 1] of the asked classes, which are ignored where it is not conditional."""
-        # Kernels are chosen by size (see `modes.row_stable`); here the streams must be filled up along with the rows.
+        # Kernels are chosen by size (see `modes.batch_invariant`); here streams are padded along with the rows.
         rows = torch.arange(len(labels) + -len(labels) % 16, device=labels.device)
         rows[len(labels) :] = 0
         filled = rng.rows(rows)

@@ -8,9 +8,9 @@ from robustgen.contracts import Loss
 from robustgen.losses.adversarial import Adversarial, Plain
 from robustgen.losses.awp import AWP
 from robustgen.losses.certified import MACER, SmoothAdv
+from robustgen.losses.common import loss_at
 from robustgen.losses.gkl import GKL, gkl_loss
 from robustgen.losses.hat import HAT, hat_loss
-from robustgen.losses.inner import loss_at
 from robustgen.losses.mart import MART, mart_loss
 from robustgen.losses.nfgsm import NFGSM
 from robustgen.losses.score import SCORE, score_loss

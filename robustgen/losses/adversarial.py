@@ -9,8 +9,8 @@ from torch import Tensor, nn
 
 from robustgen.attacks.pgd import official_training_attack
 from robustgen.contracts import Attack, Batch
-from robustgen.losses.inner import by_origin, check
-from robustgen.modes import still_statistics
+from robustgen.losses.common import by_origin, check
+from robustgen.modes import frozen_bn_stats
 from robustgen.objectives import cross_entropy
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -44,7 +44,7 @@ class Adversarial:
         check(real_weight=self.real_weight)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
-        with still_statistics(model):
+        with frozen_bn_stats(model):
             adversarial = self.attack(model, batch.images, batch.targets, threat, rng)
         rows = (model(adversarial), batch.targets)
         return by_origin(F.cross_entropy, batch.generated, self.real_weight, *rows)

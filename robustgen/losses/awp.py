@@ -9,9 +9,9 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from robustgen.contracts import Attack, Batch, Loss
-from robustgen.losses.inner import check, loss_at, with_attack
+from robustgen.losses.common import check, loss_at, with_attack
 from robustgen.losses.trades import TRADES
-from robustgen.modes import still_statistics
+from robustgen.modes import frozen_bn_stats
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -82,7 +82,7 @@ class AWP:
         again = rng.to(rng.keys.device)  # a copy: both passes draw the same numbers
         loss = with_attack(self.loss, _Once)
         weights: dict[str, Tensor] = {name: weight for name, weight in model.named_parameters() if weight.ndim > 1}
-        with still_statistics(model):
+        with frozen_bn_stats(model):
             value = loss(model, batch, threat, rng)
         found = torch.autograd.grad(value, list(weights.values()), allow_unused=True)
         gradients = {name: gradient for name, gradient in zip(weights, found, strict=True) if gradient is not None}

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustgen.contracts import Batch
 from robustgen.losses.smoothing import check_noise, copies_of, noises_for
-from robustgen.modes import still_statistics
+from robustgen.modes import frozen_bn_stats
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -60,7 +60,7 @@ class SmoothAdv:
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
         noises = noises_for(batch.images, self.sigma, self.draws, rng)
-        with still_statistics(model):
+        with frozen_bn_stats(model):
             points = self.attacked(model, batch.images, batch.targets, noises)
         return F.cross_entropy(model(copies_of(points, self.draws) + noises), copies_of(batch.targets, self.draws))
 

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from robustgen.attacks.pgd import official_training_attack
 from robustgen.contracts import Attack, Batch
-from robustgen.losses.inner import by_origin, check, clean_and_attacked
+from robustgen.losses.common import by_origin, check, clean_and_attacked
 from robustgen.losses.trades import trades_loss
-from robustgen.modes import evaluating, still_statistics
+from robustgen.modes import evaluating, frozen_bn_stats
 from robustgen.objectives import kl_divergence
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -70,7 +70,7 @@ class HAT:
         standard = model if self.standard is None else self.standard.to(adversarial.device)
         with torch.no_grad(), evaluating(standard):
             labels = standard(adversarial).argmax(1)
-        with still_statistics(model):
+        with frozen_bn_stats(model):
             helper_logits = model(torch.lerp(batch.images, adversarial, self.factor))
         value = partial(hat_loss, beta=self.beta, weight=self.weight)
         rows = (clean_logits, model(adversarial), helper_logits, batch.targets, labels)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from robustgen.attacks.gradients import climb
+from robustgen.attacks.common import value_and_grad
 from robustgen.objectives import Objective, cross_entropy
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -36,5 +36,5 @@ class NFGSM:
         reach = self.noise * threat.eps
         wide = ThreatModel(threat.norm, min(reach, 1.0) if threat.norm == "linf" else reach)
         start = wide.random_start(images, rng)
-        _, _, gradient = climb(model, start, targets, self.objective)
+        _, _, gradient = value_and_grad(model, start, targets, self.objective)
         return (start + self.step_size * threat.eps * threat.ascend(gradient)).clamp(0, 1)

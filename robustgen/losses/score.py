@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustgen.attacks.pgd import official_training_attack
 from robustgen.contracts import Attack, Batch
-from robustgen.losses.inner import by_origin, check, clean_and_attacked
+from robustgen.losses.common import by_origin, check, clean_and_attacked
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 

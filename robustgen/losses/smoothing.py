@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustgen.contracts import Batch
-from robustgen.losses.inner import by_origin, check
+from robustgen.losses.common import by_origin, check
 from robustgen.losses.trades import trades_loss
-from robustgen.modes import still_statistics
+from robustgen.modes import frozen_bn_stats
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -85,7 +85,7 @@ class Stability:
         check(real_weight=self.real_weight)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
-        with still_statistics(model):
+        with frozen_bn_stats(model):
             clean_logits = model(batch.images)
         noisy_logits = model(batch.images + noises_for(batch.images, self.sigma, 1, rng))
         rows = (clean_logits, noisy_logits, batch.targets)

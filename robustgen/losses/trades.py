@@ -10,8 +10,8 @@ from torch import Tensor, nn
 
 from robustgen.attacks.pgd import official_training_attack
 from robustgen.contracts import Attack, Batch
-from robustgen.losses.inner import by_origin, check
-from robustgen.modes import still_statistics
+from robustgen.losses.common import by_origin, check
+from robustgen.modes import frozen_bn_stats
 from robustgen.objectives import kl_divergence
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -75,7 +75,7 @@ class TRADES:
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
         if self.statistics == "both":
             clean_logits = model(batch.images)
-        with still_statistics(model):
+        with frozen_bn_stats(model):
             if self.statistics == "adversarial":
                 clean_logits = model(batch.images)
             aimed = batch.targets if self.aim == "targets" else clean_logits.detach().softmax(1)

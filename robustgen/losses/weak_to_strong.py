@@ -9,7 +9,7 @@ from typing import Any
 from torch import Tensor, nn
 
 from robustgen.contracts import Attack, Batch, Loss
-from robustgen.losses.inner import loss_at, with_attack
+from robustgen.losses.common import loss_at, with_attack
 from robustgen.losses.trades import TRADES
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel

@@ -81,7 +81,7 @@ def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None) ->
                 f"{', '.join(EXAMPLES)}"
             ) from None
     if rng is not None:
-        initialise(model, rng)
+        initialize(model, rng)
     return model
 
 
@@ -100,14 +100,14 @@ def _options(words: list[str], info: DatasetInfo) -> dict[str, Any] | None:
     return options
 
 
-def initialise(model: nn.Module, rng: Rng) -> None:
+def initialize(model: nn.Module, rng: Rng) -> None:
     """The official initialisation: truncated normal convolutions, a last layer of zeros.
 
     Convolutions: normal with std 1 / sqrt(fan_in), cut at two of them (which leaves 0.88 / sqrt(fan_in)), as
     Haiku's default; their biases, where they have any: zeros. Linear layers: zeros, so that training starts from
     uniform predictions.
     """
-    with rng.steering_torch() as generator:
+    with rng.seeding_torch() as generator:
         for module in model.modules():
             if isinstance(module, nn.Conv2d):
                 std = 1 / math.sqrt(module.weight[0].numel())

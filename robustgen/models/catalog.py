@@ -12,8 +12,8 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from robustgen.downloads import Download
 from robustgen.images import DatasetInfo
+from robustgen.storage.downloads import Download
 
 
 @dataclass(frozen=True)

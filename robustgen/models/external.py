@@ -15,7 +15,7 @@ from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.models.files import load_weights
 from robustgen.models.hub import PREFIX, load
-from robustgen.models.wide_resnet import Normalise
+from robustgen.models.wide_resnet import Normalize
 
 
 def load_model(
@@ -88,8 +88,8 @@ def _call(module: ModuleType, function: str, source: str) -> nn.Module:
     return model
 
 
-def normalised(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """The model behind (images - mean) / std, for networks that expect normalised images."""
+def with_normalization(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
+    """The model behind (images - mean) / std, for networks that expect normalized images."""
     if len(mean) != len(std) or min(std) <= 0:
         raise ValueError(f"expected as many means as positive deviations, got {list(mean)} and {list(std)}")
-    return nn.Sequential(Normalise(mean, std), model)
+    return nn.Sequential(Normalize(mean, std), model)

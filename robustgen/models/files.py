@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from robustgen.models.haiku import read_haiku
+from robustgen.storage.haiku import read_haiku
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema_state_dict")
 """Keys under which published checkpoints hide the weights."""

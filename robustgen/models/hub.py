@@ -7,11 +7,11 @@ from pathlib import Path
 
 from torch import nn
 
-from robustgen.downloads import weights_folder
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.models.catalog import INFOS, RELEASES, Release
 from robustgen.models.files import put_weights, read_weights
+from robustgen.storage.downloads import weights_folder
 
 PREFIX = "hub:"
 

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from robustgen.models.wide_resnet import ACTIVATIONS, Normalise, batch_norm, convolution, pad_for
+from robustgen.models.wide_resnet import ACTIVATIONS, Normalize, batch_norm, convolution, pad_for
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -53,7 +53,7 @@ class PreActResNet(nn.Module):
         if depth not in BLOCKS:
             raise ValueError(f"PreActResNet comes in depths {', '.join(map(str, BLOCKS))}, got {depth}")
         self.activation = ACTIVATIONS[activation]
-        self.normalise = Normalise(mean, std)
+        self.normalise = Normalize(mean, std)
         self.conv_2d = convolution(len(mean), 64, 3, 1)
         channels = (64, 64, 128, 256, 512)
         for g, (blocks, stride) in enumerate(zip(BLOCKS[depth], (1, 2, 2, 2), strict=True)):

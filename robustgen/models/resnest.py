@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from robustgen.models.wide_resnet import ACTIVATIONS, Normalise, batch_norm
+from robustgen.models.wide_resnet import ACTIVATIONS, Normalize, batch_norm
 
 BLOCKS = {152: (3, 8, 36, 3)}
 SPLITS = 4
@@ -91,7 +91,7 @@ class ResNeSt(nn.Module):
         if depth not in BLOCKS:
             raise ValueError(f"ResNeSt comes in depth {', '.join(map(str, BLOCKS))}, got {depth}")
         self.activation = ACTIVATIONS[activation]
-        self.normalise = Normalise(mean, std)
+        self.normalise = Normalize(mean, std)
         self.conv1 = nn.Sequential(
             nn.Conv2d(len(mean), STEM, 3, padding=1, bias=False),
             batch_norm(STEM),

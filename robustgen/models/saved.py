@@ -7,11 +7,11 @@ from typing import Any
 
 from torch import nn
 
-from robustgen.checkpoints import load_weights, save_weights
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.modes import channels_last
-from robustgen.runs import read_json, write_json
+from robustgen.storage.files import read_json, write_json
+from robustgen.storage.weights import load_weights, save_weights
 
 
 def save_classifier(folder: Path, model: nn.Module, architecture: str, info: DatasetInfo, **about: Any) -> None:

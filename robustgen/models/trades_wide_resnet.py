@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from robustgen.models.wide_resnet import ACTIVATIONS, Normalise, batch_norm, blocks_a_group
+from robustgen.models.wide_resnet import ACTIVATIONS, Normalize, batch_norm, blocks_a_group
 
 
 class _Block(nn.Module):
@@ -63,7 +63,7 @@ class TradesWideResNet(nn.Module):
         super().__init__()
         blocks = blocks_a_group(depth, width)
         self.activation = ACTIVATIONS[activation]
-        self.normalise = Normalise(mean, std)
+        self.normalise = Normalize(mean, std)
         self.conv1 = nn.Conv2d(len(mean), 16, 3, padding=1, bias=False)
         self.block1 = _Group(blocks, 16, 16 * width, 1, self.activation)
         self.block2 = _Group(blocks, 16 * width, 32 * width, 2, self.activation)

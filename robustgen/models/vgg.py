@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.models.files import put_weights, read_weights
-from robustgen.models.wide_resnet import Normalise
+from robustgen.models.wide_resnet import Normalize
 
 CHANNELS = (64, 128, 256, 512, 512)
 DEPTHS = (2, 2, 3, 3, 3)
@@ -30,7 +30,7 @@ class Vgg(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.normalise = Normalise(MEAN, STD)
+        self.normalise = Normalize(MEAN, STD)
         layers: list[nn.Module] = []
         inputs = 3
         self.stops = []

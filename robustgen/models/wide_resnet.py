@@ -35,7 +35,7 @@ def blocks_a_group(depth: int, width: int) -> int:
     return (depth - 4) // 6
 
 
-class Normalise(nn.Module):
+class Normalize(nn.Module):
     """(images - mean) / std per channel. Not part of the state: released weights do not hold it."""
 
     mean: Tensor
@@ -110,7 +110,7 @@ class WideResNet(nn.Module):
         super().__init__()
         blocks, self.stem = blocks_a_group(depth, width), stem
         self.activation = ACTIVATIONS[activation]
-        self.normalise = Normalise(mean, std)
+        self.normalise = Normalize(mean, std)
         self.init_conv = convolution(len(mean), 16, 3, stem)
         channels = [16, 16 * width, 32 * width, 64 * width]
         self.layer = nn.Sequential(

@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from robustgen.contracts import Progress, silent
+from robustgen.proxy.partial_rows import PartialRows
 from robustgen.proxy.store import ProxySet
-from robustgen.proxy.unfinished import Unfinished
 from robustgen.randomness import content_ids
 
 COPIES = {
@@ -29,7 +29,7 @@ CANDIDATES = 4
 
 
 @dataclass(frozen=True)
-class Near:
+class NearDuplicate:
     """When one image is nearly another: closer than `eps` in `norm`, pixels in [0, 1].
 
     norm    "l2" or "linf" (the largest difference of a pixel; looked for among the nearest in l2)
@@ -112,7 +112,7 @@ def find_copies(
     proxies: ProxySet,
     real: Mapping[str, np.ndarray],
     *,
-    near: Near | None = None,
+    near: NearDuplicate | None = None,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> dict[str, int]:
@@ -165,15 +165,15 @@ def _distances(
     proxies: ProxySet,
     real: Mapping[str, np.ndarray],
     names: Mapping[str, str],
-    near: Near,
+    near: NearDuplicate,
     device: torch.device | str,
     progress: Progress,
-) -> Unfinished:
+) -> PartialRows:
     """Distances of all images, a field for each reference."""
     fields = [*real, *(["within"] if near.within else [])]
     shards = [shard["sha256"] for shard in proxies.manifest["shards"]]
     plan = {"norm": near.norm, "fields": fields, "real": dict(names), "shards": shards}
-    rows = Unfinished(proxies.folder / "checking", np.dtype([(name, "<f4") for name in fields]), plan)
+    rows = PartialRows(proxies.folder / "checking", np.dtype([(name, "<f4") for name in fields]), plan)
 
     def blocks(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
         return ((first, images[first : first + BLOCK]) for first in range(0, len(images), BLOCK))

@@ -13,7 +13,7 @@ from robustgen.contracts import Progress, silent
 from robustgen.proxy.formats import FORMATS, Export, Source
 from robustgen.proxy.formats.source import BLOCK
 from robustgen.proxy.store import FORMAT, ProxySet, claim, class_counts, digest_of, read_array, shard_name, write_rows
-from robustgen.runs import write_json
+from robustgen.storage.files import write_json
 
 
 def open_source(paths: Sequence[Path], format: str) -> Source:

@@ -7,10 +7,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robustgen.config.recipe import KeepConfig
 from robustgen.proxy.ranking import refuse_scarce, top_per_class
 from robustgen.proxy.store import ProxySet, chunks, class_counts
 from robustgen.randomness import rng_for
-from robustgen.recipe import Keep
 
 
 @dataclass(frozen=True)
@@ -23,7 +23,7 @@ class Choice:
     """
 
     proxies: ProxySet
-    settings: Keep
+    settings: KeepConfig
     among: np.ndarray | None
 
     def best(self, scores: np.ndarray, count: int, among: np.ndarray | None = None) -> np.ndarray:
@@ -113,7 +113,7 @@ def places(proxies: ProxySet, *place: object) -> np.ndarray:
     return drawn
 
 
-def keep(proxies: ProxySet, settings: Keep) -> None:
+def keep(proxies: ProxySet, settings: KeepConfig) -> None:
     """Mark the images that are used in the column `kept`.
 
     Raises:

@@ -11,9 +11,9 @@ from torch import Tensor, nn
 
 from robustgen.contracts import Progress, silent
 from robustgen.images import to_unit
-from robustgen.modes import evaluating, row_stable
+from robustgen.modes import batch_invariant, evaluating
+from robustgen.proxy.partial_rows import PartialRows
 from robustgen.proxy.store import ProxySet
-from robustgen.proxy.unfinished import Unfinished
 
 SCORES = np.dtype([("label", "<i4"), ("second", "<i4"), ("margin", "<f4"), ("confidence", "<f4")])
 """What labelling says of an image; the last column appears last."""
@@ -53,7 +53,7 @@ def pseudo_label(
         raise ValueError(f"unknown labels {labels!r}; known: {', '.join(LABELS)}")
     condition = proxies.column("condition") if labels == "condition" else None
     plan = {"made_by": made_by, "labels": labels, "shards": [shard["sha256"] for shard in proxies.manifest["shards"]]}
-    rows = Unfinished(proxies.folder / "labelling", SCORES, plan)
+    rows = PartialRows(proxies.folder / "labelling", SCORES, plan)
     model = model.to(device)
     pinned = torch.device(device).type == "cuda"
 
@@ -84,7 +84,7 @@ def pseudo_label(
                 pixels = coming.result().to(device, non_blocking=True)
                 if number + 1 < len(starts):
                     coming = reader.submit(read, starts[number + 1])
-                probabilities = row_stable(model, to_unit(pixels)).softmax(1)
+                probabilities = batch_invariant(model, to_unit(pixels)).softmax(1)
                 if probabilities.shape[1] != len(proxies.classes):
                     raise ValueError(
                         f"the labeller knows {probabilities.shape[1]} classes, the proxy set {len(proxies.classes)}"

@@ -15,7 +15,7 @@ from robustgen.contracts import Progress, silent
 from robustgen.proxy.filtering import places
 from robustgen.proxy.ranking import top_per_class
 from robustgen.proxy.store import FORMAT, ProxySet, chunks, claim, class_counts, shard_name, write_rows
-from robustgen.runs import whole_file, write_json
+from robustgen.storage.files import atomic_write, write_json
 
 
 def per_class_of(available: Sequence[np.ndarray], shares: Sequence[float], names: Sequence[str]) -> list[int]:
@@ -125,5 +125,5 @@ def _link(old: Path, new: Path) -> None:
     except OSError as error:
         if error.errno not in (errno.EXDEV, errno.EPERM, errno.ENOTSUP, errno.EMLINK):
             raise
-        with old.open("rb") as source, whole_file(new) as copy:
+        with old.open("rb") as source, atomic_write(new) as copy:
             shutil.copyfileobj(source, copy, 1 << 20)

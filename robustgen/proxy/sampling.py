@@ -11,13 +11,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustgen import distributed
-from robustgen.contracts import GenerativeModel, Progress, silent
+from robustgen.contracts import Progress, silent
+from robustgen.generators.contracts import GenerativeModel
 from robustgen.images import to_bytes
 from robustgen.proxy.store import FORMAT, ProxySet, claim, digest_of, read_array, shard_name, write_rows
 from robustgen.randomness import rng_for
-from robustgen.records import write_array
-from robustgen.runs import write_json
+from robustgen.runtime import distributed
+from robustgen.storage.arrays import write_array
+from robustgen.storage.files import write_json
 
 
 def sample_batch(generator: GenerativeModel, ids: np.ndarray, seed: int, device: torch.device | str) -> Tensor:

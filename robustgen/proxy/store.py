@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from robustgen.contracts import Progress, silent
-from robustgen.runs import differences, read_json, whole_file, write_json
+from robustgen.storage.files import atomic_write, differences, read_json, write_json
 
 FORMAT = 1
 CHUNK = 1 << 20
@@ -68,7 +68,7 @@ def write_rows(path: Path, dtype: Any, shape: tuple[int, ...], parts: Iterable[n
             digest.update(content)
             file.write(content)
 
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         np.lib.format.write_array_header_1_0(Noting(), header)
         for part in parts:
             Noting().write(np.ascontiguousarray(part, dtype=dtype).reshape(-1).view(np.uint8).data)

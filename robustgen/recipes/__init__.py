@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustgen.recipe import Recipe
+from robustgen.config.recipe import Recipe
 from robustgen.recipes import bartoldson2024, earlier, gowal2021, rebuffi2021, rebuffi2021_sweeps, sehwag2022, wang2023
 from robustgen.recipes.cifar10_mini import CIFAR10_MINI
 from robustgen.recipes.cifar10_study import CIFAR10_STUDY

@@ -6,7 +6,7 @@ Here they are all of one EDM.
 
 from __future__ import annotations
 
-from robustgen.recipe import Arm, Keep, Phase, Recipe, Sampling
+from robustgen.config.recipe import Arm, KeepConfig, Phase, Recipe, SamplingConfig
 from robustgen.recipes.rows import PORTS, Base, figures, row, schedule
 
 BASE = Base(
@@ -14,8 +14,8 @@ BASE = Base(
     cited="Bartoldson et al. 2024 (arXiv:2404.09349)",
     alone=PORTS,
     mixed=PORTS,
-    sampling=Sampling(count=300_000_000, evaluations=39, shard_images=1_000_000),
-    keep=Keep(rule="all"),
+    sampling=SamplingConfig(count=300_000_000, evaluations=39, shard_images=1_000_000),
+    keep=KeepConfig(rule="all"),
     labels="condition",
 )
 _UNSURE = "one generator stands in for three"

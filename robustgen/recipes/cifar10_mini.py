@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from robustgen.fits import DiffusionFit, GaussianFit
-from robustgen.recipe import Arm, Data, Evaluation, Keep, Recipe, Sampling, Threat
-from robustgen.trainings import Schedule, Training
+from robustgen.config.generators import EDMConfig, GaussianConfig
+from robustgen.config.recipe import Arm, DataConfig, EvaluationConfig, KeepConfig, Recipe, SamplingConfig, ThreatConfig
+from robustgen.config.training import ScheduleConfig, TrainingConfig
 
 CIFAR10_MINI = Recipe(
     name="cifar10-mini",
     summary="2,000 images of CIFAR-10, small networks, few steps: real photographs in a quarter of an hour",
-    data=Data(name="cifar10", train=2_000, validation=256, test=500),
-    threat=Threat(norm="linf", eps=8 / 255),
-    labeller=Training(
+    data=DataConfig(name="cifar10", train=2_000, validation=256, test=500),
+    threat=ThreatConfig(norm="linf", eps=8 / 255),
+    labeller=TrainingConfig(
         architecture="wrn-10-2",
         loss="plain",
-        schedule=Schedule(total_images=400 * 64, batch_size=64, peak_lr=0.1, warmup=0.05),
+        schedule=ScheduleConfig(total_images=400 * 64, batch_size=64, peak_lr=0.1, warmup=0.05),
         real_share=1.0,
         smoothing=0.0,
         averaging=0.99,
@@ -23,8 +23,8 @@ CIFAR10_MINI = Recipe(
         early_stopping=False,
     ),
     generators={
-        "gaussian": GaussianFit(),
-        "edm": DiffusionFit(
+        "gaussian": GaussianConfig(),
+        "edm": EDMConfig(
             channels=16,
             multipliers=(1, 2, 2),
             blocks=1,
@@ -39,16 +39,16 @@ CIFAR10_MINI = Recipe(
             cooldown=0.3,
         ),
     },
-    sampling=Sampling(count=2_000, solver="ipndm", evaluations=10, shard_images=500),
-    keep=Keep(rule="all"),
-    train=Training(
+    sampling=SamplingConfig(count=2_000, solver="ipndm", evaluations=10, shard_images=500),
+    keep=KeepConfig(rule="all"),
+    train=TrainingConfig(
         architecture="wrn-10-1",
-        schedule=Schedule(total_images=160 * 128, batch_size=128, peak_lr=0.2, warmup=0.1),
+        schedule=ScheduleConfig(total_images=160 * 128, batch_size=128, peak_lr=0.2, warmup=0.1),
         real_share=0.5,
         models=1,
         validations=2,
         validation_steps=10,
     ),
     arms={"real": Arm(), "gaussian": Arm(proxy="gaussian"), "edm": Arm(proxy="edm")},
-    evaluation=Evaluation(suite="quick", batch_size=128),
+    evaluation=EvaluationConfig(suite="quick", batch_size=128),
 )

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from robustgen.fits import DiffusionFit, GaussianFit
-from robustgen.recipe import Arm, Data, Evaluation, Recipe, Sampling
+from robustgen.config.generators import EDMConfig, GaussianConfig
+from robustgen.config.recipe import Arm, DataConfig, EvaluationConfig, Recipe, SamplingConfig
+from robustgen.config.training import ScheduleConfig, TrainingConfig
 from robustgen.recipes.cifar10_mini import CIFAR10_MINI
-from robustgen.trainings import Schedule, Training
 
 CIFAR10_STUDY = Recipe(
     **{
@@ -13,10 +13,10 @@ CIFAR10_STUDY = Recipe(
         "name": "cifar10-study",
         "summary": "500 images of CIFAR-10 brought to 16x16, 3 seeds: overfitting, CutMix, shares; 45 minutes",
         "seeds": (0, 1, 2),
-        "data": Data(name="cifar10", resize=16, train=500, validation=500, test=1_000),
+        "data": DataConfig(name="cifar10", resize=16, train=500, validation=500, test=1_000),
         "generators": {
-            "gaussian": GaussianFit(),
-            "edm": DiffusionFit(
+            "gaussian": GaussianConfig(),
+            "edm": EDMConfig(
                 channels=16,
                 multipliers=(1, 2),
                 blocks=1,
@@ -31,10 +31,10 @@ CIFAR10_STUDY = Recipe(
                 cooldown=0.3,
             ),
         },
-        "sampling": Sampling(count=2_000, solver="ipndm", evaluations=10, shard_images=500),
-        "train": Training(
+        "sampling": SamplingConfig(count=2_000, solver="ipndm", evaluations=10, shard_images=500),
+        "train": TrainingConfig(
             architecture="wrn-10-2",
-            schedule=Schedule(total_images=300 * 128, batch_size=128, peak_lr=0.2, warmup=0.1),
+            schedule=ScheduleConfig(total_images=300 * 128, batch_size=128, peak_lr=0.2, warmup=0.1),
             augment="crop-flip",
             models=1,
             validations=10,
@@ -46,6 +46,6 @@ CIFAR10_STUDY = Recipe(
             **{name: Arm(proxy=name) for name in ("gaussian", "edm")},
             **{f"{name}-0.7": Arm(proxy=name, changes=("real_share=0.7",)) for name in ("gaussian", "edm")},
         },
-        "evaluation": Evaluation(suite="swift", batch_size=256),
+        "evaluation": EvaluationConfig(suite="swift", batch_size=256),
     }
 )

@@ -2,14 +2,23 @@
 
 from __future__ import annotations
 
-from robustgen.fits import DiffusionFit, GaussianFit
-from robustgen.recipe import Arm, Certification, Data, Evaluation, Keep, Recipe, Sampling, Threat
-from robustgen.trainings import InnerAttack, Noise, Schedule, Training
+from robustgen.config.generators import EDMConfig, GaussianConfig
+from robustgen.config.recipe import (
+    Arm,
+    CertificationConfig,
+    DataConfig,
+    EvaluationConfig,
+    KeepConfig,
+    Recipe,
+    SamplingConfig,
+    ThreatConfig,
+)
+from robustgen.config.training import InnerAttackConfig, NoiseConfig, ScheduleConfig, TrainingConfig
 
-LABELLER = Training(
+LABELLER = TrainingConfig(
     architecture="wrn-10-2",
     loss="plain",
-    schedule=Schedule(total_images=300 * 64, batch_size=64, peak_lr=0.1, warmup=0.05),
+    schedule=ScheduleConfig(total_images=300 * 64, batch_size=64, peak_lr=0.1, warmup=0.05),
     real_share=1.0,
     smoothing=0.0,
     averaging=0.995,
@@ -19,10 +28,10 @@ LABELLER = Training(
     early_stopping=False,
 )
 
-ROBUST = Training(
+ROBUST = TrainingConfig(
     architecture="wrn-10-1",
-    attack=InnerAttack(steps=10),
-    schedule=Schedule(total_images=240 * 128, batch_size=128, peak_lr=0.2, warmup=0.2),
+    attack=InnerAttackConfig(steps=10),
+    schedule=ScheduleConfig(total_images=240 * 128, batch_size=128, peak_lr=0.2, warmup=0.2),
     augment="none",
     models=2,
     validations=8,
@@ -32,12 +41,12 @@ ROBUST = Training(
 DIGITS = Recipe(
     name="digits",
     summary="100 handwritten digits: real only, with Gaussian, with diffusion images; 4 minutes on 2 CPU cores",
-    data=Data(name="digits", train=100, validation=250, test=797),
-    threat=Threat(norm="linf", eps=0.2),
+    data=DataConfig(name="digits", train=100, validation=250, test=797),
+    threat=ThreatConfig(norm="linf", eps=0.2),
     labeller=LABELLER,
     generators={
-        "gaussian": GaussianFit(),
-        "edm": DiffusionFit(
+        "gaussian": GaussianConfig(),
+        "edm": EDMConfig(
             channels=16,
             multipliers=(1, 2),
             blocks=1,
@@ -51,44 +60,47 @@ DIGITS = Recipe(
             cooldown=0.3,
         ),
     },
-    sampling=Sampling(count=10_000, solver="ipndm", evaluations=10, shard_images=2_500),
-    keep=Keep(rule="top-confidence", per_class=500),
+    sampling=SamplingConfig(count=10_000, solver="ipndm", evaluations=10, shard_images=2_500),
+    keep=KeepConfig(rule="top-confidence", per_class=500),
     train=ROBUST,
     arms={"real": Arm(), "gaussian": Arm(proxy="gaussian"), "edm": Arm(proxy="edm")},
-    evaluation=Evaluation(suite="aa+mt", batch_size=256),
+    evaluation=EvaluationConfig(suite="aa+mt", batch_size=256),
 )
 
 CERTIFIED = DIGITS.model_copy(
     update={
         "name": "digits-certified",
         "summary": "100 digits, real only and with diffusion images, smoothed and certified in l2; minutes",
-        "threat": Threat(norm="l2", eps=0.25),
+        "threat": ThreatConfig(norm="l2", eps=0.25),
         "train": ROBUST.model_copy(
             update={
                 "loss": "stability",
-                "noise": Noise(sigma=0.25),
-                "schedule": Schedule(total_images=480 * 128, batch_size=128, peak_lr=0.2, warmup=0.2),
+                "noise": NoiseConfig(sigma=0.25),
+                "schedule": ScheduleConfig(total_images=480 * 128, batch_size=128, peak_lr=0.2, warmup=0.2),
                 "models": 1,
             }
         ),
         "generators": {"edm": DIGITS.generators["edm"]},
         "arms": {"real": Arm(), "edm": Arm(proxy="edm")},
-        "evaluation": Evaluation(suite="quick", batch_size=256),
-        "certification": Certification(sigma=0.25, samples=2_000),
+        "evaluation": EvaluationConfig(suite="quick", batch_size=256),
+        "certification": CertificationConfig(sigma=0.25, samples=2_000),
     }
 )
 
 SMOKE = Recipe(
     name="digits-smoke",
     summary="every stage of digits in half a minute, to see that all is well; its numbers mean nothing",
-    data=Data(name="digits", train=100, validation=40, test=64),
-    threat=Threat(norm="linf", eps=0.1),
+    data=DataConfig(name="digits", train=100, validation=40, test=64),
+    threat=ThreatConfig(norm="linf", eps=0.1),
     labeller=LABELLER.model_copy(
-        update={"architecture": "wrn-10-1", "schedule": Schedule(total_images=60 * 64, batch_size=64, peak_lr=0.1)}
+        update={
+            "architecture": "wrn-10-1",
+            "schedule": ScheduleConfig(total_images=60 * 64, batch_size=64, peak_lr=0.1),
+        }
     ),
     generators={
-        "gaussian": GaussianFit(),
-        "edm": DiffusionFit(
+        "gaussian": GaussianConfig(),
+        "edm": EDMConfig(
             channels=8,
             multipliers=(1, 1),
             blocks=1,
@@ -102,16 +114,16 @@ SMOKE = Recipe(
             cooldown=0.3,
         ),
     },
-    sampling=Sampling(count=400, solver="heun", evaluations=9, shard_images=150),
-    keep=Keep(rule="all"),
+    sampling=SamplingConfig(count=400, solver="heun", evaluations=9, shard_images=150),
+    keep=KeepConfig(rule="all"),
     train=ROBUST.model_copy(
         update={
-            "attack": InnerAttack(steps=3),
-            "schedule": Schedule(total_images=24 * 64, batch_size=64, peak_lr=0.2, warmup=0.1),
+            "attack": InnerAttackConfig(steps=3),
+            "schedule": ScheduleConfig(total_images=24 * 64, batch_size=64, peak_lr=0.2, warmup=0.1),
             "validations": 2,
             "validation_steps": 5,
         }
     ),
     arms={"real": Arm(), "gaussian": Arm(proxy="gaussian"), "edm": Arm(proxy="edm")},
-    evaluation=Evaluation(suite="quick", batch_size=64),
+    evaluation=EvaluationConfig(suite="quick", batch_size=64),
 )

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from robustgen.fits import AugmentedFit
-from robustgen.recipe import Arm, Recipe
+from robustgen.config.generators import AugmentedConfig
+from robustgen.config.recipe import Arm, Recipe
+from robustgen.config.training import ScheduleConfig
 from robustgen.recipes.digits_generators import GENERATORS, ON_DIGITS
 from robustgen.recipes.digits_study import AUGMENTATIONS
-from robustgen.trainings import Schedule
 
 CHOSEN = ("gaussian", "vdvae", "edm")
 
@@ -18,14 +18,14 @@ LONG = Recipe(
         "seeds": (0, 1, 2),
         "generators": {
             **{name: ON_DIGITS[name] for name in CHOSEN},
-            "augmented-shift": AugmentedFit(augment=AUGMENTATIONS["shift"]),
+            "augmented-shift": AugmentedConfig(augment=AUGMENTATIONS["shift"]),
         },
         "sampling": GENERATORS.sampling.model_copy(
             update={"special": {name: draw for name, draw in GENERATORS.sampling.special.items() if name in CHOSEN}}
         ),
         "train": GENERATORS.train.model_copy(
             update={
-                "schedule": Schedule(total_images=2_400 * 128, batch_size=128, peak_lr=0.2, warmup=0.02),
+                "schedule": ScheduleConfig(total_images=2_400 * 128, batch_size=128, peak_lr=0.2, warmup=0.02),
                 "validations": 24,
             }
         ),

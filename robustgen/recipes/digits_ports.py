@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from robustgen.fits import GaussianFit
-from robustgen.recipe import Arm, Evaluation, Recipe
+from robustgen.config.generators import GaussianConfig
+from robustgen.config.recipe import Arm, EvaluationConfig, Recipe
 from robustgen.recipes.digits import DIGITS, ROBUST
 
 DIFFERENCES: dict[str, tuple[str, ...]] = {
-    "sign-steps": ("attack.optimiser=steepest",),
+    "sign-steps": ("attack.optimizer=steepest",),
     "near-start": ("attack.start=normal",),
     "eval-mode": ("attack.mode=eval",),
     "updating": ("attack.mode=updating",),
@@ -41,7 +41,7 @@ PORTS = Recipe(
         "name": "digits-ports",
         "summary": "100 digits and Gaussian images, 3 seeds: each difference of the PyTorch ports; half an hour",
         "seeds": (0, 1, 2),
-        "generators": {"gaussian": GaussianFit()},
+        "generators": {"gaussian": GaussianConfig()},
         "train": ROBUST.model_copy(update={"models": 1}),
         "arms": {
             "official": Arm(proxy="gaussian"),
@@ -51,6 +51,6 @@ PORTS = Recipe(
                 for name, parts in TOGETHER.items()
             },
         },
-        "evaluation": Evaluation(suite="swift", batch_size=256),
+        "evaluation": EvaluationConfig(suite="swift", batch_size=256),
     }
 )

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from robustgen.fits import AugmentedFit
-from robustgen.recipe import Arm, Certification, Recipe
+from robustgen.config.generators import AugmentedConfig
+from robustgen.config.recipe import Arm, CertificationConfig, Recipe
 from robustgen.recipes.digits_generators import GENERATORS, ON_DIGITS
 
 SHARES = (0.1, 0.5, 0.7, 0.9)
@@ -47,10 +47,10 @@ STUDY = Recipe(
         "name": "digits-study",
         "summary": "100 digits, 3 seeds: generators, shares of real images, augmentations, certificates; an hour",
         "seeds": (0, 1, 2),
-        "generators": {**ON_DIGITS, **{name: AugmentedFit(augment=how) for name, how in HEURISTICS.items()}},
+        "generators": {**ON_DIGITS, **{name: AugmentedConfig(augment=how) for name, how in HEURISTICS.items()}},
         "arms": _arms(),
         "analyses": ("arc", "transport", "conditions"),
-        "certification": Certification(
+        "certification": CertificationConfig(
             sigma=0.25, samples=1_000, arms=tuple(name for name in _arms() if name.endswith("-smoothed"))
         ),
     }

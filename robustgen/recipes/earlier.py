@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from robustgen.recipe import Recipe
+from robustgen.config.recipe import Recipe
+from robustgen.config.training import InnerAttackConfig, TrainingConfig
 from robustgen.recipes.rebuffi2021 import BASE as REBUFFI
 from robustgen.recipes.rows import Base, figures, parse, row, schedule
-from robustgen.trainings import InnerAttack, Training
 
 GOWAL = Base(
     paper="gowal2020",
@@ -16,8 +16,8 @@ GOWAL = Base(
 WU = Base(
     paper="wu2020",
     cited="Wu et al. 2020 (arXiv:2004.05884)",
-    alone=Training(
-        attack=InnerAttack(optimiser="steepest"),
+    alone=TrainingConfig(
+        attack=InnerAttackConfig(optimizer="steepest"),
         awp=0.005,
         schedule=schedule(200, 128, 0.1, decay="step", warmup=0.0),
         real_share=1.0,
@@ -32,8 +32,8 @@ CARMON = Base(
     paper="carmon2019",
     cited="Carmon et al. 2019 (arXiv:1905.13736)",
     alone=REBUFFI.alone,
-    mixed=Training(
-        attack=InnerAttack(optimiser="steepest", step_size=0.007 / 0.031, start="normal", mode="eval"),
+    mixed=TrainingConfig(
+        attack=InnerAttackConfig(optimizer="steepest", step_size=0.007 / 0.031, start="normal", mode="eval"),
         schedule=schedule(400, 256, 0.1, warmup=0.0),
         real_share=0.5,
         generated_order="replacement",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustgen.recipe import Keep, Recipe, Sampling
+from robustgen.config.recipe import KeepConfig, Recipe, SamplingConfig
 from robustgen.recipes.rebuffi2021 import AUGMENT
 from robustgen.recipes.rebuffi2021 import BASE as REBUFFI
 from robustgen.recipes.rows import Base, figures, parse, row, schedule
@@ -12,8 +12,8 @@ BASE = Base(
     cited="Gowal et al. 2021 (arXiv:2110.09468)",
     alone=REBUFFI.alone,
     mixed=REBUFFI.mixed.model_copy(update={"schedule": schedule(2000, 1024, 0.4, warmup=0.005)}),
-    sampling=Sampling(count=100_000_000, shard_images=1_000_000),
-    keep=Keep(rule="all"),
+    sampling=SamplingConfig(count=100_000_000, shard_images=1_000_000),
+    keep=KeepConfig(rule="all"),
 )
 UNSURE = "epochs and batch size of training with 100 million images"
 
@@ -43,7 +43,7 @@ TINY_IMAGENET = row(
     "ddpm",
     reported=figures(BASE, "a quotation", "60.95", "26.66", "-", "the figures, the stem, and all of the training"),
     train={"schedule": REBUFFI.mixed.schedule},
-    sampling=Sampling(),
-    keep=Keep(per_class=5_000),
+    sampling=SamplingConfig(),
+    keep=KeepConfig(per_class=5_000),
 )
 ROWS = [*_rows(), TINY_IMAGENET]

@@ -11,17 +11,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from robustgen.fits import (
-    FITS,
-    AugmentedFit,
-    BigGANFit,
-    ConsistencyFit,
-    DDPMFit,
-    DiffusionFit,
-    GaussianFit,
+from robustgen.config.generators import (
+    GENERATOR_CONFIGS,
+    AugmentedConfig,
+    BigGANConfig,
+    DDPMConfig,
+    ECTConfig,
+    EDMConfig,
+    GaussianConfig,
     Generator,
-    StyleGAN2Fit,
-    VDVAEFit,
+    StyleGAN2Config,
+    VDVAEConfig,
 )
 from robustgen.recipes.digits_generators import ON_DIGITS
 
@@ -32,82 +32,82 @@ _SMALL_UNET: dict[str, Any] = {"channels": 64, "multipliers": (2, 2, 2), "blocks
 _WIDE_UNET: dict[str, Any] = {"channels": 128, "multipliers": (1, 2, 2), "blocks": 2}
 
 PRESETS: dict[str, dict[str, Generator]] = {
-    "gaussian": dict.fromkeys(("smoke", "cpu-tiny", "gpu-20min", "gpu-60min", "paper"), GaussianFit()),
+    "gaussian": dict.fromkeys(("smoke", "cpu-tiny", "gpu-20min", "gpu-60min", "paper"), GaussianConfig()),
     "ddpm": {
-        "smoke": DDPMFit(**_SMOKE_UNET, conditional=True, flip=False, peak_lr=2e-3, warmup_images=50 * 64),
+        "smoke": DDPMConfig(**_SMOKE_UNET, conditional=True, flip=False, peak_lr=2e-3, warmup_images=50 * 64),
         "cpu-tiny": ON_DIGITS["ddpm"],
-        "gpu-20min": DDPMFit(
+        "gpu-20min": DDPMConfig(
             **_GPU, channels=64, conditional=True, total_images=16_384 * 1024, peak_lr=1e-3, warmup_images=500 * 1024,
             averaging_share=0.05,
         ),
-        "gpu-60min": DDPMFit(
+        "gpu-60min": DDPMConfig(
             **_GPU, conditional=True, total_images=20_480 * 1024, peak_lr=5e-4, warmup_images=500 * 1024,
             averaging_share=0.05,
         ),
-        "paper": DDPMFit(),
+        "paper": DDPMConfig(),
     },
     "edm": {
-        "smoke": DiffusionFit(**_SMOKE_UNET, augment=0.0, peak_lr=2e-3, warmup_images=50 * 64),
+        "smoke": EDMConfig(**_SMOKE_UNET, augment=0.0, peak_lr=2e-3, warmup_images=50 * 64),
         "cpu-tiny": ON_DIGITS["edm"],
-        "gpu-20min": DiffusionFit(
+        "gpu-20min": EDMConfig(
             **_SMALL_UNET, **_GPU, augment=0.0, flip=True, total_images=16_384 * 1024, warmup_images=500 * 1024,
         ),
-        "gpu-60min": DiffusionFit(
+        "gpu-60min": EDMConfig(
             **_WIDE_UNET, **_GPU, augment=0.0, flip=True, total_images=23_552 * 1024, warmup_images=500 * 1024,
         ),
-        "paper": DiffusionFit(),
+        "paper": EDMConfig(),
     },
     "ect": {
-        "smoke": ConsistencyFit(**_SMOKE_UNET, augment=0.0, dropout=0.0, ratio=4, stages=4, peak_lr=1e-3),
+        "smoke": ECTConfig(**_SMOKE_UNET, augment=0.0, dropout=0.0, ratio=4, stages=4, peak_lr=1e-3),
         "cpu-tiny": ON_DIGITS["ect"],
-        "gpu-20min": ConsistencyFit(
+        "gpu-20min": ECTConfig(
             **_SMALL_UNET, **_GPU, augment=0.0, flip=True, ratio=4, stages=4, total_images=8_192 * 1024, peak_lr=3e-4,
         ),
-        "gpu-60min": ConsistencyFit(
+        "gpu-60min": ECTConfig(
             **_WIDE_UNET, **_GPU, augment=0.0, flip=True, ratio=4, stages=4, total_images=14_336 * 1024, peak_lr=3e-4,
         ),
-        "paper": ConsistencyFit(),
+        "paper": ECTConfig(),
     },
     "vdvae": {
-        "smoke": VDVAEFit(
+        "smoke": VDVAEConfig(
             **_SMOKE, conditional=True, width=32, latents=4, encoder="8x1,8d2,4d4,1x1", decoder="1x1,4m1,8m4,8x1",
             components=3, peak_lr=3e-3, averaging_share=0.05,
         ),
         "cpu-tiny": ON_DIGITS["vdvae"],
-        "gpu-20min": VDVAEFit(
+        "gpu-20min": VDVAEConfig(
             conditional=True, width=192, total_images=24_576 * 256, batch_size=256, peak_lr=5e-4,
             warmup_images=100 * 256, cooldown=0.3, precision="bfloat16", averaging_share=0.05,
         ),
-        "gpu-60min": VDVAEFit(
+        "gpu-60min": VDVAEConfig(
             conditional=True, total_images=24_576 * 256, batch_size=256, peak_lr=5e-4, warmup_images=100 * 256,
             cooldown=0.3, precision="bfloat16", averaging_share=0.05,
         ),
-        "paper": VDVAEFit(),
+        "paper": VDVAEConfig(),
     },
     "biggan": {
-        "smoke": BigGANFit(**_SMOKE, channels=16, latents=16, critic_steps=1, peak_lr=2e-3, averaging_images=5_000),
+        "smoke": BigGANConfig(**_SMOKE, channels=16, latents=16, critic_steps=1, peak_lr=2e-3, averaging_images=5_000),
         "cpu-tiny": ON_DIGITS["biggan"],
-        "gpu-20min": BigGANFit(total_images=15_360 * 256, batch_size=256, precision="bfloat16"),
-        "gpu-60min": BigGANFit(total_images=40_960 * 256, batch_size=256, precision="bfloat16"),
-        "paper": BigGANFit(),
+        "gpu-20min": BigGANConfig(total_images=15_360 * 256, batch_size=256, precision="bfloat16"),
+        "gpu-60min": BigGANConfig(total_images=40_960 * 256, batch_size=256, precision="bfloat16"),
+        "paper": BigGANConfig(),
     },
     "stylegan2": {
-        "smoke": StyleGAN2Fit(
+        "smoke": StyleGAN2Config(
             **_SMOKE, channels=16, latents=16, class_mapping=1, r1=0.1, ada_images=30_000, averaging_images=5_000,
         ),
         "cpu-tiny": ON_DIGITS["stylegan2"],
-        "gpu-20min": StyleGAN2Fit(channels=256, total_images=32_768 * 256, batch_size=256, precision="bfloat16"),
-        "gpu-60min": StyleGAN2Fit(total_images=32_768 * 256, batch_size=256, precision="bfloat16"),
-        "paper": StyleGAN2Fit(),
+        "gpu-20min": StyleGAN2Config(channels=256, total_images=32_768 * 256, batch_size=256, precision="bfloat16"),
+        "gpu-60min": StyleGAN2Config(total_images=32_768 * 256, batch_size=256, precision="bfloat16"),
+        "paper": StyleGAN2Config(),
     },
-    "augmented": dict.fromkeys(("smoke", "cpu-tiny", "gpu-20min", "gpu-60min", "paper"), AugmentedFit()),
+    "augmented": dict.fromkeys(("smoke", "cpu-tiny", "gpu-20min", "gpu-60min", "paper"), AugmentedConfig()),
 }  # fmt: skip
 
 
 def find_preset(kind: str, name: str) -> Generator:
     """Raises ValueError for an unknown kind or preset; names the known ones."""
     if kind not in PRESETS:
-        raise ValueError(f"unknown kind of generator {kind!r}; known: {', '.join(FITS)}")
+        raise ValueError(f"unknown kind of generator {kind!r}; known: {', '.join(GENERATOR_CONFIGS)}")
     if name not in PRESETS[kind]:
         raise ValueError(f"unknown preset {name!r} of {kind}; known: {', '.join(PRESETS[kind])}")
     return PRESETS[kind][name]

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from robustgen.recipe import Recipe
+from robustgen.config.recipe import Recipe
 from robustgen.recipes.rebuffi2021 import AUGMENT, BASE
 from robustgen.recipes.rows import row
 

@@ -5,41 +5,50 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustgen.fits import BigGANFit, DDPMFit, DiffusionFit, GaussianFit, Generator, VDVAEFit
-from robustgen.recipe import Arm, Data, Evaluation, Keep, Recipe, Reported, Sampling, Threat
-from robustgen.trainings import EPOCH_IMAGES, InnerAttack, Schedule, Training
+from robustgen.config.generators import BigGANConfig, DDPMConfig, EDMConfig, GaussianConfig, Generator, VDVAEConfig
+from robustgen.config.recipe import (
+    Arm,
+    DataConfig,
+    EvaluationConfig,
+    KeepConfig,
+    Recipe,
+    Reported,
+    SamplingConfig,
+    ThreatConfig,
+)
+from robustgen.config.training import EPOCH_IMAGES, InnerAttackConfig, ScheduleConfig, TrainingConfig
 
 CLASSES = {
     "digits": 10, "mnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10, "tiny-imagenet": 200, "imagenet64": 1000,
     "celeba": 4, "afhq": 3,
 }  # fmt: skip
 THREATS = {
-    "linf": Threat(norm="linf", eps=8 / 255),
-    "l2": Threat(norm="l2", eps=128 / 255),
-    "l2-0.5": Threat(norm="l2", eps=0.5),
-    "linf-0.3": Threat(norm="linf", eps=0.3),
+    "linf": ThreatConfig(norm="linf", eps=8 / 255),
+    "l2": ThreatConfig(norm="l2", eps=128 / 255),
+    "l2-0.5": ThreatConfig(norm="l2", eps=0.5),
+    "linf-0.3": ThreatConfig(norm="linf", eps=0.3),
 }
 GENERATORS: dict[str, Generator] = {
-    "gaussian": GaussianFit(),
-    "vdvae": VDVAEFit(),
-    "biggan": BigGANFit(),
-    "ddpm": DDPMFit(),
-    "edm": DiffusionFit(),
+    "gaussian": GaussianConfig(),
+    "vdvae": VDVAEConfig(),
+    "biggan": BigGANConfig(),
+    "ddpm": DDPMConfig(),
+    "edm": EDMConfig(),
 }
 """By the names of the tables' column of images; settings are their papers'."""
 FILES = {"80m-ti": ("data/80m-ti/ti_500K_pseudo_labeled.pickle",)}
 """Images that nothing here can make: where their files are looked for."""
-STEEPEST_L2 = InnerAttack(optimiser="steepest", step_size=0.2)
+STEEPEST_L2 = InnerAttackConfig(optimizer="steepest", step_size=0.2)
 """The ports' in l2: steps of 2 eps / 10. The official code's setting is not known."""
 
 
-def schedule(epochs: float, batch_size: int, peak_lr: float, **more: Any) -> Schedule:
+def schedule(epochs: float, batch_size: int, peak_lr: float, **more: Any) -> ScheduleConfig:
     """Epochs of 50,000 images, in whole steps."""
     total = int(epochs * EPOCH_IMAGES) // batch_size * batch_size
-    return Schedule(total_images=total, batch_size=batch_size, peak_lr=peak_lr, **more)
+    return ScheduleConfig(total_images=total, batch_size=batch_size, peak_lr=peak_lr, **more)
 
 
-LABELLER = Training(
+LABELLER = TrainingConfig(
     architecture="wrn-28-10",
     loss="plain",
     schedule=schedule(200, 256, 0.1, warmup=0.0),
@@ -51,8 +60,8 @@ LABELLER = Training(
 )
 """Carmon et al.'s standard training (arXiv:1905.13736), which the papers' pseudo-labels follow."""
 
-PORTS = Training(
-    attack=InnerAttack(optimiser="steepest"),
+PORTS = TrainingConfig(
+    attack=InnerAttackConfig(optimizer="steepest"),
     beta=5.0,
     schedule=schedule(400, 512, 0.2, decay="one-cycle"),
     averaging_start=0.025,
@@ -80,10 +89,10 @@ class Base:
 
     paper: str
     cited: str
-    alone: Training
-    mixed: Training
-    sampling: Sampling = field(default_factory=Sampling)
-    keep: Keep = field(default_factory=Keep)
+    alone: TrainingConfig
+    mixed: TrainingConfig
+    sampling: SamplingConfig = field(default_factory=SamplingConfig)
+    keep: KeepConfig = field(default_factory=KeepConfig)
     labels: str = "predicted"
 
 
@@ -114,7 +123,7 @@ def row(
     settings = {"architecture": architecture, **(train or {})}
     if norm.startswith("l2") and "attack" not in settings:
         settings["attack"] = STEEPEST_L2
-    training = Training.model_validate({**dict(training), **settings})
+    training = TrainingConfig.model_validate({**dict(training), **settings})
     keep = base.keep
     if keep.rule in ("top-confidence", "balanced"):
         keep = keep.model_copy(update={"per_class": 10 * keep.per_class // CLASSES[data]})
@@ -124,7 +133,7 @@ def row(
         **{
             "name": "-".join(filter(None, [f"{base.paper}/{data}", norm, network, ending])),
             "summary": summary or _summary(data, norm, architecture, images, training.augment),
-            "data": Data(name=data),
+            "data": DataConfig(name=data),
             "threat": THREATS[norm],
             "labeller": LABELLER,
             "generators": {images: GENERATORS[images]} if images in GENERATORS else {},
@@ -134,7 +143,7 @@ def row(
             "keep": keep,
             "train": training,
             "arms": {"real": Arm()} if alone else {images: Arm(proxy=images)},
-            "evaluation": Evaluation(suite="autoattack" if reported and reported.by == "AutoAttack" else "aa+mt"),
+            "evaluation": EvaluationConfig(suite="autoattack" if reported and reported.by == "AutoAttack" else "aa+mt"),
             "reported": reported,
             **more,
         }

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import re
 
-from robustgen.fits import Draw, GaussianFit, Generator
-from robustgen.recipe import Keep, Recipe
+from robustgen.config.generators import GaussianConfig, Generator, SamplerConfig
+from robustgen.config.recipe import KeepConfig, Recipe
+from robustgen.config.training import TrainingConfig
 from robustgen.recipes.rows import CLASSES
-from robustgen.trainings import Training
 
 SCALES = ("tiny",)
 SIDE = 8
@@ -72,7 +72,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
             "labeller": _training(recipe.labeller),
             "generators": {
                 **{source: _generator(fit) for source, fit in recipe.generators.items()},
-                **{source: GaussianFit() for source in recipe.published if source not in recipe.generators},
+                **{source: GaussianConfig() for source in recipe.published if source not in recipe.generators},
             },
             "published": {},
             "sampling": sampling.model_copy(
@@ -87,7 +87,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
                 }
             ),
             # So poor a labeller finds no image of some class, and nothing can then be balanced.
-            "keep": Keep(rule="all", without_copies=recipe.keep.without_copies)
+            "keep": KeepConfig(rule="all", without_copies=recipe.keep.without_copies)
             if recipe.labels == "predicted" or name not in CLASSES
             else recipe.keep.model_copy(update={"per_class": max(1, KEPT // classes), "confidence": 0.0}),
             "train": _training(recipe.train),
@@ -101,14 +101,14 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
     )
 
 
-def _training(settings: Training) -> Training:
+def _training(settings: TrainingConfig) -> TrainingConfig:
     family = re.match(r"[a-z]+(?:-[a-z]+)*", settings.architecture)
     options = re.search(r"(?:-(?:silu|relu|unnormalised))*$", settings.architecture)
     if family is None or options is None or family[0] not in SMALLEST:
         raise ValueError(f"no small network is known for {settings.architecture!r}; set another train.architecture")
     architecture, draws = SMALLEST[family[0]] + options[0], settings.noise.draws
     steps = STEPS if "wrn" in architecture else FEW_STEPS
-    return Training.model_validate(
+    return TrainingConfig.model_validate(
         {
             **dict(settings),
             "architecture": architecture,
@@ -137,6 +137,6 @@ def _generator(fit: Generator) -> Generator:
     return type(fit).model_validate({**dict(fit), **changes})
 
 
-def _evaluations(draw: Draw) -> int | None:
+def _evaluations(draw: SamplerConfig) -> int | None:
     """At most 9, an odd number as Heun wants; a chain's own number stays, its chain being short."""
     return draw.evaluations and min(draw.evaluations, 9)

@@ -4,15 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from robustgen.fits import DDPMFit
-from robustgen.recipe import Certification, Evaluation, Keep, Recipe, Reported, Sampling
+from robustgen.config.generators import DDPMConfig
+from robustgen.config.recipe import CertificationConfig, EvaluationConfig, KeepConfig, Recipe, Reported, SamplingConfig
+from robustgen.config.training import InnerAttackConfig, NoiseConfig, TrainingConfig
 from robustgen.recipes.rows import Base, figures, parse, row, schedule
-from robustgen.trainings import InnerAttack, Noise, Training
 
-ATTACK = InnerAttack(optimiser="steepest", mode="updating")
-NEAR = InnerAttack(optimiser="steepest", start="normal", mode="eval")
+ATTACK = InnerAttackConfig(optimizer="steepest", mode="updating")
+NEAR = InnerAttackConfig(optimizer="steepest", start="normal", mode="eval")
 """With the loss trades, as in TRADES's own code."""
-TRAINING = Training(
+TRAINING = TrainingConfig(
     loss="adversarial",
     attack=ATTACK,
     schedule=schedule(200, 256, 0.1, warmup=0.0),
@@ -30,13 +30,13 @@ BASE = Base(
     cited="Sehwag et al. 2022 (arXiv:2104.09425)",
     alone=TRAINING.model_copy(update={"real_share": 1.0}),
     mixed=TRAINING,
-    sampling=Sampling(count=10_000_000),
-    keep=Keep(rule="all"),
+    sampling=SamplingConfig(count=10_000_000),
+    keep=KeepConfig(rule="all"),
 )
 UNSURE = "the robust discriminators' networks and radii; ours are those of the analysis arc"
 RANKED = {
-    "sampling": Sampling(count=15_000_000),
-    "keep": Keep(rule="discriminator", per_class=1_000_000),
+    "sampling": SamplingConfig(count=15_000_000),
+    "keep": KeepConfig(rule="discriminator", per_class=1_000_000),
 }
 """Of 15 million images the 10 million that look most real."""
 BIGGER: dict[str, dict[str, Any]] = {"resnest-152": {"schedule": schedule(200, 512, 0.2, warmup=0.0)}}
@@ -67,13 +67,13 @@ def _rows() -> list[Recipe]:
         unsure = UNSURE
         if data == "cifar100":
             more = {
-                "generators": {"ddpm": DDPMFit(conditional=True)},
-                "sampling": Sampling(count=1_000_000),
+                "generators": {"ddpm": DDPMConfig(conditional=True)},
+                "sampling": SamplingConfig(count=1_000_000),
                 "labels": "condition",
             }
             unsure = ""
         if data == "celeba":
-            more = {"sampling": Sampling(count=1_000_000)}
+            more = {"sampling": SamplingConfig(count=1_000_000)}
             unsure = "network, radius, the four classes' images, and the generator (an improved DDPM)"
         reported = figures(BASE, "RobustBench, or the review thread", clean, "-", robust, unsure)
         found.append(row(BASE, data, norm, network, images, reported=reported, train=train, **more))
@@ -104,8 +104,8 @@ def _gammas() -> list[Recipe]:
             summary=f"resnet-18 on cifar100, loss on original images weighed {gamma}",
             reported=figures(BASE, "review thread", clean, "-", robust, unsure),
             train={"real_weight": float(gamma)},
-            generators={"ddpm": DDPMFit(conditional=True)},
-            sampling=Sampling(count=1_000_000),
+            generators={"ddpm": DDPMConfig(conditional=True)},
+            sampling=SamplingConfig(count=1_000_000),
             labels="condition",
         )
         for gamma, clean, robust in parse(_GAMMAS)
@@ -120,9 +120,9 @@ CERTIFIED = row(
     "ddpm",
     label="certified",
     summary="wrn-28-10 on cifar10, smoothed: certificates in l2, with ddpm",
-    train={"loss": "stability", "noise": Noise(sigma=0.25), "schedule": schedule(800, 256, 0.1, warmup=0.0)},
-    certification=Certification(sigma=0.25, samples=10_000),
-    evaluation=Evaluation(suite="quick"),
+    train={"loss": "stability", "noise": NoiseConfig(sigma=0.25), "schedule": schedule(800, 256, 0.1, warmup=0.0)},
+    certification=CertificationConfig(sigma=0.25, samples=10_000),
+    evaluation=EvaluationConfig(suite="quick"),
     reported=Reported(
         robust=66.2,
         by="certified",

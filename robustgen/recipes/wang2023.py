@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustgen.recipe import Keep, Recipe, Sampling
+from robustgen.config.recipe import KeepConfig, Recipe, SamplingConfig
 from robustgen.recipes.rows import PORTS, Base, figures, parse, row, schedule
 
 BASE = Base(
@@ -10,7 +10,7 @@ BASE = Base(
     cited="Wang et al. 2023 (arXiv:2302.04638)",
     alone=PORTS.model_copy(update={"real_share": 1.0}),
     mixed=PORTS,
-    sampling=Sampling(count=5_000_000, evaluations=39),
+    sampling=SamplingConfig(count=5_000_000, evaluations=39),
     labels="condition",
 )
 """Evaluations: 20 steps of Heun. The million is the surest fifth of five."""
@@ -53,12 +53,12 @@ def _rows() -> list[Recipe]:
                     "real_share": 0.3 if few else 0.2,
                     "augment": "none" if data == "svhn" else "crop-flip",
                 },
-                sampling=Sampling(
+                sampling=SamplingConfig(
                     count=5_000_000 if chosen else count,
                     evaluations=EVALUATIONS[data],
                     shard_images=100_000 if few else 1_000_000,
                 ),
-                keep=Keep(per_class=100_000) if chosen else Keep(rule="all"),
+                keep=KeepConfig(per_class=100_000) if chosen else KeepConfig(rule="all"),
             )
         )
     return found

@@ -11,7 +11,8 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.records import Share, load_arrays, save_arrays
+from robustgen.stats.intervals import Proportion
+from robustgen.storage.arrays import load_arrays, save_arrays
 
 ABSTAINED = -1
 """`Certificates.predicted` of an image about which the smoothed classifier gives no certain answer."""
@@ -90,17 +91,17 @@ class Certificates:
         """(N,) bool: the right class is certified within at least this l2 radius."""
         return (self.predicted == self.labels) & (self.radius >= radius)
 
-    def accuracy(self, radius: float = 0.0) -> Share:
+    def accuracy(self, radius: float = 0.0) -> Proportion:
         """Certified accuracy at an l2 radius; at 0, images whose right class is certain."""
-        return Share(int(self.certified(radius).sum()), len(self))
+        return Proportion(int(self.certified(radius).sum()), len(self))
 
-    def linf_accuracy(self, eps: float) -> Share:
+    def linf_accuracy(self, eps: float) -> Proportion:
         """Certified accuracy in linf: the ball of eps lies within that of eps * sqrt(pixels) in l2."""
         return self.accuracy(eps * math.sqrt(self.pixels))
 
     @property
-    def abstained(self) -> Share:
-        return Share(int((self.done & (self.predicted == ABSTAINED)).sum()), len(self))
+    def abstained(self) -> Proportion:
+        return Proportion(int((self.done & (self.predicted == ABSTAINED)).sum()), len(self))
 
     @property
     def average_radius(self) -> float:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustgen.records.arrays import load_arrays, save_arrays
+from robustgen.storage.arrays import load_arrays, save_arrays
 
 
 @dataclass

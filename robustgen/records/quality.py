@@ -11,7 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.records import Share, Table, load_arrays, save_arrays
+from robustgen.records.tables import Table
+from robustgen.stats.intervals import Proportion
+from robustgen.storage.arrays import load_arrays, save_arrays
 
 TRAIN, TEST, SELF = 0, 1, 2
 """`Quality.source`: the nearest neighbour is a training image, a test image, another generated image."""
@@ -119,9 +121,9 @@ class Quality:
     covered: np.ndarray
     copies: np.ndarray
 
-    def share_nearest(self, source: int) -> Share:
+    def share_nearest(self, source: int) -> Proportion:
         """Samples whose nearest neighbour is of a kind: TRAIN, TEST or SELF. Ideal is a third each."""
-        return Share(int((self.source == source).sum()), len(self.source))
+        return Proportion(int((self.source == source).sum()), len(self.source))
 
     def spread(self, source: int) -> float | None:
         """Standard deviation of `share_nearest` over the rounds, where there are several."""
@@ -134,33 +136,33 @@ class Quality:
         return entropy([self.share_nearest(source).count for source in (TRAIN, TEST, SELF)])
 
     @property
-    def memorised(self) -> Share:
+    def memorised(self) -> Proportion:
         """Samples nearer to a training image than test images typically (in the median) are: a half is ideal."""
         if not len(self.test_distance):
-            return Share(0, 0)
-        return Share(int((self.train_distance < np.median(self.test_distance)).sum()), len(self.sample))
+            return Proportion(0, 0)
+        return Proportion(int((self.train_distance < np.median(self.test_distance)).sum()), len(self.sample))
 
     @property
-    def authentic(self) -> Share:
+    def authentic(self) -> Proportion:
         """Samples farther from their nearest training image than that one is from its own (arXiv:2102.08921)."""
-        return Share(int((self.train_distance > self.train_spacing).sum()), len(self.sample))
+        return Proportion(int((self.train_distance > self.train_spacing).sum()), len(self.sample))
 
     @property
-    def precision(self) -> Share:
-        return Share(int(self.inside.sum()), len(self.inside))
+    def precision(self) -> Proportion:
+        return Proportion(int(self.inside.sum()), len(self.inside))
 
     @property
-    def recall(self) -> Share:
-        return Share(int(self.recalled.sum()), len(self.recalled))
+    def recall(self) -> Proportion:
+        return Proportion(int(self.recalled.sum()), len(self.recalled))
 
     @property
-    def coverage(self) -> Share:
-        return Share(int(self.covered.sum()), len(self.covered))
+    def coverage(self) -> Proportion:
+        return Proportion(int(self.covered.sum()), len(self.covered))
 
     @property
-    def agreement(self) -> Share:
+    def agreement(self) -> Proportion:
         """Images in which a classifier sees the class that was asked for."""
-        return Share(int(np.trace(self.confusion)), int(self.confusion.sum())) if self.asked else Share(0, 0)
+        return Proportion(int(np.trace(self.confusion)), int(self.confusion.sum())) if self.asked else Proportion(0, 0)
 
     @property
     def seen(self) -> np.ndarray:

@@ -9,10 +9,10 @@ from pathlib import Path
 
 import numpy as np
 
-from robustgen.records.arrays import load_arrays, save_arrays
-from robustgen.records.shares import Share
+from robustgen.stats.intervals import Proportion
+from robustgen.storage.arrays import load_arrays, save_arrays
 
-STANDING = -1
+UNBROKEN = -1
 """`Verdicts.fell_to` of an image that no attack has broken."""
 
 
@@ -31,7 +31,7 @@ class Verdicts:
     clean_logits      (N, K) float32; targeted attacks aim by them
     faced             (N,) how many of the attacks the image has met
     runs_faced        (N,) how many runs of the attack it is meeting now
-    fell_to           (N,) index of the attack that broke it, or STANDING
+    fell_to           (N,) index of the attack that broke it, or UNBROKEN
     fell_in_run       (N,) which run of that attack, from 0; -1 while standing
     fell_at_step      (N,) after how many steps of that run; -1 while standing, or where the attack does not tell
     target            (N,) class that the run aimed at; -1 while standing, or where it aimed at none
@@ -85,7 +85,7 @@ class Verdicts:
             clean_logits=np.full((count, classes), np.nan, dtype=np.float32),
             faced=np.zeros(count, dtype=np.int16),
             runs_faced=np.zeros(count, dtype=np.int16),
-            fell_to=np.full(count, STANDING, dtype=np.int16),
+            fell_to=np.full(count, UNBROKEN, dtype=np.int16),
             fell_in_run=np.full(count, -1, dtype=np.int16),
             fell_at_step=np.full(count, -1, dtype=np.int32),
             target=np.full(count, -1, dtype=np.int32),
@@ -127,17 +127,17 @@ class Verdicts:
     def entrants(self, attack: int, run: int) -> np.ndarray:
         """Positions of the images that are owed a run of an attack next."""
         owed = (self.faced == attack) & (self.runs_faced == run)
-        return np.flatnonzero((self.fell_to == STANDING) & owed)
+        return np.flatnonzero((self.fell_to == UNBROKEN) & owed)
 
     def pass_on(self, attack: int) -> None:
         """Whoever stands has met this attack; on to the next."""
-        through = (self.fell_to == STANDING) & (self.faced == attack)
+        through = (self.fell_to == UNBROKEN) & (self.faced == attack)
         self.faced[through] = attack + 1
         self.runs_faced[through] = 0
 
     @property
     def finished(self) -> bool:
-        return bool(np.all((self.fell_to != STANDING) | (self.faced == len(self.attacks))))
+        return bool(np.all((self.fell_to != UNBROKEN) | (self.faced == len(self.attacks))))
 
     @property
     def right(self) -> np.ndarray:
@@ -147,20 +147,20 @@ class Verdicts:
     @property
     def robust(self) -> np.ndarray:
         """(N,) bool: correct, and survived every attack so far."""
-        return (self.fell_to == STANDING) & self.right
+        return (self.fell_to == UNBROKEN) & self.right
 
     @property
-    def clean_accuracy(self) -> Share:
-        return Share(int(self.right.sum()), len(self))
+    def clean_accuracy(self) -> Proportion:
+        return Proportion(int(self.right.sum()), len(self))
 
     @property
-    def robust_accuracy(self) -> Share:
-        return Share(int(self.robust.sum()), len(self))
+    def robust_accuracy(self) -> Proportion:
+        return Proportion(int(self.robust.sum()), len(self))
 
-    def standing_after(self, attack: int) -> Share:
+    def standing_after(self, attack: int) -> Proportion:
         """Images left standing by the attacks up to and including this one."""
-        fallen = (self.fell_to != STANDING) & (self.fell_to <= attack)
-        return Share(int((~fallen).sum()), len(self))
+        fallen = (self.fell_to != UNBROKEN) & (self.fell_to <= attack)
+        return Proportion(int((~fallen).sum()), len(self))
 
     def save(self, path: Path) -> None:
         names = ("suite", "threat", "attacks", "flags", "notes", "made_for")

@@ -6,10 +6,11 @@ from collections.abc import Mapping
 
 import numpy as np
 
-from robustgen.records import PairedDifference, Table
 from robustgen.records.certificates import Certificates
+from robustgen.records.tables import Table
 from robustgen.report import figures
 from robustgen.report.tables import Results, name_of
+from robustgen.stats.intervals import PairedDifference
 
 
 def by_name(results: Results) -> dict[str, Certificates]:

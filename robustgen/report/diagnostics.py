@@ -4,8 +4,11 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from robustgen.records import Table
-from robustgen.records.findings import KINDS, Findings, Landscapes, RadiusSweep, StepSweep, Sweep, load_findings
+from robustgen.records.landscapes import Landscapes
+from robustgen.records.loading import KINDS, load_findings
+from robustgen.records.record import Findings
+from robustgen.records.sweeps import RadiusSweep, StepSweep, Sweep
+from robustgen.records.tables import Table
 from robustgen.report import figures
 from robustgen.report.tables import Results, name_of
 

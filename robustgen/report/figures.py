@@ -11,9 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from robustgen.records import History
-from robustgen.records.closeness import Discrimination
-from robustgen.records.findings import Landscapes, Sweep
+from robustgen.records.arc import ARCResult
+from robustgen.records.history import History
+from robustgen.records.landscapes import Landscapes
+from robustgen.records.sweeps import Sweep
 
 COLOURS = (
     "#2f6fde", "#d9822b", "#2a9d5c", "#a04bbf", "#c0392b", "#0f8a8a", "#e0559f", "#8a8a00", "#5f7396", "#00a0d6",
@@ -180,13 +181,13 @@ def sweep_curves(
     return svg(figure)
 
 
-def arc_curves(records: dict[str, Discrimination]) -> str:
+def arc_curves(records: dict[str, ARCResult]) -> str:
     """Share told apart over the radius, a curve a generator; a dotted line at a half. Nothing without records."""
     if not records:
         return ""
     figure, axes = axes_on()
     for colour, (name, record) in zip(COLOURS, records.items(), strict=False):
-        shares = [100 * record.told_apart(at).value for at in range(record.reached)]
+        shares = [100 * record.discrimination_accuracy(at).value for at in range(record.reached)]
         label = f"{name}: ARC {record.arc:.4f}"
         axes.plot(record.radii[: record.reached], shares, color=colour, marker="o", markersize=3, label=label)
     axes.axhline(50, color=GREY, linestyle=":", linewidth=1)

@@ -8,13 +8,17 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.records import Table, load_arrays
-from robustgen.records.closeness import Closeness, Conditions, Discrimination
-from robustgen.records.distances import Transfer, Transport
+from robustgen.records.arc import ARCResult
+from robustgen.records.closeness import Closeness
+from robustgen.records.conditions import Conditions
 from robustgen.records.quality import SELF, TEST, TRAIN, Quality, neighbours_file
+from robustgen.records.tables import Table
+from robustgen.records.transfer import Transfer
+from robustgen.records.transport import Transport
 from robustgen.report import figures
 from robustgen.report.tables import Results, changes_of, proxies_of, proxy_facts, used_generators
-from robustgen.runs import read_json
+from robustgen.storage.arrays import load_arrays
+from robustgen.storage.files import read_json
 from robustgen.units import parse_number
 
 
@@ -27,7 +31,7 @@ def read_qualities(results: Results) -> dict[str, Quality]:
 KINDS_OF_NEIGHBOURS = {TRAIN: "training", TEST: "test", SELF: "generated"}
 
 KINDS: dict[str, type[Closeness]] = {
-    "arc": Discrimination,
+    "arc": ARCResult,
     "transport": Transport,
     "conditions": Conditions,
     "transfer": Transfer,
@@ -133,7 +137,7 @@ _NAMES = {"arc": "ARC", "transport": "excess transport"}
 
 def _number(record: Closeness | None) -> str:
     """ARC, or how much farther generated images are from real ones than real ones are from each other."""
-    if isinstance(record, Discrimination):
+    if isinstance(record, ARCResult):
         return f"{record.arc:.4f}"
     return f"{record.excess:.3g}" if isinstance(record, Transport) else ""
 
@@ -179,7 +183,7 @@ def measures_of(quality: Quality | None, close: Mapping[str, Mapping[str, Closen
     if quality is not None:
         found |= {measure: estimate.value for measure, estimate in quality.estimates.items()}
     arc, transport, conditions = (close.get(analysis, {}).get(name) for analysis in ("arc", "transport", "conditions"))
-    if isinstance(arc, Discrimination):
+    if isinstance(arc, ARCResult):
         found["ARC"] = arc.arc
     if isinstance(transport, Transport):
         found["excess transport"] = transport.excess

@@ -7,9 +7,13 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from robustgen.records import History, PairedDifference, Table
-from robustgen.records.closeness import Closeness, Discrimination
-from robustgen.report import diagnostics, figures, mistakes
+from robustgen.config.training import NOISE_LOSSES
+from robustgen.records.arc import ARCResult
+from robustgen.records.closeness import Closeness
+from robustgen.records.history import History
+from robustgen.records.tables import Table
+from robustgen.report import by_class as mistakes
+from robustgen.report import diagnostics, figures
 from robustgen.report.certificates import by_name, certificates_table, certified_figure, certified_gains
 from robustgen.report.generators import (
     closeness_flags,
@@ -36,8 +40,9 @@ from robustgen.report.tables import (
     used_generators,
     worth_telling,
 )
-from robustgen.runs import RunDir, read_json, whole_file
-from robustgen.trainings import NOISE_LOSSES
+from robustgen.stats.intervals import PairedDifference
+from robustgen.storage.files import atomic_write, read_json
+from robustgen.storage.run_folder import RunDir
 
 
 def write_report(run: RunDir) -> Path:
@@ -51,7 +56,7 @@ def write_report(run: RunDir) -> Path:
 
 def write_page(text: str, path: Path) -> Path:
     """Write a page so that it appears whole."""
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         file.write(text.encode())
     return path
 
@@ -163,7 +168,7 @@ def _generators(results: Results, close: dict[str, dict[str, Closeness]]) -> dic
         "table": generators_table(results, qualities, close),
         "about": next((quality.about for quality in qualities.values()), None),
         "arc": figures.arc_curves(
-            {name: record for name, record in close.get("arc", {}).items() if isinstance(record, Discrimination)}
+            {name: record for name, record in close.get("arc", {}).items() if isinstance(record, ARCResult)}
         ),
         "beside": {
             name: found for name in qualities if (found := neighbours_figure(results.run.quality(name))) is not None
@@ -195,7 +200,7 @@ def _flags(results: Results) -> list[str]:
 
 def unmade(results: Results) -> list[str]:
     """What the run went on without."""
-    return [f"not made: {stage}: {why}" for stage, why in results.run.unmade_stages().items()]
+    return [f"not made: {stage}: {why}" for stage, why in results.run.failed_stages().items()]
 
 
 def _flow(results: Results, counts: dict[str, int]) -> list[str]:

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.records import Table
 from robustgen.records.certificates import Certificates
+from robustgen.records.tables import Table
 from robustgen.report import figures
-from robustgen.report.study import Study, points_of
-from robustgen.spreads import Spread
+from robustgen.report.study_summary import Study, points_of
+from robustgen.stats.seeds import SeedStatistics
 
 
 def section(study: Study) -> dict[str, Any] | None:
@@ -37,10 +37,12 @@ def _table(found: dict[str, list[Certificates]]) -> Table:
     radii = first[0].radii
     rows = []
     for name, seeds in found.items():
-        shares = [Spread(tuple(one.accuracy(radius).value for one in seeds)) for radius in radii]
-        average = Spread(tuple(one.average_radius for one in seeds))
+        shares = [SeedStatistics(tuple(one.accuracy(radius).value for one in seeds)) for radius in radii]
+        average = SeedStatistics(tuple(one.average_radius for one in seeds))
         pairs = zip(seeds, first, strict=False) if len(seeds) == len(first) else ()
-        gain = Spread(tuple(one.accuracy(one.sigma).value - base.accuracy(base.sigma).value for one, base in pairs))
+        gain = SeedStatistics(
+            tuple(one.accuracy(one.sigma).value - base.accuracy(base.sigma).value for one, base in pairs)
+        )
         told = "" if seeds is first or not gain else f"{points_of(gain.mean)} ({_interval(gain)})"
         deviation = "" if np.isnan(average.deviation) else f" +- {average.deviation:.3f}"
         rows.append((name, *(f"{100 * share.mean:.1f}" for share in shares), f"{average.mean:.3f}{deviation}", told))
@@ -50,7 +52,7 @@ def _table(found: dict[str, list[Certificates]]) -> Table:
     )
 
 
-def _interval(gain: Spread) -> str:
+def _interval(gain: SeedStatistics) -> str:
     low, high = gain.interval
     return "one seed" if np.isnan(low) else f"{100 * low:+.1f} to {100 * high:+.1f}"
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import numpy as np
 
 from robustgen.report.figures import COLOURS, GREY, axes_on, legend, svg
-from robustgen.report.study import Curves
-from robustgen.spreads import RankCorrelation, Spread
+from robustgen.report.study_summary import Curves
+from robustgen.stats.seeds import RankCorrelation, SeedStatistics
 
 
-def seed_dots(rows: dict[str, Spread], baseline: str) -> str:
+def seed_dots(rows: dict[str, SeedStatistics], baseline: str) -> str:
     """A row an arm: a dot a seed, a bar at their mean; dotted, the mean of the baseline."""
     figure, axes = axes_on(7.4, 0.7 + 0.3 * len(rows))
     for i, spread in enumerate(reversed(rows.values())):
@@ -39,7 +39,7 @@ def banded_curves(found: dict[str, Curves], what: str) -> str:
     return svg(figure)
 
 
-def share_curves(found: dict[str, dict[float, Spread]], base: Spread) -> str:
+def share_curves(found: dict[str, dict[float, SeedStatistics]], base: SeedStatistics) -> str:
     """Robust accuracy over the share of real images: means joined, a dot a seed; dotted, real images alone."""
     figure, axes = axes_on()
     for colour, (name, shares) in zip(COLOURS, found.items(), strict=False):

@@ -6,12 +6,13 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from robustgen.comparison import compare_arms
-from robustgen.records import Table
+from robustgen.config.training import NOISE_LOSSES
+from robustgen.records.comparison import compare_arms
+from robustgen.records.tables import Table
 from robustgen.report import study_certificates, study_figures
 from robustgen.report.figures import portions
 from robustgen.report.page import template, unmade, write_page
-from robustgen.report.study import (
+from robustgen.report.study_summary import (
     Study,
     answer,
     arms_table,
@@ -26,8 +27,8 @@ from robustgen.report.study import (
     seeds_table,
 )
 from robustgen.report.tables import Results, name_of, read_results, results_table, settings_table, shortened
-from robustgen.runs import RunDir, differences, read_json
-from robustgen.trainings import NOISE_LOSSES
+from robustgen.storage.files import differences, read_json
+from robustgen.storage.run_folder import RunDir
 
 
 def write_reports(folders: Sequence[Path], into: Path, command: str) -> Path:

@@ -7,9 +7,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from robustgen.records import PairedDifference, Table, Verdicts
 from robustgen.records.certificates import Certificates
-from robustgen.runs import RunDir, read_json
+from robustgen.records.tables import Table
+from robustgen.records.verdicts import Verdicts
+from robustgen.stats.intervals import PairedDifference
+from robustgen.storage.files import read_json
+from robustgen.storage.run_folder import RunDir
 from robustgen.units import parse_number, show_duration, show_number
 
 

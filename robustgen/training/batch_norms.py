@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.distributed import sum_over_all
+from robustgen.runtime.distributed import sum_over_all
 
 
 class _SumOverAll(torch.autograd.Function):
@@ -60,7 +60,7 @@ class BatchNorm(nn.BatchNorm2d):
         return output
 
     def _over_all(self, input: Tensor, count: int) -> tuple[Tensor, Tensor, Tensor]:
-        """The normalised images, mean and (biased) variance (C,) of the images of all processes."""
+        """The normalized images, mean and (biased) variance (C,) of the images of all processes."""
         values = input.float()
         mean = _SumOverAll.apply(values.sum((0, 2, 3))) / count
         centred = values - mean.view(1, -1, 1, 1)

@@ -11,29 +11,30 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robustgen import distributed
+from robustgen.config.training import TrainingConfig
 from robustgen.contracts import Batch, Loss, Progress, silent
 from robustgen.losses import loss_at
 from robustgen.modes import debias_statistics, evaluating
 from robustgen.randomness import Rng, rng_for
-from robustgen.records import History, Share
+from robustgen.records.history import History
+from robustgen.runtime import distributed
+from robustgen.runtime.trackers import Tracking
+from robustgen.stats.intervals import Proportion
 from robustgen.threat import ThreatModel
-from robustgen.tracking import Tracking
 from robustgen.training.averaging import WeightAverage, ramped
 from robustgen.training.batch_norms import Statistics, follow_momentum, statistics_of, use_own_batch_norms
 from robustgen.training.compiling import Compiled
 from robustgen.training.loop import LR_SHARES, Holder, one_cycle_momentum, run_steps, set_lr
 from robustgen.training.memory import explained, passes_of
 from robustgen.training.mixing import Mixture
-from robustgen.trainings import Training
 
 
 @dataclass(frozen=True)
 class Measured:
     """Clean and robust accuracy on the validation images."""
 
-    clean: Share
-    robust: Share
+    clean: Proportion
+    robust: Proportion
 
 
 READ_EVERY = 16
@@ -51,7 +52,7 @@ class Trained:
     measured: Measured | None
 
 
-def autocast(settings: Training, device: torch.device) -> torch.autocast:
+def autocast(settings: TrainingConfig, device: torch.device) -> torch.autocast:
     """Passes in the settings' precision."""
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
@@ -74,7 +75,7 @@ def train_classifier(
     mixture: Mixture,
     loss: Loss,
     threat: ThreatModel,
-    settings: Training,
+    settings: TrainingConfig,
     folder: Path,
     *,
     seed: int,
@@ -117,7 +118,7 @@ def train_classifier(
     if settings.compile or (settings.batch_norms == "all" and world > 1):
         use_own_batch_norms(model, world if settings.batch_norms == "all" else 1)
     network = Compiled(model) if settings.compile else model
-    optimiser = torch.optim.SGD(
+    optimizer = torch.optim.SGD(
         parameter_groups(model, settings.weight_decay),
         lr=schedule.peak_lr,
         momentum=settings.momentum,
@@ -139,7 +140,7 @@ def train_classifier(
         own = batch.share(share, shares)
         place = rng.share(share, shares, len(own.images))
         layers = place.at("layers") if shares == 1 else place.at("layers", share)
-        with layers.steering_torch(), autocast(settings, batch.images.device):
+        with layers.seeding_torch(), autocast(settings, batch.images.device):
             value = loss_at(loss, (t + 1) / steps)(network, own, threat, place)
         value.backward(torch.full_like(value, 1 / settings.accumulate))
         return value.detach()
@@ -152,10 +153,10 @@ def train_classifier(
         batch = mixture.batch(t)
         rng = rng_for(seed, "train", t, device=batch.images.device)
         one_cycles = schedule.decay == "one-cycle"
-        set_lr(optimiser, lr(t), one_cycle_momentum(t, steps, warmup_steps) if one_cycles else None)
+        set_lr(optimizer, lr(t), one_cycle_momentum(t, steps, warmup_steps) if one_cycles else None)
         debias_statistics(model, t, settings.statistics_decay)
         follow_momentum(model)
-        optimiser.zero_grad(set_to_none=True)
+        optimizer.zero_grad(set_to_none=True)
         statistics = Statistics(model) if settings.accumulate > 1 else None
         values = []
         for part in range(settings.accumulate):
@@ -168,7 +169,7 @@ def train_classifier(
         value = torch.stack(values).mean() if len(values) > 1 else values[0]
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         distributed.mean_over_all([*gradients, *statistics_of(model), value])
-        optimiser.step()
+        optimizer.step()
         average.update(model, ramped(settings.averaging, t - averaging_start) if t >= averaging_start else 0.0)
         return value
 
@@ -220,7 +221,7 @@ def train_classifier(
                 "average": average,
                 "best": best,
                 "best_place": best_place,
-                "optimiser": optimiser,
+                "optimiser": optimizer,
                 "history": history,
                 "validation": validation,
             },
@@ -238,5 +239,5 @@ def train_classifier(
     if rank == 0:
         validation.save(folder / "validation.npz")
     place = best_place.value
-    measured = Measured(Share(place["clean"], place["total"]), Share(place["robust"], place["total"]))
+    measured = Measured(Proportion(place["clean"], place["total"]), Proportion(place["robust"], place["total"]))
     return Trained(best.eval(), place["step"], measured)

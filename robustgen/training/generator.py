@@ -10,14 +10,15 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen import distributed
-from robustgen.contracts import Learner, Lesson, Move, Progress, silent
-from robustgen.fits import Fit
+from robustgen.config.generators import TrainedGeneratorConfig
+from robustgen.contracts import Progress, silent
+from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.images import ImageSet, to_bytes, to_unit
 from robustgen.modes import evaluating
 from robustgen.randomness import Rng, rng_for
-from robustgen.records import History
-from robustgen.runs import whole_file
+from robustgen.records.history import History
+from robustgen.runtime import distributed
+from robustgen.storage.files import atomic_write
 from robustgen.training.averaging import WeightAverage, half_life_decay
 from robustgen.training.loop import Holder, run_steps
 
@@ -25,7 +26,7 @@ MOST_SKIPPED = 100
 """So many steps left out in a row mean that nothing is learnt any more."""
 
 
-def lr_share(seen: int, settings: Fit) -> float:
+def lr_share(seen: int, settings: TrainedGeneratorConfig) -> float:
     """Share of the peak learning rate when `seen` images have been: linear rise, level, linear fall to 0."""
     rise = min(1.0, (seen + settings.batch_size) / settings.warmup_images) if settings.warmup_images else 1.0
     left = settings.total_images - seen
@@ -36,14 +37,14 @@ def lr_share(seen: int, settings: Fit) -> float:
 def train_generator(
     model: nn.Module,
     images: ImageSet,
-    settings: Fit,
+    settings: TrainedGeneratorConfig,
     folder: Path,
     *,
     seed: int,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> nn.Module:
-    """Train by the model's `lesson`, resuming from `folder`; returns the averaged model in evaluation mode.
+    """Train by the model's `training_spec`, resuming from `folder`; returns the averaged model in evaluation mode.
 
     Batches are drawn with replacement. Gradients that are not numbers are set to 0, infinite ones to +-1e5, as EDM
     does. Under torchrun each process takes its share of every batch, gradients are averaged, and the first process
@@ -60,12 +61,12 @@ def train_generator(
     mine = slice(rank * settings.batch_size // world, (rank + 1) * settings.batch_size // world)
     pixels, labels = images.pixels(device), images.targets(device)
     teacher: Any = model
-    lesson: Lesson = teacher.lesson(settings, rng_for(seed, "initialise lesson"))
-    average = WeightAverage(model, lesson.average_buffers)
+    training_spec: TrainingSpec = teacher.training_spec(settings, rng_for(seed, "initialise lesson"))
+    average = WeightAverage(model, training_spec.average_buffers)
     history = History()
     memory = Holder({"losses": {}, "skipped": 0, "skipped_in_a_row": 0})
 
-    def made(move: Move, rng: Rng, t: int) -> Tensor:
+    def made(term: LossTerm, rng: Rng, t: int) -> Tensor:
         """Make one move on a batch drawn at the place of `rng`; returns its loss."""
         index = rng.at("which").integers(len(images), (settings.batch_size,))[mine]
         own = rng if world == 1 else rng.at("process", rank)
@@ -74,18 +75,18 @@ def train_generator(
             mirrored = (own.at("flip").uniform((len(batch),)) < 0.5).view(-1, 1, 1, 1)
             batch = torch.where(mirrored, batch.flip(3), batch)
         batch = batch.contiguous(memory_format=torch.channels_last)
-        learner = lesson.learners[move.learner]
-        for other in lesson.learners.values():
+        optimization = training_spec.optimizations[term.optimization]
+        for other in training_spec.optimizations.values():
             for parameter in other.parameters:
-                parameter.requires_grad_(other is learner)
-        with own.at("layers").steering_torch(), _autocast(settings, batch.device):
-            value = move.loss(batch, labels[index], own, t / settings.steps)
-        learner.optimiser.zero_grad(set_to_none=True)
+                parameter.requires_grad_(other is optimization)
+        with own.at("layers").seeding_torch(), _autocast(settings, batch.device):
+            value = term.loss(batch, labels[index], own, t / settings.steps)
+        optimization.optimizer.zero_grad(set_to_none=True)
         value.backward()
         value = value.detach()
         distributed.mean_over_all([value])
-        _scale_lr(learner.optimiser, lr_share(t * settings.batch_size, settings))
-        if _climb(learner, value):
+        _scale_lr(optimization.optimizer, lr_share(t * settings.batch_size, settings))
+        if _climb(optimization, value):
             memory.value["skipped_in_a_row"] = 0
         else:
             memory.value["skipped"] += 1
@@ -95,17 +96,17 @@ def train_generator(
     def step(t: int) -> Tensor:
         place = rng_for(seed, "fit", t, device=device)
         values: dict[str, Tensor] = {}
-        for name, move in lesson.moves.items():
-            if t % move.every == 0:
-                for repeat in range(move.repeats):
+        for name, term in training_spec.loss_terms.items():
+            if t % term.every == 0:
+                for repeat in range(term.repeats):
                     # A step's first move draws at the step's own place, all others below it.
-                    values[name] = made(move, place.at(name, repeat) if values else place, t)
-        lesson.after(settings.batch_size)
+                    values[name] = made(term, place.at(name, repeat) if values else place, t)
+        training_spec.after(settings.batch_size)
         average.update(model, _averaging_decay(settings, t))
-        return _told(values, lesson, memory)
+        return _check_losses(values, training_spec, memory)
 
     def after(t: int, value: float) -> None:
-        skipped = {"skipped": memory.value["skipped"]} if _may_skip(lesson) else {}
+        skipped = {"skipped": memory.value["skipped"]} if _may_skip(training_spec) else {}
         history.add(step=t + 1, **memory.value["losses"], **skipped)
         if rank == 0 and settings.previews and (t + 1) % math.ceil(settings.steps / settings.previews) == 0:
             save_grid(average.model, folder / "grids" / f"{t + 1:07d}.png", device)
@@ -120,8 +121,11 @@ def train_generator(
             "average": average,
             "history": history,
             "memory": memory,
-            **{f"optimiser {name}": learner.optimiser for name, learner in lesson.learners.items()},
-            **lesson.rivals,
+            **{
+                f"optimiser {name}": optimization.optimizer
+                for name, optimization in training_spec.optimizations.items()
+            },
+            **training_spec.extra_state,
         },
         after=after,
         unit_per_step=settings.batch_size,
@@ -131,48 +135,48 @@ def train_generator(
     if rank == 0:
         history.save(folder / "history.npz")
     finished = average.model
-    lesson.finish(finished, rng_for(seed, "finish", device=device))
+    training_spec.finish(finished, rng_for(seed, "finish", device=device))
     return finished.eval()
 
 
-def _autocast(settings: Fit, device: torch.device) -> torch.autocast:
+def _autocast(settings: TrainedGeneratorConfig, device: torch.device) -> torch.autocast:
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
-def _scale_lr(optimiser: torch.optim.Optimizer, share: float) -> None:
+def _scale_lr(optimizer: torch.optim.Optimizer, share: float) -> None:
     """Set the learning rate to a share of what the optimiser was made with."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = share * group.setdefault("initial_lr", group["lr"])
 
 
-def _climb(learner: Learner, value: Tensor) -> bool:
+def _climb(optimization: Optimization, value: Tensor) -> bool:
     """Step along the gradients that are there, mended, averaged over processes and clipped; False where left out."""
-    gradients = [parameter.grad for parameter in learner.parameters if parameter.grad is not None]
+    gradients = [parameter.grad for parameter in optimization.parameters if parameter.grad is not None]
     distributed.mean_over_all(gradients)
-    if learner.skip_above is not None:
+    if optimization.skip_above is not None:
         length = torch.nn.utils.get_total_norm(gradients)
-        if not (torch.isfinite(value) and length <= learner.skip_above):
+        if not (torch.isfinite(value) and length <= optimization.skip_above):
             return False
     for gradient in gradients:
         torch.nan_to_num_(gradient, nan=0.0, posinf=1e5, neginf=-1e5)
-    if learner.clip is not None:
-        torch.nn.utils.clip_grad_norm_(learner.parameters, learner.clip)
-    learner.optimiser.step()
+    if optimization.clip is not None:
+        torch.nn.utils.clip_grad_norm_(optimization.parameters, optimization.clip)
+    optimization.optimizer.step()
     return True
 
 
-def _averaging_decay(settings: Fit, t: int) -> float:
+def _averaging_decay(settings: TrainedGeneratorConfig, t: int) -> float:
     half_life = settings.averaging_images
     if settings.averaging_share is not None:
         half_life = min(half_life, settings.averaging_share * (t + 1) * settings.batch_size)
     return half_life_decay(half_life, settings.batch_size)
 
 
-def _may_skip(lesson: Lesson) -> bool:
-    return any(learner.skip_above is not None for learner in lesson.learners.values())
+def _may_skip(training_spec: TrainingSpec) -> bool:
+    return any(optimization.skip_above is not None for optimization in training_spec.optimizations.values())
 
 
-def _told(values: dict[str, Tensor], lesson: Lesson, memory: Holder) -> Tensor:
+def _check_losses(values: dict[str, Tensor], training_spec: TrainingSpec, memory: Holder) -> Tensor:
     """Note the losses of a step; returns the one that a stop at NaN looks at.
 
     A loss that is no number stops the training, unless the step it would have made was left out: then only when
@@ -181,7 +185,7 @@ def _told(values: dict[str, Tensor], lesson: Lesson, memory: Holder) -> Tensor:
     known = memory.value["losses"]
     bad = [value for value in values.values() if not math.isfinite(value)]
     known |= {name: float(value) for name, value in values.items() if math.isfinite(value)}
-    patient = _may_skip(lesson) and memory.value["skipped_in_a_row"] < MOST_SKIPPED
+    patient = _may_skip(training_spec) and memory.value["skipped_in_a_row"] < MOST_SKIPPED
     if bad and not patient:
         return bad[0]
     return torch.tensor(next(iter(known.values()), 0.0))
@@ -201,5 +205,5 @@ def save_grid(model: nn.Module, path: Path, device: torch.device | str, rows: in
     height, width, channels = tiles.shape[1:]
     sheet = tiles.reshape(rows, classes, height, width, channels).transpose(0, 2, 1, 3, 4)
     picture = Image.fromarray(np.squeeze(sheet.reshape(rows * height, classes * width, channels)))
-    with whole_file(path) as file:
+    with atomic_write(path) as file:
         picture.save(file, format="png")

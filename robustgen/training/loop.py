@@ -10,11 +10,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustgen import distributed
-from robustgen.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from robustgen.contracts import Progress
-from robustgen.interruption import Preempted, asked, finishing_steps
-from robustgen.runs import Pace
+from robustgen.runtime import distributed
+from robustgen.runtime.preemption import Preempted, asked, finishing_steps
+from robustgen.storage.checkpoints import Stateful, load_checkpoint, save_checkpoint
+from robustgen.storage.files import SaveInterval
 
 
 class Diverged(ValueError):
@@ -38,7 +38,7 @@ def run_steps(
 
     Losses are read where `reads_at(t)`, which must be so for all processes at once: reading makes a GPU wait.
     `after(t, loss)` then follows for each step since, in order, and may change what `objects` hold. Checkpoints come
-    at their `Pace`, where this process is the one that `writes`. `note` is told with the progress.
+    at their `SaveInterval`, where this process is the one that `writes`. `note` is told with the progress.
 
     Raises:
         Diverged: the loss is NaN or infinite; the last checkpoint is from before that step.
@@ -48,7 +48,7 @@ def run_steps(
     place = load_checkpoint(checkpoint, **objects)
     first = place["step"] if place else 0
     _same_for_all(first, checkpoint)
-    pace = Pace()
+    pace = SaveInterval()
     unread: list[tuple[int, Tensor]] = []
 
     def read() -> float:
@@ -153,9 +153,9 @@ LR_SHARES: dict[str, Callable[[int, int, int], float]] = {
 }
 
 
-def set_lr(optimiser: torch.optim.Optimizer, lr: float, momentum: float | None = None) -> None:
+def set_lr(optimizer: torch.optim.Optimizer, lr: float, momentum: float | None = None) -> None:
     """The learning rate of all groups, and the momentum where it is given."""
-    for group in optimiser.param_groups:
+    for group in optimizer.param_groups:
         group["lr"] = lr
         if momentum is not None:
             group["momentum"] = momentum

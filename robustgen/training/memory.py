@@ -10,15 +10,15 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from robustgen import distributed
+from robustgen.config.training import TrainingConfig
 from robustgen.contracts import Batch, Loss
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.modes import channels_last
 from robustgen.randomness import rng_for
-from robustgen.runs import read_json, write_json
+from robustgen.runtime import distributed
+from robustgen.storage.files import read_json, write_json
 from robustgen.threat import ThreatModel
-from robustgen.trainings import Training
 
 
 class OutOfMemory(ValueError):
@@ -106,7 +106,7 @@ def _advice(images: int, accumulate: int, world: int, fits: int) -> str:
 
 
 def passes_that_fit(
-    settings: Training, info: DatasetInfo, loss: Loss, threat: ThreatModel, folder: Path, device: str
+    settings: TrainingConfig, info: DatasetInfo, loss: Loss, threat: ThreatModel, folder: Path, device: str
 ) -> int:
     """Passes a step so that the batch of the settings fits a GPU; kept in `folder` for resumes.
 

@@ -13,12 +13,12 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustgen.config.recipe import Arm, Phase
+from robustgen.config.training import TrainingConfig
 from robustgen.contracts import Augment, Batch
 from robustgen.images import ImageSet, one_hot, to_unit
 from robustgen.proxy.store import ProxySet
 from robustgen.randomness import Rng, rng_for
-from robustgen.recipe import Arm, Phase
-from robustgen.trainings import Training
 
 
 class _Stream:
@@ -50,7 +50,7 @@ class _Draws(_Stream):
 
 
 @dataclass(frozen=True)
-class Stretch:
+class PhasePlan:
     """A part of the run with its own sources.
 
     steps       how many; the last stretch may be endless (None)
@@ -63,10 +63,10 @@ class Stretch:
     proxies: tuple[tuple[ProxySet, float], ...]
 
 
-def stretches_of(sources: Arm, settings: Training) -> list[Stretch]:
+def phase_plans(sources: Arm, settings: TrainingConfig) -> list[PhasePlan]:
     """The parts of a run with the proxy sets that each draws from; real images alone where there are none."""
     if not sources.proxies:
-        return [Stretch(None, 1.0, ())]
+        return [PhasePlan(None, 1.0, ())]
     phases = sources.phases or (Phase(proxies={sources.proxies[0]: 1.0}),)
     opened = {folder: ProxySet(folder) for folder in sources.proxies}
     steps, found, start = settings.schedule.steps, [], 0
@@ -74,7 +74,7 @@ def stretches_of(sources: Arm, settings: Training) -> list[Stretch]:
         end = round(phase.until * steps)
         share = settings.real_share if phase.real_share is None else phase.real_share
         weighted = tuple((opened[folder], weight) for folder, weight in phase.proxies.items())
-        found.append(Stretch(end - start, share, weighted))
+        found.append(PhasePlan(end - start, share, weighted))
         start = end
     return found
 
@@ -136,7 +136,7 @@ class Mixture:
     def __init__(
         self,
         real: ImageSet,
-        proxies: ProxySet | Sequence[Stretch] | None = None,
+        proxies: ProxySet | Sequence[PhasePlan] | None = None,
         *,
         batch_size: int,
         real_share: float = 1.0,
@@ -153,8 +153,8 @@ class Mixture:
         if batch_size % repeats:
             raise ValueError(f"batch_size ({batch_size}) must be a multiple of the {repeats} repeats of each original")
         if isinstance(proxies, ProxySet):
-            proxies = [Stretch(None, real_share, ((proxies, 1.0),))]
-        stretches = proxies or [Stretch(None, real_share, ())]
+            proxies = [PhasePlan(None, real_share, ((proxies, 1.0),))]
+        stretches = proxies or [PhasePlan(None, real_share, ())]
         self.classes, self.augment, self.seed, self.device = len(real.info.classes), augment, seed, torch.device(device)
         self.shape = real.info.shape
         self.batch_size, self.repeats, self._order = batch_size, repeats, order
@@ -173,7 +173,7 @@ class Mixture:
         """Originals in a batch of the first stretch."""
         return self._plans[0].real_count
 
-    def _planned(self, stretches: Sequence[Stretch], real: ImageSet) -> list[_Plan]:
+    def _planned(self, stretches: Sequence[PhasePlan], real: ImageSet) -> list[_Plan]:
         plans: list[_Plan] = []
         start, originals, taken = 0, 0, dict[str, int]()
         for stretch in stretches:

@@ -9,12 +9,12 @@ from torch import Tensor, nn
 
 from robustgen.attacks import PGD, evaluation_attack
 from robustgen.contracts import Attack
-from robustgen.distributed import place, total_over_all
 from robustgen.images import ImageSet, to_unit
-from robustgen.modes import row_stable
+from robustgen.modes import batch_invariant
 from robustgen.objectives import margin
 from robustgen.randomness import rng_for
-from robustgen.records import Share
+from robustgen.runtime.distributed import place, total_over_all
+from robustgen.stats.intervals import Proportion
 from robustgen.threat import ThreatModel
 from robustgen.training.classifier import Measured, Validate
 
@@ -48,13 +48,13 @@ def noisy_validator(images: ImageSet, sigma: float, seed: int, device: str, copi
         with torch.no_grad():
             for first in range(0, len(pixels), 512):
                 some, truth = pixels[first : first + 512], labels[first : first + 512]
-                clean += int((row_stable(model, some).argmax(1) == truth).sum())
+                clean += int((batch_invariant(model, some).argmax(1) == truth).sum())
                 rng = rng_for(seed, "validate", device=device).each(numbers[first : first + 512])
                 for _ in range(copies):
                     noise = rng.normal(some.shape) * sigma
-                    noisy += int((row_stable(model, some + noise).argmax(1) == truth).sum())
+                    noisy += int((batch_invariant(model, some + noise).argmax(1) == truth).sum())
         clean, noisy = total_over_all(clean, noisy)
-        return Measured(Share(copies * clean, copies * len(images)), Share(noisy, copies * len(images)))
+        return Measured(Proportion(copies * clean, copies * len(images)), Proportion(noisy, copies * len(images)))
 
     return validate
 
@@ -68,12 +68,12 @@ def robust_validator(images: ImageSet, threat: ThreatModel, attack: Attack, seed
         with torch.no_grad():
             for first in range(0, len(pixels), 512):
                 some, truth = pixels[first : first + 512], labels[first : first + 512]
-                right = row_stable(model, some).argmax(1) == truth
+                right = batch_invariant(model, some).argmax(1) == truth
                 rng = rng_for(seed, "validate", device=device).each(numbers[first : first + 512])
                 found = attack(model, some[right], truth[right], threat, rng.rows(right))
                 clean += int(right.sum())
-                robust += int((row_stable(model, found).argmax(1) == truth[right]).sum()) if len(found) else 0
+                robust += int((batch_invariant(model, found).argmax(1) == truth[right]).sum()) if len(found) else 0
         clean, robust = total_over_all(clean, robust)
-        return Measured(Share(clean, len(images)), Share(robust, len(images)))
+        return Measured(Proportion(clean, len(images)), Proportion(robust, len(images)))
 
     return validate

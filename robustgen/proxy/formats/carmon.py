@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 
 from robustgen.proxy.formats.source import BLOCK, Format, Source, checked_labels, numbered
-from robustgen.unpickling import load_plain_pickle
+from robustgen.storage.safe_pickle import load_plain_pickle
 
 
 def read(paths: Sequence[Path]) -> Source:

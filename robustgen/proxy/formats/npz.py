@@ -18,16 +18,8 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.proxy.formats.source import (
-    BLOCK,
-    Export,
-    Format,
-    Source,
-    checked_labels,
-    numbered,
-    refuse_wandering,
-)
-from robustgen.runs import whole_file
+from robustgen.proxy.formats.source import BLOCK, Export, Format, Source, checked_labels, numbered, refuse_wandering
+from robustgen.storage.files import atomic_write
 
 BOMB = 200
 """Times that a deflated member may be smaller than what is in it. Pictures come to 2, or 5; zeros to 1,000."""
@@ -191,7 +183,7 @@ def write(path: Path, export: Export) -> None:
             for part in parts():
                 file.write(np.ascontiguousarray(part, dtype=dtype).reshape(-1).view(np.uint8).data)
 
-    with whole_file(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
+    with atomic_write(path) as file, zipfile.ZipFile(file, "w", zipfile.ZIP_STORED) as archive:
         member(archive, "image", np.uint8, (count, *export.shape), export.blocks)
         member(archive, "label", np.int64, (count,), lambda: [export.labels])
 

@@ -1,0 +1,73 @@
+"""What analyses of generated images share: checks of their subject, digests, distances in blocks."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor
+
+from robustgen.analysis.contracts import ProxySubject
+from robustgen.images import to_unit
+
+CLASSES = ("generated", "real")
+"""Of a discriminator."""
+GENERATED, REAL = 0, 1
+
+_BLOCK = 256
+
+
+def to_floats(images: Tensor) -> Tensor:
+    """float32 in [0, 1], from that or from uint8."""
+    return to_unit(images) if images.dtype == torch.uint8 else images.float()
+
+
+def digest(*tensors: Tensor) -> str:
+    """16 hexadecimal digits from the shapes and contents of tensors."""
+    found = hashlib.sha256()
+    for tensor in tensors:
+        found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
+        found.update(tensor.detach().cpu().contiguous().numpy().tobytes())
+    return found.hexdigest()[:16]
+
+
+def check_subject(subject: ProxySubject) -> None:
+    """Raises ValueError unless all images are of one shape, in [0, 1], with a label of the data set each."""
+    classes = len(subject.info.classes)
+    for name in ("train", "test", "generated"):
+        images, labels = getattr(subject, name), getattr(subject, f"{name}_labels")
+        if images.ndim != 4 or tuple(images.shape[1:]) != tuple(subject.info.shape):
+            raise ValueError(
+                f"{name} images must be (N, {', '.join(map(str, subject.info.shape))}), got {tuple(images.shape)}"
+            )
+        if not len(images):
+            raise ValueError(f"there are no {name} images")
+        if images.dtype != torch.uint8 and not (images.is_floating_point() and 0 <= images.min() <= images.max() <= 1):
+            raise ValueError(f"{name} images must be uint8, or floats in [0, 1]; got {images.dtype}")
+        if labels.shape != images.shape[:1] or labels.is_floating_point():
+            raise ValueError(
+                f"{len(images)} {name} images need one integer label each, got {labels.dtype} {tuple(labels.shape)}"
+            )
+        if labels.min() < 0 or labels.max() >= classes:
+            raise ValueError(
+                f"{name} labels must lie in 0..{classes - 1}, got {int(labels.min())} to {int(labels.max())}"
+            )
+
+
+def pairwise_distances(first: Tensor, second: Tensor, norm: str) -> Tensor:
+    """(n, m) float32 norms of differences between rows, (n, D) and (m, D); exact, not by way of products."""
+    return torch.cdist(
+        first.float(),
+        second.float(),
+        p={"linf": torch.inf, "l2": 2.0, "l1": 1.0}[norm],
+        compute_mode="donot_use_mm_for_euclid_dist",
+    )
+
+
+def blocks(first: Tensor, second: Tensor, norm: str) -> Iterator[tuple[slice, Tensor]]:
+    """Pairwise distances of many images (N, ...), uint8 or float, a block of rows of `first` at a time."""
+    flat = to_floats(second).flatten(1)
+    for start in range(0, len(first), _BLOCK):
+        rows = slice(start, min(start + _BLOCK, len(first)))
+        yield rows, pairwise_distances(to_floats(first[rows]).flatten(1), flat, norm)

@@ -1,0 +1,61 @@
+"""The command fetch."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustgen.cli.app import (
+    DryRun,
+    app,
+    one_stage,
+)
+
+if TYPE_CHECKING:
+    from robustgen.contracts import Progress
+
+
+@app.command()
+def fetch(
+    name: Annotated[
+        str,
+        typer.Argument(metavar="NAME", help="see: robustgen list downloads, robustgen list hub", show_default=False),
+    ],
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into",
+            metavar="FOLDER",
+            help="where it goes  [data/NAME; weights: $ROBUSTGEN_WEIGHTS or ~/.cache/robustgen]",
+            show_default=False,
+        ),
+    ] = None,
+    check: Annotated[
+        bool, typer.Option("--check", help="compare what is there with the published digests, fetch nothing")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Fetch a published data set, proxy set, or the weights of a published classifier.
+
+    Repeat the command to take up a download that was cut off. Without a connection it says which file goes where.
+
+    \b
+      robustgen fetch cifar10
+      robustgen fetch Rebuffi2021Fixing_70_16_cutmix_ddpm
+    """
+    from robustgen.stages import fetch as fetching
+
+    wanted = fetching.find(name, into)
+    if check:
+        print("\n".join(fetching.check(wanted)) if not dry_run else f"would check {wanted.folder}")
+        return
+    if dry_run:
+        print("\n".join(fetching.describe(wanted)))
+        return
+
+    def work(progress: Progress, device: str) -> str:
+        return fetching.fetch(wanted, progress)
+
+    one_stage(f"fetch {name}", wanted.folder, work, "cpu", False, file_name=f"fetch-{wanted.name.replace('/', '-')}")

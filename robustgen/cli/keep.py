@@ -1,0 +1,65 @@
+"""The command keep."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustgen.cli.app import (
+    DryRun,
+    app,
+    checked,
+    one_stage,
+)
+
+if TYPE_CHECKING:
+    from robustgen.contracts import Progress
+
+
+@app.command()
+def keep(
+    proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder that has been labelled", show_default=False)],
+    rule: Annotated[
+        str,
+        typer.Option(
+            "--rule",
+            metavar="NAME",
+            help="top-confidence | above-confidence | balanced | boundary | discriminator | by-column | all",
+        ),
+    ] = "top-confidence",
+    per_class: Annotated[int, typer.Option("--per-class", metavar="K", min=1, help="images kept of each class")] = 1000,
+    confidence: Annotated[
+        float, typer.Option("--confidence", metavar="P", help="of above-confidence: the least probability of the label")
+    ] = 0.9,
+    uniform: Annotated[
+        float, typer.Option("--uniform", metavar="SHARE", help="of boundary: drawn uniformly, not by the boundary")
+    ] = 0.5,
+    column: Annotated[
+        str | None,
+        typer.Option("--column", metavar="NAME", help="of by-column: highest values first", show_default=False),
+    ] = None,
+    without_copies: Annotated[
+        bool, typer.Option("--without-copies", help="leave out what check found to be a copy")
+    ] = False,
+    dry_run: DryRun = False,
+) -> None:
+    """Choose which images of a labelled proxy set are used.
+
+    \b
+      robustgen keep proxies/edm --per-class 500
+      robustgen keep proxies/edm --rule boundary --per-class 100 --without-copies
+    """
+    from robustgen.config.recipe import KeepConfig
+    from robustgen.stages import keep as stage
+
+    settings = checked(
+        KeepConfig, rule=rule, per_class=per_class, confidence=confidence, uniform=uniform, column=column,
+        without_copies=without_copies,
+    )  # fmt: skip
+
+    def work(progress: Progress, device: str) -> str:
+        return stage.keep_best(proxy, settings, progress)
+
+    one_stage("keep", proxy, work, "cpu", dry_run)

@@ -1,0 +1,47 @@
+"""The command label."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustgen.cli.app import (
+    Device,
+    DryRun,
+    app,
+    one_stage,
+)
+
+if TYPE_CHECKING:
+    from robustgen.contracts import Progress
+
+
+@app.command()
+def label(
+    proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder made by sample", show_default=False)],
+    classifier: Annotated[
+        Path, typer.Option("--with", metavar="CLASSIFIER", help="a folder made by train --plain", show_default=False)
+    ],
+    labels: Annotated[
+        str, typer.Option("--labels", metavar="WHICH", help="predicted, or condition: the class asked for")
+    ] = "predicted",
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Give the images of a proxy set labels, the labeller's confidence in them, and its margin to the next class.
+
+    Results are saved as they come; repeat the command to go on.
+
+    \b
+      robustgen label proxies/edm --with models/labeller
+    """
+    if labels not in ("predicted", "condition"):
+        raise ValueError(f"unknown labels {labels!r}; known: predicted, condition")
+    from robustgen.stages import label as stage
+
+    def work(progress: Progress, device: str) -> str:
+        return stage.label(proxy, classifier, device, progress, labels)
+
+    one_stage("label", proxy, work, device, dry_run)

@@ -1,0 +1,57 @@
+"""The command report."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustgen.cli.app import app
+
+if TYPE_CHECKING:
+    pass
+
+
+@app.command()
+def report(
+    run_folders: Annotated[
+        list[Path],
+        typer.Argument(metavar="RUN...", help="folders made by run, of one seed or of several", show_default=False),
+    ],
+    into: Annotated[
+        Path | None,
+        typer.Option(
+            "--into",
+            metavar="FILE",
+            help="the page  [report.html of the run or study; of several runs, here]",
+            show_default=False,
+        ),
+    ] = None,
+) -> None:
+    """Render the report of a run again, or of several in one, from their records.
+
+    Runs of one recipe by other seeds are averaged, with what differs from seed to seed; other runs stand side by side
+    and are compared on the same images.
+
+    \b
+      robustgen report runs/digits
+      robustgen report runs/digits-study
+      robustgen report runs/digits runs/beta5 --into both.html
+    """
+    from robustgen.pipeline.study import folders_of, is_study
+    from robustgen.report.page import render, write_page
+    from robustgen.report.study_page import write_reports
+    from robustgen.report.tables import read_results
+    from robustgen.storage.provenance import command_line
+    from robustgen.storage.run_folder import RunDir
+
+    if into is not None and into.is_dir():
+        raise ValueError(f"{into} is a folder; --into names the page, such as {into / 'report.html'}")
+    folders = folders_of(run_folders)
+    if len(run_folders) == 1 and not is_study(run_folders[0]):
+        run = RunDir(folders[0])
+        print(write_page(render(read_results(run)), into or run.report))
+        return
+    usual = run_folders[0] / "report.html" if len(run_folders) == 1 else Path("report.html")
+    print(write_reports(folders, into or usual, command_line()))

@@ -1,0 +1,73 @@
+"""The command sample."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustgen.cli.app import (
+    Device,
+    DryRun,
+    Into,
+    app,
+    checked,
+    one_stage,
+)
+
+if TYPE_CHECKING:
+    from robustgen.contracts import Progress
+
+
+@app.command()
+def sample(
+    generator: Annotated[Path, typer.Argument(metavar="GENERATOR", help="a folder made by fit", show_default=False)],
+    into: Into,
+    count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="images, classes in turn")] = 10_000,
+    solver: Annotated[
+        str | None,
+        typer.Option("--solver", metavar="NAME", help="of a diffusion model; see: list solvers", show_default=False),
+    ] = None,
+    evaluations: Annotated[
+        int | None,
+        typer.Option("--evaluations", metavar="N", min=1, help="of the network for an image", show_default=False),
+    ] = None,
+    guidance: Annotated[
+        float, typer.Option("--guidance", metavar="W", help="of a diffusion model; 1 is none, 1.5 to 3 is usual")
+    ] = 1.0,
+    guide: Annotated[
+        Path | None,
+        typer.Option(
+            "--guide",
+            metavar="FOLDER",
+            help="a weaker generator to be led away from  [itself, without the class]",
+            show_default=False,
+        ),
+    ] = None,
+    temperature: Annotated[
+        float, typer.Option("--temperature", metavar="T", help="of a vdvae's latents; below 1 less varied")
+    ] = 1.0,
+    shard_images: Annotated[int, typer.Option("--shard-images", metavar="N", min=1, help="images in a file")] = 100_000,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="image i comes from seed and i alone")] = 0,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Sample a generative model into a proxy set.
+
+    \b
+      robustgen sample models/edm --count 10000 --solver ipndm --evaluations 10 --into proxies/edm
+      torchrun --nproc_per_node=2 -m robustgen sample models/edm --count 1000000 --into proxies/edm
+    """
+    from robustgen.config.recipe import SamplingConfig
+    from robustgen.stages import sample as stage
+
+    settings = checked(
+        SamplingConfig, count=count, shard_images=shard_images, solver=solver, evaluations=evaluations,
+        guidance=guidance, guide=str(guide) if guide else None, temperature=temperature,
+    )  # fmt: skip
+
+    def work(progress: Progress, device: str) -> str:
+        return stage.sample(generator, settings, into, seed, device, progress, guide=guide)
+
+    one_stage("sample", into, work, device, dry_run)

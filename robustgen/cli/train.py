@@ -1,0 +1,129 @@
+"""fit, sample, label, keep, train: a verb for each arrow of the flow up to a classifier."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from robustgen.cli.app import (
+    DataPath,
+    Device,
+    DryRun,
+    FromRecipe,
+    Into,
+    Seed,
+    Sets,
+    ThreatText,
+    app,
+    checked,
+    one_stage,
+    settings_of,
+)
+
+if TYPE_CHECKING:
+    from robustgen.config.recipe import Arm
+    from robustgen.contracts import Progress
+
+
+@app.command()
+def train(
+    into: Into,
+    proxies: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--proxy",
+            metavar="PROXY[=WEIGHT][@FROM-TO]",
+            help="generated images to mix in, for a part of the run (0-0.6); may be repeated  [none]",
+            show_default=False,
+        ),
+    ] = None,
+    plain: Annotated[bool, typer.Option("--plain", help="a standard classifier, the recipe's labeller")] = False,
+    threat: ThreatText = None,
+    batch: Annotated[
+        str | None,
+        typer.Option(
+            "--batch",
+            metavar="N|auto",
+            help="images a step  [the recipe's]; auto: the recipe's, in as many passes as fit the GPU",
+            show_default=False,
+        ),
+    ] = None,
+    track: Annotated[
+        list[str] | None,
+        typer.Option("--track", metavar="NAME", help="tensorboard | wandb, beside progress.jsonl", show_default=False),
+    ] = None,
+    recipe: FromRecipe = "digits",
+    data: DataPath = None,
+    sets: Sets = None,
+    seed: Seed = None,
+    device: Device = "auto",
+    dry_run: DryRun = False,
+) -> None:
+    """Train a classifier, robust or plain.
+
+    \b
+      robustgen train --plain --into models/labeller
+      robustgen train --into models/real
+      robustgen train --proxy proxies/edm --into models/edm --set train.beta=5
+      robustgen train --proxy proxies/edm@0-0.6 --proxy proxies/gan=2@0.6-1 --proxy proxies/edm@0.6-1 --into models/two
+      torchrun --nproc_per_node=8 -m robustgen train --proxy proxies/edm --into models/edm --batch auto
+    """
+    from robustgen.runtime.trackers import check_trackers
+    from robustgen.stages import train as stage
+
+    check_trackers(track or [])
+    part = "labeller" if plain else "train"
+    given = [*(sets or []), *([f"threat={threat}"] if threat else [])]
+    if batch is not None and batch != "auto":
+        given.append(f"{part}.schedule.batch_size={batch}")
+    settings = settings_of(recipe, given, data, seed)
+    chosen = settings.labeller if plain else settings.train
+    sources = sources_of(proxies or [])
+    if not sources.proxies and any(one.startswith(f"{part}.real_share=") for one in given) and chosen.real_share < 1:
+        raise ValueError(f"a real share of {chosen.real_share:g} needs generated images: --proxy FOLDER")
+    asked = {
+        "train": chosen.to_json(), "data": settings.data.to_json(), "threat": str(settings.threat),
+        "proxies": sources.to_json(), "seed": settings.seed,
+    }  # fmt: skip
+
+    def work(progress: Progress, device: str) -> str:
+        fitting = chosen
+        if batch == "auto":
+            fitting = stage.fitting_passes(chosen, settings.data, settings.threat, into, device)
+        return stage.train(
+            fitting, settings.data, settings.threat, sources, into, settings.seed, device, progress, track or []
+        )
+
+    one_stage(
+        "train", into, work, device, dry_run, asked=asked, threads=settings.threads, finished=into / "model.json"
+    )  # fmt: skip
+
+
+def sources_of(texts: Sequence[str]) -> Arm:
+    """Proxy sets from PROXY[=WEIGHT][@FROM-TO], as the phases between all the ends that are named."""
+    from robustgen.config.recipe import Arm, Phase
+    from robustgen.units import parse_number
+
+    found: list[tuple[str, float, float, float]] = []
+    for text in texts:
+        matched = re.fullmatch(r"(.+?)(?:=([0-9.]+))?(?:@([0-9.]+)-([0-9.]+))?", text)
+        if matched is None:
+            raise ValueError("expected PROXY[=WEIGHT][@FROM-TO] such as proxies/edm=2@0-0.6, got nothing")
+        folder, weight, start, end = matched.groups()
+        found.append((folder, parse_number(weight or "1"), parse_number(start or "0"), parse_number(end or "1")))
+    if len(found) == 1 and found[0][1:] == (1, 0, 1):
+        return Arm(proxy=found[0][0])
+    if not found:
+        return Arm()
+    phases, begins = [], 0.0
+    for ends in sorted({1.0, *(at for _, _, start, end in found for at in (start, end))} - {0.0}):
+        here = {folder: weight for folder, weight, start, end in found if start <= begins and ends <= end}
+        if not here:
+            raise ValueError(f"no --proxy covers the run from {begins:g} to {ends:g}")
+        phases.append(checked(Phase, until=ends, proxies=here))
+        begins = ends
+    arm: Arm = checked(Arm, phases=phases)
+    return arm

@@ -1,0 +1,43 @@
+"""What settings are made of: frozen values, checked at birth, with numbers that may be written as fractions."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Self
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, model_validator
+
+from robustgen.units import parse_number
+
+Number = Annotated[float, BeforeValidator(parse_number), Field(allow_inf_nan=False)]
+"""A float that may be written as a fraction: 8/255."""
+Positive = Annotated[Number, Field(gt=0)]
+NotNegative = Annotated[Number, Field(ge=0)]
+Fraction01 = Annotated[Number, Field(ge=0, le=1)]
+Count = Annotated[int, Field(ge=1)]
+
+
+class Config(BaseModel):
+    """A part of a recipe: frozen, and without room for unknown names."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    def to_json(self) -> dict[str, Any]:
+        content: dict[str, Any] = self.model_dump(mode="json")
+        return content
+
+
+class TrainingBudget(Config):
+    """What learns by steps: counts are in training images."""
+
+    total_images: Count
+    batch_size: Count
+
+    @model_validator(mode="after")
+    def _whole_steps(self) -> Self:
+        if self.total_images % self.batch_size:
+            raise ValueError(f"total_images ({self.total_images}) must be a multiple of batch_size ({self.batch_size})")
+        return self
+
+    @property
+    def steps(self) -> int:
+        return self.total_images // self.batch_size

@@ -1,0 +1,90 @@
+"""Recipes from JSON, YAML and `--set`: what is unknown or ill-typed is named, with what is known."""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any
+
+import yaml
+from pydantic import ValidationError
+
+from robustgen.config.parsing import assign, explain, unknown
+from robustgen.config.recipe import Recipe
+
+
+def from_content(content: Mapping[str, Any], origin: str) -> Recipe:
+    """A recipe from JSON-like content.
+
+    Raises:
+        ValueError: one line that names the setting, and `origin`.
+    """
+    try:
+        return Recipe.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(f"{origin}: {explain(error)}") from None
+
+
+def with_defaults(content: Any) -> Any:
+    """JSON-like content of a recipe with the settings that it lacks, as an older version wrote it; else as it is."""
+    try:
+        return Recipe.model_validate(content).to_json()
+    except ValidationError:
+        return content
+
+
+def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
+    """A recipe with dotted settings changed: `override(recipe, ["train.beta=5", "threat=linf:8/255"])`.
+
+    Raises:
+        ValueError: not of the form a.b=c, an unknown setting (the known ones are named), or a bad value.
+    """
+    content = recipe.to_json()
+    for assignment in assignments:
+        assign(content, assignment)
+    return from_content(content, "--set")
+
+
+def read_recipe(path: Path, known: Mapping[str, Recipe]) -> Recipe:
+    """A user's recipe from a YAML or JSON file: whole, or `base: NAME` and the settings that differ.
+
+    Raises:
+        ValueError: not readable, an unknown base, or settings that do not fit.
+    """
+    try:
+        content = yaml.safe_load(path.read_text())
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
+        first = str(error).splitlines()[0]
+        raise ValueError(f"{path} cannot be read as a recipe ({first})") from None
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected settings by name, got {type(content).__name__}")
+    base = content.pop("base", None)
+    if base is None:
+        return from_content(content, str(path))
+    if base not in known:
+        raise ValueError(f"{path}: unknown base {base!r}; {unknown_recipe(str(base), known)}")
+    merged = known[base].to_json()
+    _merge(merged, content, str(path), "")
+    return from_content({**merged, "name": content.get("name", path.stem)}, str(path))
+
+
+def unknown_recipe(name: str, known: Mapping[str, Recipe]) -> str:
+    """What there is instead: the likest rows of papers, and the recipes that are none."""
+    close = difflib.get_close_matches(name, [row for row in known if "/" in row], n=3) if "/" in name else []
+    hint = f"did you mean {' or '.join(close)}? " if close else ""
+    rows = sum("/" in row for row in known)
+    others = f", and {rows} rows of papers (robustgen list recipes)" if rows else ""
+    return f"{hint}known: {', '.join(row for row in known if '/' not in row)}{others}"
+
+
+def _merge(content: dict[str, Any], changes: Mapping[str, Any], origin: str, parent: str) -> None:
+    for key, value in changes.items():
+        place = f"{parent}.{key}" if parent else str(key)
+        open_ended = parent in ("generators", "arms")
+        if key not in content and not open_ended:
+            raise ValueError(f"{origin}: {unknown(place, place, str(key), content)}")
+        if isinstance(value, dict) and isinstance(content.get(key), dict):
+            _merge(content[key], value, origin, place)
+        else:
+            content[key] = value

@@ -1,0 +1,335 @@
+"""Running stages: those that are ready, several at a time in processes of their own, each told to the user.
+
+Small networks gain nothing from a second thread but everything from a second process, so on a CPU stages that do
+not need each other run side by side with one thread each. Processes die with their parent, whatever kills it.
+"""
+
+from __future__ import annotations
+
+import json
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from functools import partial
+from multiprocessing.connection import Connection, wait
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustgen.config.loading import from_content
+from robustgen.config.recipe import Recipe
+from robustgen.pipeline.graph import Stage, check, stages
+from robustgen.runtime.distributed import tell_others
+from robustgen.runtime.preemption import Preempted, listening
+from robustgen.runtime.progress import Display, make_display
+from robustgen.storage.files import differences, locked, read_json, write_json
+from robustgen.storage.run_folder import RunDir
+
+if TYPE_CHECKING:
+    from robustgen.contracts import Progress
+
+from robustgen.runtime.cpu import configure_cpu
+from robustgen.runtime.errors import USER_ERRORS, describe_error
+
+
+class StageFailed(ValueError):
+    """A stage ended with an error; the message is for the user, `details` is its traceback."""
+
+    def __init__(self, message: str, details: str = "", ours: bool = False):
+        super().__init__(message)
+        self.details = details
+        self.ours = ours
+        """Not the user's mistake, as far as we can tell."""
+
+
+SAVING_SECONDS = 60.0
+"""What a worker that was passed SIGTERM has to write its checkpoint."""
+
+
+def plan_jobs(stage_list: Sequence[Stage], device: str, threads: int) -> int:
+    """How many stages at a time: on a CPU as many as there are cores for, or could ever run; on a GPU one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return 1 if device != "cpu" else max(1, min(cores // threads, _widest(stage_list)))
+
+
+def _levels(stage_list: Sequence[Stage]) -> dict[str, int]:
+    """How many stages come after each, along its longest way to the end."""
+    after = {stage.name: 0 for stage in stage_list}
+    for stage in reversed(stage_list):
+        for need in stage.needs:
+            after[need] = max(after[need], after[stage.name] + 1)
+    return after
+
+
+def _widest(stage_list: Sequence[Stage]) -> int:
+    levels = list(_levels(stage_list).values())
+    return max(levels.count(level) for level in set(levels))
+
+
+def run_stages(
+    recipe: Recipe, run: RunDir, stage_list: Sequence[Stage], device: str, jobs: int, display: Display
+) -> None:
+    """Bring every stage to its end, skipping the finished ones.
+
+    Raises:
+        StageFailed: one failed; the others are stopped where they are, and can be taken up again.
+    """
+    _skip(stage_list, display)
+    todo = [stage for stage in stage_list if not stage.finished]
+    after = _levels(stage_list)
+    done = {stage.name for stage in stage_list if stage.finished}
+    workers = [_Worker(recipe, run, device) for _ in range(min(jobs, len(todo)))]
+    try:
+        while todo or any(worker.stage for worker in workers):
+            for worker in workers:
+                ready = [stage for stage in todo if done.issuperset(stage.needs)]
+                if worker.stage is None and ready:
+                    chosen = max(ready, key=lambda stage: after[stage.name])
+                    todo.remove(chosen)
+                    worker.start(chosen.name)
+                    display.started(chosen.name)
+            for worker in _speaking(workers):
+                message = worker.receive()
+                if message[0] == "progress":
+                    display.progress(*message[1:])
+                elif message[0] == "done":
+                    _, name, sentence, seconds = message
+                    run.add_timing(name, seconds)
+                    run.record_failure(name, None)
+                    done.add(name)
+                    worker.stage = None
+                    display.finished(name, sentence, seconds)
+                elif message[0] == "unmade":
+                    _, name, why = message
+                    run.record_failure(name, why)
+                    done.add(name)
+                    worker.stage = None
+                    display.unmade(name, why)
+                else:
+                    _, name, text, details, ours = message
+                    raise StageFailed(f"{name}: {text}", details, ours)
+    except Preempted:
+        for worker in workers:
+            worker.process.terminate()
+        for worker in workers:
+            worker.process.join(SAVING_SECONDS)
+        raise
+    finally:
+        for worker in workers:
+            worker.stop()
+
+
+def _skip(stage_list: Sequence[Stage], display: Display) -> None:
+    """Tell what was done before. The last stage reads all others, so it is made anew where any of them will be."""
+    if not all(stage.finished for stage in stage_list):
+        stage_list[-1].output.unlink(missing_ok=True)
+    for stage in stage_list:
+        if stage.finished:
+            display.skipped(stage.name)
+
+
+def _speaking(workers: Sequence[_Worker]) -> list[_Worker]:
+    heard = wait([worker.connection for worker in workers if worker.stage], timeout=1.0)
+    return [worker for worker in workers if worker.connection in heard]
+
+
+@dataclass
+class _Worker:
+    """A process that does one stage after the other."""
+
+    recipe: Recipe
+    run: RunDir
+    device: str
+
+    def __post_init__(self) -> None:
+        self.stage: str | None = None
+        configure_cpu(self.recipe.threads)  # inherited: a child's libraries read the environment when they load
+        context = multiprocessing.get_context("spawn")
+        self.connection, theirs = context.Pipe()
+        self.process = context.Process(
+            target=_serve, args=(theirs, self.recipe.to_json(), str(self.run.root), self.device), daemon=True
+        )
+        self.process.start()
+        theirs.close()
+
+    def start(self, stage: str) -> None:
+        self.stage = stage
+        self.connection.send(stage)
+
+    def receive(self) -> tuple[Any, ...]:
+        try:
+            message: tuple[Any, ...] = self.connection.recv()
+        except (EOFError, ConnectionResetError):
+            self.process.join(5)
+            code = self.process.exitcode
+            how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
+            if code == -signal.SIGKILL:
+                how += ", often for want of memory"
+            raise StageFailed(f"{self.stage}: its process died ({how}); repeat the command to go on") from None
+        return message
+
+    def stop(self) -> None:
+        self.connection.close()
+        self.process.kill()
+        self.process.join()
+
+
+def _serve(connection: Connection, content: dict[str, Any], root: str, device: str) -> None:
+    """What a worker process does: stages by name, until its parent is gone."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def die_with_parent() -> None:
+        wait([parent.sentinel])
+        os._exit(1)
+
+    threading.Thread(target=die_with_parent, daemon=True).start()
+    recipe = from_content(content, root)
+    configure_cpu(recipe.threads)
+    by_name = {stage.name: stage for stage in stages(recipe, RunDir(root), device)}
+    while True:
+        try:
+            name = connection.recv()
+        except EOFError:
+            return
+        began = time.monotonic()
+        try:
+            with listening():
+                sentence = by_name[name].work(_ProgressSender(connection, name))
+            connection.send(("done", name, sentence, time.monotonic() - began))
+        except Preempted:
+            raise
+        except BaseException as error:
+            if by_name[name].optional and isinstance(error, ValueError):
+                connection.send(("unmade", name, describe_error(error)))
+                continue
+            ours = not isinstance(error, USER_ERRORS)
+            connection.send(("failed", name, describe_error(error), traceback.format_exc(), ours))
+
+
+class _ProgressSender:
+    """Passes progress on to the parent, at most ten times a second."""
+
+    def __init__(self, connection: Connection, stage: str):
+        self.connection, self.stage = connection, stage
+        self.told = 0.0
+
+    def __call__(self, done: int, total: int, unit: str, note: str = "") -> None:
+        now = time.monotonic()
+        if now - self.told > 0.1 or done >= total:
+            self.told = now
+            self.connection.send(("progress", self.stage, done, total, unit, note))
+
+
+def run_here(stage_list: Sequence[Stage], run: RunDir, display: Display) -> None:
+    """The same in this process, one stage after the other: for GPUs, and for debuggers."""
+    _skip(stage_list, display)
+    for stage in stage_list:
+        if stage.finished:
+            continue
+        display.started(stage.name)
+        began = time.monotonic()
+        try:
+            sentence = stage.work(partial(display.progress, stage.name))
+        except ValueError as error:
+            if not stage.optional:
+                raise
+            run.record_failure(stage.name, describe_error(error))
+            display.unmade(stage.name, describe_error(error))
+            continue
+        seconds = time.monotonic() - began
+        run.add_timing(stage.name, seconds)
+        run.record_failure(stage.name, None)
+        display.finished(stage.name, sentence, seconds)
+
+
+def run_all(recipe: Recipe, run: RunDir, stage_list: Sequence[Stage], device: str, jobs: int) -> None:
+    """Bring every stage to its end, here or in processes, and show it."""
+    with listening(), make_display() as display:
+        if jobs == 1:
+            configure_cpu(recipe.threads)
+            run_here(stage_list, run, display)
+        else:
+            run_stages(recipe, run, stage_list, device, jobs, display)
+
+
+def run_alone(
+    name: str,
+    folder: Path,
+    work: Callable[[Progress], str],
+    *,
+    threads: int,
+    file_name: str = "",
+    asked: dict[str, Any] | None = None,
+    finished: Path | None = None,
+) -> None:
+    """One stage in this process, alone in its folder.
+
+    Args:
+        file_name: the one file it writes there, when others may write theirs at the same time.
+        asked: the settings; kept in the folder, so that half-done work is only taken up by the same.
+        finished: the file that exists when it is done.
+
+    Raises:
+        ValueError: the folder holds work of other settings (the differences are listed), or is in use.
+    """
+    configure_cpu(threads)
+    with listening(), locked(folder, file_name), make_display() as display:
+        if asked is not None:
+            _claim(folder, asked)
+        if finished is not None and finished.exists():
+            display.skipped(name)
+            return
+        display.started(name)
+        began = time.monotonic()
+        try:
+            sentence = work(partial(display.progress, name))
+        except Exception as error:
+            tell_others(describe_error(error))
+            raise
+        display.finished(name, sentence, time.monotonic() - began)
+
+
+def _claim(folder: Path, asked: dict[str, Any]) -> None:
+    path = folder / "asked.json"
+    wanted = json.loads(json.dumps(asked))
+    if not path.exists():
+        write_json(path, wanted)
+    elif found := differences(read_json(path), wanted):
+        raise ValueError(
+            f"{folder} was made with other settings: {'; '.join(found[:4])}; choose another folder with --into, or "
+            "remove it"
+        )
+
+
+def check_apart(recipe: Recipe) -> None:
+    """`pipeline.check` in a process of its own: this one stays free of torch."""
+    context = multiprocessing.get_context("spawn")
+    ours, theirs = context.Pipe()
+    process = context.Process(target=_check, args=(theirs, recipe.to_json()), daemon=True)
+    process.start()
+    theirs.close()
+    try:
+        problem = ours.recv()
+    except EOFError:
+        problem = f"checking the recipe failed (exit code {process.exitcode})"
+    process.join()
+    if problem:
+        raise ValueError(problem)
+
+
+def _check(connection: Connection, content: dict[str, Any]) -> None:
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        check(from_content(content, "recipe"))
+        connection.send("")
+    except Exception as error:
+        if not isinstance(error, USER_ERRORS):
+            traceback.print_exc(file=sys.stderr)
+        connection.send(describe_error(error))

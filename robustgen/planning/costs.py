@@ -1,0 +1,206 @@
+"""What a recipe costs: operations of its fits, samples and trainings, counted from its settings. No torch here.
+
+An operation is a multiplication or an addition. A training pass forward and back is three passes forward, a gradient
+in the image alone two. Networks are counted where a formula or a table knows them, else the cost is unknown (None).
+Left out: labelling (a pass an image), the test-time attacks, reading and writing.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+
+from robustgen.config.generators import (
+    AugmentedConfig,
+    BigGANConfig,
+    DDPMConfig,
+    ECTConfig,
+    EDMConfig,
+    GaussianConfig,
+    Generator,
+    StyleGAN2Config,
+    VDVAEConfig,
+)
+from robustgen.config.recipe import Recipe
+from robustgen.config.training import TrainingConfig
+
+RATE = 2.77e14
+"""Operations a second of one H100-class device: 35 % of the 790e12 of its bfloat16 data sheet."""
+ENTRIES = {
+    "digits": (1, 8), "mnist": (1, 28), "cifar10": (3, 32), "cifar100": (3, 32), "svhn": (3, 32),
+    "tiny-imagenet": (3, 64), "imagenet64": (3, 64), "celeba": (3, 64), "afhq": (3, 224),
+}  # fmt: skip
+"""Channels and pixels a side."""
+FORWARD = {
+    "preact-resnet-18": 1.2115e9, "preact-resnet-34": 2.4195e9, "resnet-18": 1.1108e9, "resnet-50": 2.5957e9,
+    "resnest-152": 8.4251e9, "rawrn-70-16": 120.935e9,
+}  # fmt: skip
+"""Operations of a pass of one image of 3x32x32, counted by torch."""
+DRAWN: dict[type, float] = {
+    DDPMConfig: 12.44e9, EDMConfig: 42.4e9, ECTConfig: 42.4e9, VDVAEConfig: 25.3e9, BigGANConfig: 3.36e9,
+    StyleGAN2Config: 12.8e9,
+}  # fmt: skip
+"""Operations of an evaluation of a generator's published network at 3x32x32."""
+LEARNT: dict[type, float] = {
+    DDPMConfig: 3 * 12.44e9,
+    EDMConfig: 3 * 42.4e9,
+    ECTConfig: 4 * 42.4e9,
+    VDVAEConfig: 3 * 44.8e9,
+    BigGANConfig: 3 * 3.36e9 + 3 * 2.16e9 + 4 * (3.36e9 + 6 * 2.16e9),
+    StyleGAN2Config: 3 * 12.8e9 + 3 * 8.0e9 + 12.8e9 + 6 * 8.0e9,
+}
+"""... and of a training image. A GAN's: a generator step through its discriminator, and the discriminator's steps on
+real and generated images; regularisers, which come every few steps, are left out."""
+NETWORK = (
+    "channels", "multipliers", "blocks", "attention", "width", "bottleneck", "latents", "encoder", "decoder",
+    "critic_steps", "mapping", "class_mapping",
+)  # fmt: skip
+"""Settings that must be the published ones for the two tables to hold."""
+
+
+@dataclass(frozen=True)
+class Cost:
+    """Operations of a recipe's parts.
+
+    fit     of its generators
+    sample  of drawing from them
+    train   of the robust classifiers and the labeller
+    """
+
+    fit: float
+    sample: float
+    train: float
+
+    @property
+    def flops(self) -> float:
+        return self.fit + self.sample + self.train
+
+    @property
+    def hours(self) -> float:
+        """On one device that sustains `RATE`."""
+        return self.flops / RATE / 3600
+
+    def __str__(self) -> str:
+        return f"{self.flops:.1e} FLOPs, {_hours(self.hours)}"
+
+
+def _hours(hours: float) -> str:
+    if hours >= 1000:
+        return f"{hours / 24:,.0f} days"
+    return f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h"
+
+
+def cost_of(recipe: Recipe) -> Cost | None:
+    """Operations of a whole run; None where a data set or a network has no count."""
+    entry = ENTRIES.get(recipe.data.name)
+    if entry is None:
+        return None
+    channels, side = entry[0], recipe.data.resize or entry[1]
+    used = {name for arm in recipe.arms.values() for name in arm.proxies} - set(recipe.published)
+    fit, sample = 0.0, 0.0
+    for name in used:
+        learnt = fitting(recipe.generators[name], side)
+        drawn = drawing(recipe, name, side)
+        if learnt is None or drawn is None:
+            return None
+        fit, sample = fit + learnt, sample + recipe.sampling.count * drawn
+    labeller = training(recipe.labeller, channels, side) if used or recipe.published else 0.0
+    robust = 0.0
+    for arm in recipe.arms:
+        one = training(recipe.training(arm), channels, side, recipe.data.validation)
+        if one is None:
+            return None
+        robust += one
+    if labeller is None:
+        return None
+    return Cost(fit, sample, labeller + robust)
+
+
+def fitting(fit: Generator, side: int) -> float | None:
+    """Operations of a generator's training; a Gaussian's are nothing beside any other, and copies need none."""
+    if isinstance(fit, GaussianConfig | AugmentedConfig):
+        return 0.0
+    return LEARNT[type(fit)] * fit.total_images * (side / 32) ** 2 if _published(fit) else None
+
+
+def drawing(recipe: Recipe, name: str, side: int) -> float | None:
+    """Operations of an image of a generator: evaluations times a pass."""
+    fit, draw = recipe.generators[name], recipe.sampling.of(name)
+    if isinstance(fit, GaussianConfig):
+        return 2.0 * (3 * side**2) ** 2
+    if isinstance(fit, AugmentedConfig):
+        return 0.0
+    if not _published(fit):
+        return None
+    evaluations = 1
+    if isinstance(fit, DDPMConfig):
+        usual = 50 if draw.solver in ("ddim", "ddim-quadratic") else fit.timesteps
+        evaluations = draw.evaluations or usual
+    elif isinstance(fit, EDMConfig):
+        evaluations = draw.evaluations or (35 if draw.solver in (None, "heun") else 18)
+    elif isinstance(fit, ECTConfig):
+        evaluations = draw.evaluations or 2
+    guided = 2 if draw.guidance != 1 else 1
+    return guided * evaluations * DRAWN[type(fit)] * (side / 32) ** 2
+
+
+def _published(fit: Generator) -> bool:
+    known = type(fit).model_fields
+    return all(getattr(fit, name) == known[name].default for name in NETWORK if name in known)
+
+
+def training(settings: TrainingConfig, channels: int, side: int, validation: int = 0) -> float | None:
+    """Operations of all models of a training, with their validations."""
+    forward = forward_of(settings.architecture, channels, side)
+    if forward is None:
+        return None
+    watched = settings.validations * validation * (1 + 2 * settings.validation_steps) if settings.early_stopping else 0
+    return settings.models * forward * (passes(settings) * settings.schedule.total_images + watched)
+
+
+def passes(settings: TrainingConfig) -> float:
+    """A training image's cost in forward passes of the network.
+
+    TRADES with K steps: 2 K for the attack, 1 for the predictions that it drives away from, 3 each for the clean and
+    the attacked images; 27 for K = 10, where the scaling law's 7822 N D says 27.2 for WRN-28-10.
+    """
+    attack = 2.0 if settings.attack.optimizer == "n-fgsm" else 2.0 * settings.attack.steps
+    draws = settings.noise.draws
+    extra = 6.0 if settings.awp else 0.0
+    found = {
+        "plain": 3.0,
+        "adversarial": attack + 3,
+        "trades": attack + 7,
+        "score": attack + 7,
+        "gkl": attack + 7,
+        "mart": attack + 6,
+        "hat": attack + 11,
+        "gaussian-noise": 3.0 * (draws or 1),
+        "stability": 6.0,
+        "consistency": 3.0 * (draws or 2),
+        "smoothadv": (draws or 2) * (2.0 * settings.noise.steps + 3),
+        "macer": 3.0 * (draws or 16),
+    }
+    return found[settings.loss] + extra
+
+
+def forward_of(architecture: str, channels: int = 3, side: int = 32) -> float | None:
+    """Operations of one image's pass: convolutions and the last layer for ten classes, as torch counts them.
+
+    A wide ResNet of n = (depth - 4) / 6 blocks a group, at the image's size and its half and quarter:
+
+        2 (9 c 16 S^2 + sum over groups of (9 i o + 9 o o + i o + (n - 1) 18 o o) s^2)
+    """
+    found = re.fullmatch(r"(trades-)?wrn-(\d+)-(\d+)((?:-[a-z]+\d?)*)", architecture)
+    if found is None:
+        base = re.sub(r"-(silu|relu|unnormalised)", "", architecture)
+        return FORWARD[base] * (side / 32) ** 2 if base in FORWARD else None
+    side = side // 2 if "stem2" in found[4] else side
+    blocks, width = (int(found[2]) - 4) // 6, int(found[3])
+    total, inputs = 9 * channels * 16 * side**2, 16
+    for group, outputs in enumerate((16 * width, 32 * width, 64 * width)):
+        here = (side // 2**group) ** 2
+        shortcut = inputs * outputs if inputs != outputs else 0
+        total += (9 * inputs * outputs + 9 * outputs**2 + shortcut + (blocks - 1) * 18 * outputs**2) * here
+        inputs = outputs
+    return 2.0 * (total + 10 * inputs)

@@ -1,0 +1,28 @@
+"""Load a record of any analysis of a classifier."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from robustgen.records.landscapes import Landscapes
+from robustgen.records.record import About, Findings
+from robustgen.records.sweeps import RadiusSweep, StepSweep
+from robustgen.storage.arrays import load_arrays
+
+KINDS: dict[str, type[Findings]] = {kind.kind: kind for kind in (RadiusSweep, StepSweep, Landscapes)}
+
+
+def load_findings(path: Path) -> Findings:
+    """Findings of any kind.
+
+    Raises:
+        ValueError: missing, damaged, or not findings.
+    """
+    arrays = load_arrays(path)
+    try:
+        about: dict[str, Any] = json.loads(str(arrays.pop("about")))
+        return KINDS[about.pop("kind")](about=About(**about), **arrays)
+    except (KeyError, TypeError, json.JSONDecodeError) as error:
+        raise ValueError(f"{path} does not hold findings of an analysis ({error})") from None

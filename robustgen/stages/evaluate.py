@@ -1,0 +1,86 @@
+"""What the verbs that judge do: `evaluate` and `certify`, on a classifier from anywhere."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustgen.config.recipe import DataConfig, EvaluationConfig, ThreatConfig
+from robustgen.records.verdicts import Verdicts, adversarial_file, clean_file
+from robustgen.stages.common import threat_model
+from robustgen.storage.arrays import write_array
+from robustgen.storage.files import read_json, write_json
+
+if TYPE_CHECKING:
+    from robustgen.contracts import Progress
+    from robustgen.models.sources import Source
+
+
+def judge(
+    source: Source,
+    data: DataConfig,
+    threat: ThreatConfig,
+    settings: EvaluationConfig,
+    path: Path,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> Verdicts:
+    """Evaluate one classifier on the test images of a data set; under torchrun, each process a share of them."""
+    from robustgen.datasets import load_test
+    from robustgen.evaluation.cascade import evaluate, times_file
+    from robustgen.evaluation.suites import find_suite
+    from robustgen.images import to_unit
+    from robustgen.models.sources import open_classifier
+    from robustgen.runtime.distributed import place, wait_for_all
+
+    find_suite(settings.suite)
+    test = load_test(data)
+    model = open_classifier(source, test.info).to(device)
+    rank, world = place()
+    if settings.keep_images and rank == 0:
+        write_array(clean_file(path), test.images)
+    part = path if world == 1 else path.with_name(f"{path.stem}.part-{rank}-of-{world}.npz")
+    if world == 1 or not path.exists():
+        verdicts = evaluate(
+            model,
+            to_unit(test.pixels(device)[rank::world]),
+            test.targets(device)[rank::world],
+            threat_model(threat),
+            settings.suite,
+            seed=seed,
+            batch_size=settings.batch_size,
+            path=part,
+            keep_images=settings.keep_images,
+            progress=progress,
+        )
+        if world == 1:
+            return verdicts
+    wait_for_all()
+    if rank == 0 and not path.exists():
+        merge_parts(path, [path.with_name(f"{path.stem}.part-{number}-of-{world}.npz") for number in range(world)])
+    wait_for_all()
+    for file in (part, times_file(part), adversarial_file(part)):
+        file.unlink(missing_ok=True)
+    return Verdicts.load(path)
+
+
+def merge_parts(path: Path, parts: list[Path]) -> None:
+    """Put together what processes evaluated side by side, part p every P-th image: images, seconds, then verdicts."""
+    import numpy as np
+
+    from robustgen.evaluation.cascade import times_file
+
+    whole = Verdicts.merge([Verdicts.load(part) for part in parts])
+    if adversarial_file(parts[0]).exists():
+        kept = [np.load(adversarial_file(part)) for part in parts]
+        images = np.empty((len(whole), *kept[0].shape[1:]), dtype=kept[0].dtype)
+        for number, some in enumerate(kept):
+            images[number :: len(parts)] = some
+        write_array(adversarial_file(path), images)
+    seconds: dict[str, float] = {}
+    for part in parts:
+        for attack, time in read_json(times_file(part)).items():
+            seconds[attack] = round(seconds.get(attack, 0.0) + time, 3)
+    write_json(times_file(path), seconds)
+    whole.save(path)

@@ -1,0 +1,112 @@
+"""What `fetch` does: published data sets and weights brought to where they are looked for, or said how to get."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustgen.storage.downloads import Download, problem_with, weights_folder
+from robustgen.storage.downloads import fetch as bring
+
+if TYPE_CHECKING:
+    from robustgen.contracts import Progress
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """Something to fetch.
+
+    name     what it is called, in full
+    folder   where it goes
+    files    what is fetched
+    checked  (path in the folder, digest) of what is known to be right
+    by_hand  what the user has to do, where nobody can fetch it for him; empty elsewhere
+    """
+
+    name: str
+    folder: Path
+    files: tuple[Download, ...]
+    checked: tuple[tuple[str, str], ...]
+    by_hand: str = ""
+
+
+def find(name: str, into: Path | None = None) -> Wanted:
+    """A data set, a published proxy set, or the weights of a published classifier, by name.
+
+    Raises:
+        ValueError: unknown; names what is known.
+    """
+    from robustgen.datasets.sources import SOURCES
+    from robustgen.models import hub
+    from robustgen.storage.feature_weights import PUBLISHED
+
+    if name in SOURCES:
+        found = SOURCES[name]
+        own = tuple((file.name, file.digest) for file in found.files if file.digest)
+        return Wanted(name, into or Path("data") / name, found.files, own + found.checked, found.by_hand)
+    if name in PUBLISHED:
+        file = PUBLISHED[name]
+        one = Download(file.url, file.name, f"sha256:{file.sha256}")
+        return Wanted(name, into or weights_folder(), (one,), ((one.name, one.digest),))
+    try:
+        full, release = hub.find(name.removeprefix(hub.PREFIX))
+    except ValueError as error:
+        others = ", ".join([*SOURCES, *PUBLISHED])
+        raise ValueError(f"{error}; nor is it one of the data sets and feature networks: {others}") from None
+    first = release.files[0]
+    by_hand = "" if first.url else f"ask its authors (arXiv:{release.paper}) for {first.name}, and put it there"
+    return Wanted(full, into or weights_folder(), (first,), (), by_hand)
+
+
+def describe(wanted: Wanted) -> list[str]:
+    """What fetching would do, a line a file."""
+    if wanted.by_hand:
+        return [f"{wanted.name} cannot be fetched: {wanted.by_hand}: {wanted.folder}"]
+    lines = []
+    for file in wanted.files:
+        there = " (there already)" if (wanted.folder / file.leaves).exists() else ""
+        lines.append(f"{file.url} -> {wanted.folder / file.leaves}{there}")
+    return lines
+
+
+def fetch(wanted: Wanted, progress: Progress) -> str:
+    """Bring what is missing.
+
+    Raises:
+        ValueError: out of reach, cut off, not what was published, or only to be had by hand.
+    """
+    if wanted.by_hand:
+        raise ValueError(f"{wanted.name} cannot be fetched: {wanted.by_hand}: {wanted.folder}")
+
+    def tell(done: int, total: int, name: str) -> None:
+        progress(done >> 10, max(total, done) >> 10, "kB", name)
+
+    brought = [file.leaves for file in wanted.files if bring(file, wanted.folder, tell)]
+    unchecked = [file.name for file in wanted.files if not file.digest]
+    said = f"{', '.join(brought)} in {wanted.folder}" if brought else f"{wanted.folder} has it all"
+    return said + (f" (no digest of {', '.join(unchecked)} is published)" if unchecked else "")
+
+
+def check(wanted: Wanted) -> list[str]:
+    """Compare the files that are there with the published digests: a line each.
+
+    Raises:
+        ValueError: one differs, or there are none; says which.
+    """
+    lines, wrong = [], []
+    for name, digest in wanted.checked:
+        if not (wanted.folder / name).is_file():
+            continue
+        problem = problem_with(wanted.folder / name, digest)
+        lines.append(f"{wanted.folder / name}: {problem or 'as published'}")
+        wrong += [f"{wanted.folder / name} {problem}"] if problem else []
+    if wrong:
+        raise ValueError(f"not as published: {'; '.join(wrong)}")
+    if not lines:
+        known = ", ".join(name for name, _ in wanted.checked)
+        raise ValueError(
+            f"{wanted.folder} holds nothing of {wanted.name} to compare; "
+            + (f"digests are known of {known}" if known else "none of its digests is published")
+        )
+    return lines

@@ -1,0 +1,69 @@
+"""Fit a generative model to the training images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from robustgen.config.generators import Generator, TrainedGeneratorConfig
+from robustgen.config.recipe import DataConfig
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from robustgen.contracts import Progress
+
+from robustgen.stages.common import load_data
+
+
+def fit(
+    settings: Generator,
+    data: DataConfig,
+    folder: Path,
+    seed: int,
+    device: str,
+    progress: Progress,
+    base: Path | None = None,
+) -> str:
+    """Fit one generative model to the training images alone; `base` is the finished one that it starts from."""
+    from robustgen.generators import Augmented, Gaussian, build_generator, save_generator
+    from robustgen.modes import channels_last
+    from robustgen.randomness import rng_for
+    from robustgen.runtime.distributed import place, wait_for_all
+    from robustgen.training.generator import train_generator
+
+    images = load_data(data).train
+    model = build_generator(settings, images.info, rng_for(seed, "initialise generator"))
+    if base is not None:
+        _start_from(model, base)
+    fitted: nn.Module = model
+    if isinstance(settings, TrainedGeneratorConfig):
+        fitted = train_generator(
+            channels_last(model).to(device), images, settings, folder, seed=seed, device=device, progress=progress
+        )
+        sentence = f"trained {settings.steps} steps"
+    else:
+        assert isinstance(model, Gaussian | Augmented)
+        sentence = model.fit(images)
+    if place()[0] == 0:
+        saved: Any = fitted
+        save_generator(folder, saved, settings, images.info, seed=seed, images=len(images))
+        (folder / "checkpoint.pt").unlink(missing_ok=True)
+    wait_for_all()
+    return sentence
+
+
+def _start_from(model: Any, base: Path) -> None:
+    """Give a generator the weights of another of the same network.
+
+    Raises:
+        ValueError: not finished, or another network.
+    """
+    from robustgen.generators import load_generator
+    from robustgen.storage.weights import load_weights
+
+    _, about = load_generator(base)
+    try:
+        load_weights(base / "weights.safetensors", model)
+    except ValueError as error:
+        raise ValueError(f"a generator of kind {about['settings']['kind']} cannot be its base: {error}") from None

@@ -1,0 +1,76 @@
+"""What the verbs that judge generated images do: `measure`, and `analyse` of a proxy set."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from robustgen.config.recipe import DataConfig, MeasureConfig
+from robustgen.stages.common import images_in_a_pass, load_data
+
+if TYPE_CHECKING:
+    from robustgen.contracts import Progress
+    from robustgen.datasets import Splits
+    from robustgen.proxy.store import ProxySet
+    from robustgen.records.quality import Quality
+
+
+def measure(
+    proxy: Path,
+    classifier: Path,
+    data: DataConfig,
+    settings: MeasureConfig,
+    path: Path,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> str:
+    """Measure a proxy set beside real images, by the published features where they are at hand, else a classifier's."""
+    import numpy as np
+
+    from robustgen.analysis.features import classifier_features, features_at_hand
+    from robustgen.analysis.quality import measure as measured
+    from robustgen.models.saved import load_classifier
+    from robustgen.proxy.store import ProxySet
+
+    proxies, splits = ProxySet(proxy), load_data(data)
+    model = load_classifier(classifier).to(device)
+    features, neighbour_features = features_at_hand(model, proxies.shape, device)
+    quality = measured(
+        proxies,
+        splits.train,
+        splits.test,
+        features,
+        neighbour_features=neighbour_features,
+        labeller=classifier_features(model),
+        labels=proxies.column("condition"),
+        index=proxies.kept() if settings.which == "kept" else np.arange(len(proxies)),
+        seed=seed,
+        judged=settings.judged,
+        batch_size=images_in_a_pass(proxies.shape, device),
+        device=device,
+        progress=progress,
+    )
+    keep_neighbours(quality, proxies, splits, path)
+    quality.save(path)
+    first = next(iter(quality.estimates))
+    return f"{first} {quality.estimates[first]}, {quality.agreement} of the labels agreed with"
+
+
+def keep_neighbours(quality: Quality, proxies: ProxySet, splits: Splits, path: Path) -> None:
+    """Keep the first few samples of a quality, which are in random order, beside the images nearest to them."""
+    import numpy as np
+
+    from robustgen.records.quality import SELF, SHOWN, TEST, TRAIN, neighbours_file
+    from robustgen.storage.arrays import save_arrays
+
+    shown = slice(SHOWN)
+    source, index = quality.source[shown], quality.index[shown]
+    samples = proxies.images(quality.sample[shown])
+    nearest = np.empty_like(samples)
+    for kind, images in ((TRAIN, splits.train.images), (TEST, splits.test.images)):
+        nearest[source == kind] = images[index[source == kind]]
+    nearest[source == SELF] = proxies.images(index[source == SELF])
+    of_train = splits.train.images[quality.train_index[shown]]
+    columns = {"samples": samples, "nearest": nearest, "nearest_train": of_train, "source": source}
+    save_arrays(neighbours_file(path), columns)

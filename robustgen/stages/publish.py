@@ -1,0 +1,275 @@
+"""What `publish` does: a classifier in the form that others read, reopened and compared before it counts as written."""
+
+from __future__ import annotations
+
+import importlib.util
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustgen.config.recipe import DataConfig
+from robustgen.images import DatasetInfo
+from robustgen.models import build_model, hub
+from robustgen.models.catalog import INFOS
+from robustgen.models.files import load_weights
+from robustgen.models.saved import info_of, load_classifier, read_about, save_classifier
+from robustgen.models.sources import Source, open_classifier
+from robustgen.randomness import rng_for
+from robustgen.records.verdicts import Verdicts
+from robustgen.storage.files import atomic_write, write_json
+from robustgen.storage.weights import save_weights
+
+Reopened = Callable[[Tensor], Tensor]
+"""Images to logits, by what was written."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """A classifier to publish.
+
+    name          what it is called
+    model         in evaluation mode
+    info          what it was made for
+    architecture  as `build_model` takes it; None for networks of others
+    threat        NORM:EPS; None when nobody said
+    padding       zeros around the image before the network
+    verdicts      how it fared under AutoAttack, where that has been evaluated
+    """
+
+    name: str
+    model: nn.Module
+    info: DatasetInfo
+    architecture: str | None
+    threat: str | None = None
+    padding: int = 0
+    verdicts: Verdicts | None = None
+
+
+def subject_of(source: Source, data: DataConfig) -> Subject:
+    """The classifier of a folder made by train, of the hub, or of anywhere else.
+
+    Args:
+        data: the images that it sees, for a model from anywhere else; not loaded otherwise.
+
+    Raises:
+        ValueError: nothing there, or something that does not fit.
+    """
+    from robustgen.datasets import load_test
+
+    folder = Path(source.place)
+    if folder.is_dir():
+        about = read_about(folder)
+        path = folder / "autoattack.npz"
+        verdicts = Verdicts.load(path) if path.exists() else None
+        return Subject(
+            folder.name,
+            _contiguous(load_classifier(folder)),
+            info_of(about),
+            about["architecture"],
+            about.get("threat"),
+            verdicts=verdicts if verdicts is not None and verdicts.finished else None,
+        )
+    if source.place.startswith(hub.PREFIX):
+        full, release = hub.find(source.place.removeprefix(hub.PREFIX))
+        model = hub.open_release(release, source.weights or hub.locate(full, release)).eval()
+        return Subject(
+            full.rpartition("/")[2],
+            model,
+            INFOS[release.data],
+            release.architecture,
+            release.threat,
+            release.padding,
+        )
+    info = load_test(data).info
+    own = source.architecture if source.normalise == "none" else None
+    return Subject(folder.stem, open_classifier(source, info), info, own)
+
+
+def publish(subject: Subject, form: str, into: Path) -> str:
+    """Write a classifier in a form, open it again, and compare the logits of random images.
+
+    Raises:
+        ValueError: an unknown form, a classifier it has no room for, or logits that differ; nothing is left then.
+    """
+    if form not in FORMS:
+        raise ValueError(f"unknown form {form!r}; known: {', '.join(FORMS)}")
+    existed = into.exists()
+    files: list[Path] = []
+    try:
+        reopened = FORMS[form](subject, into, files)
+        images = rng_for(0, "publish").uniform((3, *subject.info.shape))
+        with torch.no_grad():
+            wanted, found = subject.model(images), reopened(images)
+        gap = float((wanted - found).abs().max())
+        if not gap <= 1e-4 * max(1.0, float(wanted.abs().max())):
+            raise ValueError(
+                f"{into} does not give the classifier's logits when it is opened again: they are {gap:g} off"
+            )
+    except BaseException:
+        for path in files:
+            path.unlink(missing_ok=True)
+        if into.is_dir() and not existed and not any(into.iterdir()):
+            into.rmdir()
+        raise
+    return f"{', '.join(map(str, files))}; opened again, logits differ by {gap:.1g}"
+
+
+def _safetensors(subject: Subject, into: Path, files: list[Path]) -> Reopened:
+    """Weights as safetensors and a JSON that says of what: a folder that every verb opens, or FILE.safetensors."""
+    architecture = _known(subject, "safetensors")
+    if subject.padding:
+        raise ValueError(
+            f"{subject.name} pads its images, for which model.json has no word; publish it as torch-export"
+        )
+    if into.suffix == ".safetensors":
+        save_weights(into, subject.model)
+        files.append(into)
+        write_json(into.with_suffix(".json"), _about(subject))
+        files.append(into.with_suffix(".json"))
+    else:
+        save_classifier(
+            into, subject.model, architecture, subject.info, threat=subject.threat, published_as=subject.name
+        )
+        files += [into / "weights.safetensors", into / "model.json"]
+    return _rebuilt(subject, files[0])
+
+
+def _robustbench(subject: Subject, into: Path, files: list[Path]) -> Reopened:
+    """A bare state dictionary under RobustBench's names, and the description it asks for, to be completed by hand."""
+    architecture = _known(subject, "robustbench")
+    title = _robustbench_class(subject, architecture)
+    network = subject.model[-1] if subject.padding and isinstance(subject.model, nn.Sequential) else subject.model
+    with atomic_write(into) as file:
+        torch.save({name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}, file)
+    files.append(into)
+    verdicts = subject.verdicts
+    clean, robust = (
+        ("", "")
+        if verdicts is None
+        else (f"{100 * share.value:.2f}" for share in (verdicts.clean_accuracy, verdicts.robust_accuracy))
+    )
+    description = {
+        "link": "",
+        "name": "",
+        "authors": "",
+        "additional_data": False,
+        "number_forward_passes": 1,
+        "dataset": subject.info.name,
+        "venue": "",
+        "architecture": title,
+        "eps": (subject.threat or "").partition(":")[2],
+        "clean_acc": clean,
+        "reported": robust,
+        "autoattack_acc": robust,
+        "footnote": "",
+        "unreliable": False,
+    }
+    write_json(into.with_suffix(".json"), description)
+    files.append(into.with_suffix(".json"))
+    return _rebuilt(subject, into)
+
+
+_ROBUSTBENCH = {"wrn": "WideResNet", "preact-resnet": "PreActResNet", "trades-wrn": "WideResNet", "resnet": "ResNet"}
+"""Families of which RobustBench has the class; those of the last two do not normalise there."""
+
+
+def _robustbench_class(subject: Subject, architecture: str) -> str:
+    """What RobustBench calls the network. Raises ValueError where it has none that computes the same."""
+    found = re.fullmatch(r"([a-z-]+?)((?:-\d+)+)((?:-[a-z]+\d?)*)", architecture)
+    family, variants = (found[1], set(found[3].split("-")[1:])) if found else ("", set())
+    takes = {"relu", "unnormalised"} | ({"silu"} if family in ("wrn", "preact-resnet") else set())
+    if found is None or family not in _ROBUSTBENCH or not variants <= takes:
+        raise ValueError(f"RobustBench has no class for {architecture}; it has those of {', '.join(_ROBUSTBENCH)}")
+    side = subject.info.shape[1] + 2 * subject.padding
+    if side != 32:
+        raise ValueError(f"RobustBench's {architecture} takes images of 32x32 alone, this one has seen {side}x{side}")
+    plain = "unnormalised" in variants or (not any(subject.info.mean) and set(subject.info.std) == {1.0})
+    if family in ("trades-wrn", "resnet") and not plain:
+        raise ValueError(f"RobustBench's {architecture} does not normalise, this one does")
+    return _ROBUSTBENCH[family] + found[2]
+
+
+def _torch_export(subject: Subject, into: Path, files: list[Path]) -> Reopened:
+    """A `.pt2` program that needs torch alone, for any number of images."""
+    exported = torch.export.export(
+        subject.model, (torch.zeros(2, *subject.info.shape),), dynamic_shapes=({0: torch.export.Dim("images", min=1)},)
+    )
+    with atomic_write(into) as file:
+        torch.export.save(exported, file)
+    files.append(into)
+    reopened: Reopened = torch.export.load(str(into)).module()
+    return reopened
+
+
+def _onnx(subject: Subject, into: Path, files: list[Path]) -> Reopened:
+    """An ONNX graph for any number of images; needs the extra `onnx`."""
+    absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
+    if absent:
+        raise ValueError(
+            f"publishing as ONNX needs {', '.join(absent)}; install them with pip install 'robustgen[onnx]'"
+        )
+    program = torch.onnx.export(
+        subject.model,
+        (torch.zeros(2, *subject.info.shape),),
+        input_names=["images"],
+        output_names=["logits"],
+        dynamic_shapes=({0: torch.export.Dim("images", min=1)},),
+        dynamo=True,
+        verbose=False,
+    )
+    assert program is not None
+    with atomic_write(into) as file:
+        file.write(program.model_proto.SerializeToString())
+    files.append(into)
+    import onnxruntime  # type: ignore[import-not-found]
+
+    session = onnxruntime.InferenceSession(str(into), providers=["CPUExecutionProvider"])
+    return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
+
+
+FORMS: dict[str, Callable[[Subject, Path, list[Path]], Reopened]] = {
+    "safetensors": _safetensors,
+    "robustbench": _robustbench,
+    "torch-export": _torch_export,
+    "onnx": _onnx,
+}
+"""Each writes into a place, names the files it has written, and opens them again."""
+
+
+def _contiguous(model: nn.Module) -> nn.Module:
+    """Its weights as the files have them: an exported program keeps how they lie in memory."""
+    model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
+    return model
+
+
+def _known(subject: Subject, form: str) -> str:
+    if subject.architecture is None:
+        raise ValueError(
+            f"{subject.name} is no network that robustgen builds by name, as {form} needs; publish it as torch-export"
+        )
+    return subject.architecture
+
+
+def _about(subject: Subject) -> dict[str, Any]:
+    info = subject.info
+    return {
+        "name": subject.name,
+        "architecture": subject.architecture,
+        "dataset": info.name,
+        "classes": info.classes,
+        "shape": info.shape,
+        "mean": info.mean,
+        "std": info.std,
+        "threat": subject.threat,
+    }
+
+
+def _rebuilt(subject: Subject, weights: Path) -> Reopened:
+    assert subject.architecture is not None
+    model = load_weights(build_model(subject.architecture, subject.info), weights)
+    return (nn.Sequential(nn.ZeroPad2d(subject.padding), model) if subject.padding else model).eval()

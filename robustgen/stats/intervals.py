@@ -1,0 +1,76 @@
+"""Shares of images, and differences on the same images, with their intervals."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+
+import numpy as np
+
+_Z = 1.959963984540054
+"""97.5 % quantile of the standard normal: two-sided 95 % intervals."""
+
+
+@dataclass(frozen=True)
+class Proportion:
+    """A count out of a total, with its 95 % interval (Wilson's: inside [0, 1], honest near both ends)."""
+
+    count: int
+    total: int
+
+    @property
+    def value(self) -> float:
+        return self.count / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """Lower and upper end of the 95 % interval."""
+        if not self.total:
+            return math.nan, math.nan
+        n, p = self.total, self.value
+        middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
+        half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
+        return max(0.0, middle - half), min(1.0, middle + half)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{100 * self.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+
+
+@dataclass(frozen=True)
+class PairedDifference:
+    """How much more often one of two classifiers is right, on the same images.
+
+    gained  images that only the first gets right
+    lost    images that only the second gets right
+    """
+
+    gained: int
+    lost: int
+    total: int
+
+    @classmethod
+    def of(cls, first: np.ndarray, second: np.ndarray) -> PairedDifference:
+        """From two boolean arrays over the same images in the same order."""
+        if first.shape != second.shape:
+            raise ValueError(f"cannot pair {first.shape} with {second.shape}: not the same images")
+        return cls(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
+
+    @property
+    def value(self) -> float:
+        return (self.gained - self.lost) / self.total if self.total else math.nan
+
+    @property
+    def interval(self) -> tuple[float, float]:
+        """95 % interval by Bonett & Price 2012 (Wald after one more image in each discordant cell)."""
+        if not self.total:
+            return math.nan, math.nan
+        n = self.total + 2
+        gained, lost = (self.gained + 1) / n, (self.lost + 1) / n
+        middle = gained - lost
+        half = _Z * math.sqrt((gained + lost - middle**2) / n)
+        return max(-1.0, middle - half), min(1.0, middle + half)
+
+    def __str__(self) -> str:
+        low, high = self.interval
+        return f"{100 * self.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"

@@ -1,0 +1,53 @@
+"""What a result may depend on: versions, processor, commit, command line."""
+
+from __future__ import annotations
+
+import os
+import platform
+import subprocess
+import sys
+from importlib import metadata
+from pathlib import Path
+
+
+def environment() -> dict[str, str]:
+    """What a result may depend on: versions, processor, commit."""
+    packages = ("robustgen", "torch", "numpy", "scipy", "scikit-learn", "pillow")
+    versions = {}
+    for package in packages:
+        try:
+            versions[package] = metadata.version(package)
+        except metadata.PackageNotFoundError:
+            versions[package] = "not installed as a package"
+    return {
+        "python": platform.python_version(),
+        "platform": f"{platform.system()} {platform.machine()} {'-'.join(platform.libc_ver())}".strip(),
+        "processor": _processor(),
+        "cores": str(os.cpu_count()),
+        "commit": _commit(),
+        **versions,
+    }
+
+
+def _processor() -> str:
+    try:
+        lines = Path("/proc/cpuinfo").read_text().splitlines()
+        return next(line.partition(":")[2].strip() for line in lines if line.startswith("model name"))
+    except (OSError, StopIteration):
+        return platform.processor() or platform.machine()
+
+
+def _commit() -> str:
+    """The commit of the source tree this package runs from, if it runs from one."""
+    here = Path(__file__).resolve().parent
+    if not (here.parent / ".git").exists():
+        return "not in a git checkout"
+    done = subprocess.run(
+        ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
+    )
+    return done.stdout.strip() or "unknown"
+
+
+def command_line() -> str:
+    """The command that started this process, for the report."""
+    return " ".join(["robustgen", *sys.argv[1:]])
