@@ -1,4 +1,4 @@
-"""The command line: one verb per arrow of the flow. Nothing heavy is imported before a verb needs it."""
+"""The command line: one file a command. Nothing heavy is imported before a command needs it."""
 
 from __future__ import annotations
 
@@ -15,12 +15,15 @@ from robustgen.cli import (
     check,
     compare,
     evaluate,
-    exchange,
+    export,
     fetch,
     fit,
+    import_,
     keep,
     label,
+    list,
     measure,
+    merge,
     plan,
     publish,
     report,
@@ -31,21 +34,18 @@ from robustgen.cli import (
     train,
     watch,
 )  # fmt: skip
-from robustgen.cli.app import app
+from robustgen.cli.app import GROUPS, app
 
 __all__ = ["app", "main"]
-COMMANDS = (
-    analyse, certify, check, compare, evaluate, exchange, fetch, fit, keep, label, measure, plan, publish, report, run,
-    sample, score, show, train, watch,
-)  # fmt: skip
-"""Modules of commands."""
 
-VERBS = (
-    "run", "fit", "sample", "label", "measure", "check", "score", "keep", "merge", "import", "export", "train",
-    "evaluate", "certify", "analyse", "compare", "report", "watch", "plan", "list", "show", "fetch", "publish",
+COMMANDS = (
+    analyse, certify, check, compare, evaluate, export, fetch, fit, import_, keep, label, list, measure, merge, plan,
+    publish, report, run, sample, score, show, train, watch,
 )  # fmt: skip
-"""All commands, in the order in which help lists them: `run`, then that of the data."""
-app.registered_commands.sort(key=lambda command: VERBS.index(command.name or getattr(command.callback, "__name__", "")))
+"""Modules of commands: importing one registers it."""
+
+VERBS = tuple(name for names in GROUPS.values() for name in names)
+"""All commands."""
 
 _USAGE_ERRORS: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
 """click's base of usage errors, wherever this version of typer keeps click."""

@@ -7,24 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli import inventory as listing
-from robustgen.cli.app import (
-    DataPath,
-    Device,
-    DryRun,
-    FromRecipe,
-    Seed,
-    Sets,
-    ThreatText,
-    app,
-    of_analysis,
-    one_stage,
-    settings_of,
-)
-from robustgen.cli.measure import analyse_images
+from robustgen.cli.app import DataPath, Device, DryRun, JudgedBy, Seed, Sets, ThreatText, app, one_stage
+from robustgen.cli.settings import command_settings, judged, of_analysis, recipe_named, threat_of
 
 if TYPE_CHECKING:
+    from robustgen.config.recipe import Recipe
     from robustgen.contracts import Progress
+    from robustgen.records.closeness import Closeness
 
 
 OF_IMAGES = ("arc", "transport", "conditions", "transfer")
@@ -76,64 +65,111 @@ def analyse(
     batch_size: Annotated[
         int, typer.Option("--batch-size", metavar="N", min=1, help="images attacked together; changes no finding")
     ] = 512,
-    recipe: FromRecipe = "digits",
+    recipe: JudgedBy = None,
     data: DataPath = None,
     sets: Sets = None,
     seed: Seed = None,
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Look for what an evaluation hides, or at how close generated images are to real ones.
+    """Run diagnostics on a classifier, or on generated images.
 
-    Of a classifier: sweeps over radius and steps, loss landscapes. Of a proxy set: whether its images are told from
-    real ones under attack (arc), how far they must be moved onto these (transport), whether robustness carries over
-    (transfer), and the sufficient conditions for training on them: docs/diagnostics.md, docs/analyses.md.
+    Of a classifier: sweeps over radius and steps, loss landscapes. Of a proxy set: whether robust discriminators
+    tell its images from real ones (arc), the distance to real images (transport), whether robustness transfers
+    (transfer), and the sufficient conditions for training on them (conditions): docs/diagnostics.md, docs/analyses.md.
 
-    A run keeps to its own recipe, its findings go into RUN/analysis and its report. Settings of the analysis are
-    changed by --set analysis.NAME=VALUE. Findings are written as they come; repeat the command to resume.
+    A run keeps its own recipe; records go into RUN/analysis and its report. Change settings of the analysis by
+    --set analysis.NAME=VALUE. Records are saved as they come; repeat the command to resume.
 
     \b
       robustgen analyse radius-sweep models/edm --images 200
       robustgen analyse step-sweep runs/digits --set analysis.steps=10,100
       robustgen analyse arc proxies/edm
     """
-    from robustgen.runtime.cpu import configure_cpu
-    from robustgen.stages import analyse as analysing
-
+    threat_of(threat)
     own, assignments = of_analysis(sets, threat)
     if name in OF_IMAGES:
-        chosen = settings_of(recipe, assignments, data, seed)
-        analyse_images(name, subject, chosen, labeller, model, images, own, into, batch_size, device, dry_run)
+        settings = command_settings("analyse", recipe_named(recipe or "digits"), assignments, data, seed)
+        _analyse_images(name, subject, settings, labeller, model, images, own, into, batch_size, device, dry_run)
         return
     for given, option in ((labeller, "--with"), (model, "--model")):
         if given is not None:
-            raise ValueError(f"{option} is for analyses of a proxy set; {name} looks at SUBJECT alone")
-    assignments += [f"data.test={images}"] if images else []
-    whole_run = analysing.is_run(subject)
-    settings = settings_of(str(subject / "recipe.json") if whole_run else recipe, assignments, data, seed)
-    configure_cpu(settings.threads)
+            raise ValueError(f"{option} is for analyses of a proxy set; {name} analyzes SUBJECT alone")
+    _analyse_classifiers(name, subject, recipe, assignments, data, images, own, into, seed, batch_size, device, dry_run)
+
+
+def _analyse_classifiers(
+    name: str, subject: Path, recipe: str | None, sets: list[str], data: str | None, images: int | None,
+    own: tuple[str, ...], into: Path | None, seed: int | None, batch_size: int, device: str, dry_run: bool,
+) -> None:  # fmt: skip
+    """Analyze one classifier, or those of every arm of a run, and print the tables."""
+    from robustgen.cli.inventory import print_table
+    from robustgen.records.loading import load_findings
+    from robustgen.report.page import write_report
+    from robustgen.runtime.cpu import configure_cpu
+    from robustgen.stages.analyse import Analyse
+    from robustgen.stages.targets import Target, arms_of, is_run
+    from robustgen.storage.run_folder import RunDir
+
+    configure_cpu(1)
     from robustgen.analysis import find_analysis
 
-    analysis = find_analysis(name, own)
-    found = {}
-    for target in analysing.targets(name, subject, into):
-
-        def work(progress: Progress, device: str, target: analysing.Target = target) -> str:
-            found[target] = analysing.analyse(analysis, target, settings, batch_size, device, progress)
-            return f"{target.classifier.name} -> {target.path}"
-
-        if not dry_run:
-            analysing.check_there(target)
+    analysis, run = find_analysis(name, own), RunDir(subject)
+    if is_run(subject):
+        arms = arms_of(subject, "analyse", into)
+        recipe, targets = str(run.recipe), [Target(a, str(c), run.findings(a, name)) for a, c in arms.items()]
+    else:
+        targets = [Target(str(subject), str(subject), into or subject / f"{name}.npz")]
+        if not (subject / "model.json").exists() and not dry_run:
+            raise ValueError(f"{subject} is neither a run nor a finished classifier")
+    settings = judged("analyse", str(subject), recipe, sets, data, None, seed, images)
+    records = {}
+    for target in targets:
+        stage = Analyse(
+            analysis, Path(target.place), settings.data, settings.threat, target.path, settings.seed, batch_size
+        )
         one_stage(
-            f"analyse {target.title}", target.path.parent, work, device, dry_run,
-            threads=settings.threads, file_name=target.path.name,
+            f"analyse {target.title}", target.path.parent, stage, device, dry_run, threads=settings.threads,
+            file_name=target.path.name,
         )  # fmt: skip
-    for target, findings in found.items():
-        listing.print_table(findings.table(), f"{target.title}: {len(findings)} images, {settings.threat}")
-        for flag in findings.flags:
+        if not dry_run:
+            records[target] = load_findings(target.path)
+    for target, record in records.items():
+        print_table(record.table(), f"{target.title}: {len(record)} images, {settings.threat}")
+        for flag in record.flags:
             print(f"Red flag ({target.title}): {flag}")
-    if whole_run and not dry_run:
-        from robustgen.report.page import write_report
-        from robustgen.storage.run_folder import RunDir
+    if is_run(subject) and not dry_run:
+        print(write_report(run))
 
-        print(write_report(RunDir(subject)))
+
+def _analyse_images(
+    name: str, proxy: Path, settings: Recipe, labeller: Path | None, model: Path | None, images: int | None,
+    own: tuple[str, ...], into: Path | None, batch_size: int, device: str, dry_run: bool,
+) -> None:  # fmt: skip
+    """Analyze the images of a proxy set, and print the table."""
+    from robustgen.cli.inventory import print_table
+    from robustgen.stages.analyse import AnalyseImages
+
+    classifiers = (
+        ("conditions", labeller, "--with", "robustgen train --plain"),
+        ("transfer", model, "--model", "robustgen train"),
+    )
+    for needed, given, option, made in classifiers:
+        if name == needed and given is None:
+            raise ValueError(f"analysis {name!r} needs a classifier: pass {option} FOLDER (from `{made}`)")
+    path = into or proxy / f"{name}.npz"
+    stage = AnalyseImages(
+        name, proxy, settings.data, settings.threat, path, settings.seed, labeller, model, images or 10_000, own,
+        batch_size,
+    )  # fmt: skip
+    found: list[Closeness] = []
+
+    def work(device: str, progress: Progress) -> str:
+        found.append(stage.record(device, progress))
+        return found[0].summary
+
+    one_stage(f"analyse {name}", path.parent, work, device, dry_run, threads=settings.threads, file_name=path.name)
+    for record in found:
+        print_table(record.table(), f"{proxy}: {settings.threat}")
+        for flag in record.flags:
+            print(f"Red flag: {flag}")

@@ -3,33 +3,52 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 if TYPE_CHECKING:
-    from robustgen.config.recipe import Recipe
-    from robustgen.contracts import Progress
+    from robustgen.stages.common import Stage
+
+GROUPS = {
+    "Make generated images": ("fit", "sample", "label", "keep", "score", "check", "merge", "import"),
+    "Train": ("run", "train", "plan"),
+    "Judge": ("evaluate", "certify", "measure", "compare"),
+    "Explain": ("analyse", "report", "watch", "show", "list"),
+    "Share": ("publish", "export", "fetch"),
+}
+"""All commands, in the order and under the headings in which help lists them."""
+
+
+class GroupedCommands(TyperGroup):
+    """A command group whose help lists its commands under headings, with whole descriptions."""
+
+    def format_commands(self, ctx: Any, formatter: Any) -> None:
+        for heading, names in GROUPS.items():
+            with formatter.section(heading):
+                formatter.write_dl([(f"{name:<8}", (self.commands[name].help or "").splitlines()[0]) for name in names])
+
 
 app = typer.Typer(
     name="robustgen",
+    cls=GroupedCommands,
     no_args_is_help=True,
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     help=(
-        "Train image classifiers that stay right under attack, with the help of generated images; then measure and "
-        "explain what was gained.\n\n"
-        "The verbs follow the data: fit a generative model, sample it into a proxy set, label and keep the best "
-        "images, train, evaluate, certify, report. run does all of them after a recipe. Every command can be repeated: "
-        "finished work is skipped, half-done work goes on.\n\n"
+        "Train image classifiers that are robust to adversarial examples, with the help of generated images; evaluate, "
+        "certify and explain the gain.\n\n"
+        "The commands follow the data: fit a generative model, sample it into a proxy set, pseudo-label and select "
+        "images, train, evaluate, report. The command run does all of this for a recipe. Repeat any command to resume: "
+        "finished work is skipped.\n\n"
         "\b\n"
         "  robustgen run digits                 the papers in miniature, minutes on two cores\n"
         "  robustgen run digits --dry-run       what that would do\n"
-        "  robustgen list recipes               what else there is"
+        "  robustgen list recipes               other recipes"
     ),
 )
 
@@ -47,7 +66,18 @@ Sets = Annotated[
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto | cpu | cuda")]
 DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="say what would be done, and stop")]
-FromRecipe = Annotated[str, typer.Option("--recipe", metavar="RECIPE", help="whose settings to start from")]
+FromRecipe = Annotated[
+    str, typer.Option("--recipe", metavar="RECIPE", help="the recipe whose settings are used, by name or as .yaml")
+]
+JudgedBy = Annotated[
+    str | None,
+    typer.Option(
+        "--recipe",
+        metavar="RECIPE",
+        help="the recipe whose images and threat model are used  [what MODEL was trained for]",
+        show_default=False,
+    ),
+]
 DataPath = Annotated[
     str | None,
     typer.Option(
@@ -71,10 +101,16 @@ Architecture = Annotated[
     str | None,
     typer.Option("--architecture", metavar="NAME", help="of a weights file: wrn-28-10 ...", show_default=False),
 ]
-Normalisation = Annotated[
-    str, typer.Option("--normalise", metavar="HOW", help="before FUNCTION's model: none | data | MEAN/DEVIATION")
+Normalization = Annotated[
+    str,
+    typer.Option(
+        "--normalize", "--normalise", metavar="HOW", help="in front of FUNCTION's model: none | data | MEAN/DEVIATION"
+    ),
 ]
 Into = Annotated[Path, typer.Option("--into", metavar="FOLDER", help="where the result goes", show_default=False)]
+ProxySetFolder = Annotated[
+    Path, typer.Argument(metavar="PROXY", help="a folder made by sample, import or merge", show_default=False)
+]
 Scale = Annotated[
     str | None,
     typer.Option(
@@ -87,47 +123,6 @@ Scale = Annotated[
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="of all randomness  [the recipe's]", show_default=False)
 ]
-
-
-def settings_of(
-    name: str, sets: list[str] | None, data: str | None, seed: int | None, scale: str | None = None
-) -> Recipe:
-    """A known recipe or a file, with what the command line changes: the data, then the scale, then single settings."""
-    from robustgen.config.loading import override, read_recipe, unknown_recipe
-    from robustgen.recipes import RECIPES
-    from robustgen.recipes.scaling import scaled
-
-    if name in RECIPES:
-        settings = RECIPES[name]
-    elif name.endswith((".yaml", ".yml", ".json")):
-        settings = read_recipe(Path(name), RECIPES)
-    else:
-        raise ValueError(f"unknown recipe {name!r}; {unknown_recipe(name, RECIPES)}, or a .yaml file")
-    if data:
-        kind, _, path = data.partition("=")
-        settings = override(settings, [f"data.name={kind}", f"data.path={path or 'none'}"])
-    if scale:
-        settings = scaled(settings, scale)
-    seeds = [] if seed is None else [f"seed={seed}"]
-    return override(settings, [*(sets or []), *seeds])
-
-
-def of_analysis(sets: list[str] | None, threat: str | None) -> tuple[list[str], list[str]]:
-    """Settings of an analysis among those of `--set`, and those of the recipe, the threat model with them."""
-    own = [text.removeprefix("analysis.") for text in sets or [] if text.startswith("analysis.")]
-    rest = [text for text in sets or [] if not text.startswith("analysis.")]
-    return own, [*rest, *([f"threat={threat}"] if threat else [])]
-
-
-def checked(kind: Any, **values: Any) -> Any:
-    from pydantic import ValidationError
-
-    from robustgen.config.parsing import explain
-
-    try:
-        return kind(**values)
-    except ValidationError as error:
-        raise ValueError(explain(error)) from None
 
 
 def device_named(name: str) -> str:
@@ -154,7 +149,7 @@ def _gpu_driver_present() -> bool:
 def one_stage(
     name: str,
     folder: Path,
-    work: Callable[[Progress, str], str],
+    stage: Stage,
     device: str,
     dry_run: bool,
     *,
@@ -163,7 +158,7 @@ def one_stage(
     asked: dict[str, Any] | None = None,
     finished: Path | None = None,
 ) -> None:
-    """One stage in this process, alone in its folder; `asked` is kept there and must not change."""
+    """Run one stage in this process, alone in its folder; `asked` is kept there and must not change."""
     from robustgen.pipeline.scheduler import run_alone
     from robustgen.runtime.distributed import local_device, place
 
@@ -177,7 +172,7 @@ def one_stage(
     run_alone(
         name,
         folder,
-        lambda progress: work(progress, where),
+        lambda progress: stage(where, progress),
         threads=threads,
         file_name=file_name,
         asked=asked,

@@ -7,25 +7,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli import inventory as listing
 from robustgen.cli.app import (
     Architecture,
     DataPath,
     Device,
     DryRun,
-    FromRecipe,
-    Normalisation,
+    JudgedBy,
+    Normalization,
     Seed,
     Sets,
     Weights,
     app,
-    checked,
     one_stage,
-    settings_of,
 )
+from robustgen.cli.settings import judged
 
 if TYPE_CHECKING:
-    from robustgen.contracts import Progress
+    pass
 
 
 @app.command()
@@ -39,16 +37,42 @@ def certify(
         ),
     ],
     sigma: Annotated[
-        float, typer.Option("--sigma", metavar="S", help="standard deviation of the noise, in pixels of [0, 1]")
-    ] = 0.25,
+        float | None,
+        typer.Option(
+            "--sigma",
+            metavar="S",
+            help="standard deviation of the noise, in pixels of [0, 1]  [0.25]",
+            show_default=False,
+        ),
+    ] = None,
     samples: Annotated[
-        int, typer.Option("--samples", metavar="N", min=1, help="noisy copies by which an image is judged")
-    ] = 100_000,
+        int | None,
+        typer.Option(
+            "--samples",
+            metavar="N",
+            min=1,
+            help="noisy copies by which an image is judged  [100000]",
+            show_default=False,
+        ),
+    ] = None,
     selection: Annotated[
-        int, typer.Option("--selection", metavar="N", min=1, help="other copies by which its class is selected")
-    ] = 100,
-    alpha: Annotated[float, typer.Option("--alpha", metavar="P", help="how likely a certificate may be wrong")] = 0.001,
-    every: Annotated[int, typer.Option("--every", metavar="K", min=1, help="only every K-th test image")] = 1,
+        int | None,
+        typer.Option(
+            "--selection",
+            metavar="N",
+            min=1,
+            help="other copies by which its class is selected  [100]",
+            show_default=False,
+        ),
+    ] = None,
+    alpha: Annotated[
+        float | None,
+        typer.Option("--alpha", metavar="P", help="how likely a certificate may be wrong  [0.001]", show_default=False),
+    ] = None,
+    every: Annotated[
+        int | None,
+        typer.Option("--every", metavar="K", min=1, help="only every K-th test image  [1]", show_default=False),
+    ] = None,
     images: Annotated[
         int | None,
         typer.Option("--images", metavar="N", min=1, help="at most N of those  [all]", show_default=False),
@@ -67,44 +91,50 @@ def certify(
     ] = None,
     weights: Weights = None,
     architecture: Architecture = None,
-    normalise: Normalisation = "none",
-    recipe: FromRecipe = "digits",
+    normalize: Normalization = "none",
+    recipe: JudgedBy = None,
     data: DataPath = None,
     sets: Sets = None,
     seed: Seed = None,
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Certify the smoothed classifier: a radius in l2 within which nothing changes its answer.
+    """Certify a smoothed classifier: l2 radii that no attack breaks.
 
-    Certificates are written as they come; repeat the command to resume.
+    A certificate is a radius in l2 within which the smoothed classifier's prediction is constant. Images are those that
+    MODEL was trained for, unless --data or --recipe say otherwise. Certificates are saved as they come; repeat the
+    command to resume.
 
     \b
       robustgen certify models/edm --sigma 0.25 --samples 10000 --every 20
     """
-    from robustgen.config.recipe import CertificationConfig
+    from robustgen.cli.inventory import print_table
+    from robustgen.config.source import Source
+    from robustgen.records.certificates import Certificates
+    from robustgen.report.certificates import certificates_table
+    from robustgen.stages.certify import Certify
+    from robustgen.stages.targets import is_run, name_of_file
 
-    settings = settings_of(recipe, [*(["data.test=none"] if data else []), *(sets or [])], data, seed)
-    asked = checked(
-        CertificationConfig, sigma=sigma, samples=samples, selection=selection, alpha=alpha, every=every, images=images
-    )
-    from robustgen.models.sources import Source
-    from robustgen.stages import analyse as analysing
-    from robustgen.stages import certify as stage
-
-    if analysing.is_run(Path(model)):
-        raise ValueError(f"{model} is a run; certify one of the classifiers in {Path(model) / 'classifiers'}")
-    ((_, place, path),) = analysing.models("certificates", model, into)
-    source = Source(place, weights, architecture, normalise)
-
-    def work(progress: Progress, device: str) -> str:
-        found = stage.certify(source, settings.data, asked, path, settings.seed, device, progress, denoise)
-        return f"{found.summary} -> {path}"
-
-    one_stage("certify", path.parent, work, device, dry_run, threads=settings.threads, file_name=path.name)
+    options = {
+        "sigma": sigma,
+        "samples": samples,
+        "selection": selection,
+        "alpha": alpha,
+        "every": every,
+        "images": images,
+    }
+    given = [f"certification.{name}={value}" for name, value in options.items() if value is not None]
+    folder = Path(model)
+    if is_run(folder):
+        raise ValueError(f"{model} is a run; certify one of the classifiers in {folder / 'classifiers'}")
+    settings = judged("certify", model, recipe, [*given, *(sets or [])], data, None, seed)
+    config = settings.certification
+    assert config is not None
+    name = "certificates.npz" if folder.is_dir() else f"{name_of_file(model)}.certificates.npz"
+    path = into or (folder if folder.is_dir() else Path("evaluations")) / name
+    source = Source(model, weights, architecture, normalize)
+    stage = Certify(source, settings.data, config, path, settings.seed, denoise)
+    one_stage("certify", path.parent, stage, device, dry_run, threads=settings.threads, file_name=path.name)
     if not dry_run:
-        from robustgen.records.certificates import Certificates
-        from robustgen.report.certificates import certificates_table
-
         table = certificates_table({model: Certificates.load(path)}, "certified %")
-        listing.print_table(table, f"sigma {sigma:g}, {samples:,} samples, alpha {alpha:g}")
+        print_table(table, f"sigma {config.sigma:g}, {config.samples:,} samples, alpha {config.alpha:g}")

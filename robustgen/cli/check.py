@@ -6,18 +6,16 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import DataPath, Device, DryRun, Sets, app, checked, one_stage
+from robustgen.cli.app import DataPath, Device, DryRun, ProxySetFolder, Sets, app, one_stage
+from robustgen.cli.settings import command_settings, data_of, recipe_named, threat_of
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import DataConfig
-    from robustgen.contracts import Progress
-
-from robustgen.cli.exchange import Proxy
 
 
 @app.command()
 def check(
-    proxy: Proxy,
+    proxy: ProxySetFolder,
     data: DataPath = None,
     recipe: Annotated[
         str | None,
@@ -39,43 +37,35 @@ def check(
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Look for damage, duplicates, and copies of training and test images in a proxy set.
+    """Find damage, duplicates and copies of real images in a proxy set.
 
-    What is found becomes the column copy; keep --without-copies leaves it out.
+    Marks what it finds in the column copy; keep --without-copies leaves those images out.
 
-    \\b
+    \b
       robustgen check proxies/edm --recipe digits
       robustgen check proxies/edm-1m --data cifar10=data/cifar10 --near l2:1
     """
-    from robustgen.config.recipe import ThreatConfig
-    from robustgen.stages import check as stage
+    from robustgen.stages.check import Check
 
     real = _images(recipe, sets, data)
-    threshold = checked(ThreatConfig.model_validate, obj=near) if near else None
+    threshold = threat_of(near)
     if threshold is not None and threshold.norm == "l1":
-        raise ValueError("near copies are looked for in l2 or linf, not in l1")
+        raise ValueError("near-copies are searched in l2 or linf, not in l1; change the norm of --near")
     if within and threshold is None:
-        raise ValueError("--within needs to know what near is; say --near NORM:EPS")
-
-    def work(progress: Progress, device: str) -> str:
-        return stage.check_set(proxy, real, threshold, within, device, progress)
-
-    one_stage("check", proxy, work, device, dry_run)
+        raise ValueError("--within needs a distance; add --near NORM:EPS")
+    one_stage("check", proxy, Check(proxy, real, threshold, within), device, dry_run)
 
 
 def _images(recipe: str | None, sets: list[str] | None, data: str | None) -> DataConfig | None:
     """The real images to compare with: a recipe's, a whole data set's, or none."""
-    from robustgen.cli.app import settings_of
-    from robustgen.config.loading import override
-    from robustgen.config.recipe import DataConfig
     from robustgen.recipes import RECIPES
 
+    whole = data_of(data)
     if recipe is not None:
-        return settings_of(recipe, sets, data, None).data
-    if data is None:
+        return command_settings("check", recipe_named(recipe), sets, data).data
+    if whole is None:
+        if sets:
+            raise ValueError(f"--set {sets[0]} changes nothing without real images; add --recipe or --data")
         return None
-    name, _, path = data.partition("=")
-    whole = next(iter(RECIPES.values())).model_copy(
-        update={"data": DataConfig(name=name, path=path or None, validation=1)}
-    )
-    return override(whole, sets or []).data
+    base = next(iter(RECIPES.values())).model_copy(update={"data": whole.model_copy(update={"validation": 1})})
+    return command_settings("check", base, sets).data

@@ -31,10 +31,10 @@ def compare(
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Compare runs on the same test images: paired differences, McNemar's test, and what would settle them.
+    """Compare runs on the same test images, with paired tests.
 
-    The first is what the others are compared with. Images are paired by their contents; those that only one side was
-    judged on are left out, and said.
+    The first run is the baseline of the others. Images are paired by content; images that only one side was judged on
+    are left out and counted.
 
     \b
       robustgen compare runs/digits

@@ -12,19 +12,19 @@ from robustgen.cli.app import (
     DataPath,
     Device,
     DryRun,
-    FromRecipe,
-    Normalisation,
+    JudgedBy,
+    Normalization,
     Seed,
     Sets,
     ThreatText,
     Weights,
     app,
     one_stage,
-    settings_of,
 )
+from robustgen.cli.settings import judged
 
 if TYPE_CHECKING:
-    from robustgen.contracts import Progress
+    pass
 
 
 @app.command()
@@ -53,54 +53,54 @@ def evaluate(
     ] = 512,
     weights: Weights = None,
     architecture: Architecture = None,
-    normalise: Normalisation = "none",
+    normalize: Normalization = "none",
     keep_images: Annotated[
         bool, typer.Option("--keep-images", help="also write the images as they were broken")
     ] = False,
-    recipe: FromRecipe = "digits",
+    recipe: JudgedBy = None,
     data: DataPath = None,
     sets: Sets = None,
     seed: Seed = None,
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Count the test images that survive a cascade of attacks.
+    """Measure robust accuracy under a cascade of attacks.
 
-    An image that falls is not attacked again. Verdicts are written as they come; repeat the command to resume. Under
-    torchrun each process takes a share of the images.
+    An image that an attack breaks is not attacked again. Images and threat model are those that MODEL was trained
+    for, unless --data, --threat or --recipe say otherwise; the first line of the output names them. Verdicts are saved
+    as they come; repeat the command to resume. Under torchrun each process takes a share of the images.
 
     \b
       robustgen evaluate models/edm --suite aa+mt
-      robustgen evaluate net.py:make --weights net.pt --normalise data --data cifar10=data/cifar10 \\
+      robustgen evaluate net.py:make --weights net.pt --normalize data --data cifar10=data/cifar10 \\
         --threat linf:8/255 --suite autoattack
     """
+    from robustgen.config.source import Source
+    from robustgen.stages.evaluate import Evaluate
+    from robustgen.stages.targets import Target, arms_of, is_run, name_of_file
+    from robustgen.storage.run_folder import RunDir
+
     assignments = [
         f"evaluation.suite={suite}",
         f"evaluation.batch_size={batch_size}",
         f"evaluation.keep_images={str(keep_images).lower()}",
-        *(["data.test=none"] if data else []),
         *(sets or []),
-        *([f"threat={threat}"] if threat else []),
-        *([f"data.test={images}"] if images else []),
     ]
-    from robustgen.models.sources import Source
-    from robustgen.stages import analyse as analysing
-    from robustgen.stages import evaluate as stage
-
-    whole_run = analysing.is_run(Path(model))
-    settings = settings_of(str(Path(model) / "recipe.json") if whole_run else recipe, assignments, data, seed)
-    for title, place, path in analysing.models(suite, model, into):
-        source = Source(place, weights, architecture, normalise)
-
-        def work(
-            progress: Progress, device: str, source: Source = source, path: Path = path, title: str = title
-        ) -> str:
-            verdicts = stage.judge(
-                source, settings.data, settings.threat, settings.evaluation, path, settings.seed, device, progress
-            )  # fmt: skip
-            said = [f"clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy} -> {path}"]
-            said += [f"Note: {note}" for note in verdicts.notes]
-            return "\n".join(said + [f"Red flag: {flag}" for flag in verdicts.flags])
-
-        name = f"evaluate {title}" if whole_run else "evaluate"
-        one_stage(name, path.parent, work, device, dry_run, threads=settings.threads, file_name=path.name)
+    folder = Path(model)
+    if is_run(folder):
+        run = RunDir(folder)
+        arms = arms_of(folder, "evaluate", into)
+        recipe, targets = str(run.recipe), [Target(a, str(c), run.verdicts(a, suite)) for a, c in arms.items()]
+    else:
+        beside = (
+            folder / f"{suite}.npz" if folder.is_dir() else Path("evaluations") / f"{name_of_file(model)}.{suite}.npz"
+        )
+        targets = [Target("", model, into or beside)]
+    settings = judged("evaluate", model, recipe, assignments, data, threat, seed, images)
+    for target in targets:
+        source = Source(target.place, weights, architecture, normalize)
+        stage = Evaluate(source, settings.data, settings.threat, settings.evaluation, target.path, settings.seed)
+        one_stage(
+            f"evaluate {target.title}".strip(), target.path.parent, stage, device, dry_run, threads=settings.threads,
+            file_name=target.path.name,
+        )  # fmt: skip

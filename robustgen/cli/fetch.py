@@ -7,14 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import (
-    DryRun,
-    app,
-    one_stage,
-)
+from robustgen.cli.app import DryRun, app, one_stage
 
 if TYPE_CHECKING:
-    from robustgen.contracts import Progress
+    pass
 
 
 @app.command()
@@ -37,9 +33,9 @@ def fetch(
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Fetch a published data set, proxy set, or the weights of a published classifier.
+    """Fetch a published data set, proxy set or weights file.
 
-    Repeat the command to take up a download that was cut off. Without a connection it says which file goes where.
+    Repeat the command to resume an interrupted download. Without a connection it says which file goes where.
 
     \b
       robustgen fetch cifar10
@@ -55,7 +51,11 @@ def fetch(
         print("\n".join(fetching.describe(wanted)))
         return
 
-    def work(progress: Progress, device: str) -> str:
-        return fetching.fetch(wanted, progress)
-
-    one_stage(f"fetch {name}", wanted.folder, work, "cpu", False, file_name=f"fetch-{wanted.name.replace('/', '-')}")
+    one_stage(
+        f"fetch {name}",
+        wanted.folder,
+        lambda device, progress: fetching.fetch(wanted, progress),
+        "cpu",
+        False,
+        file_name=f"fetch-{wanted.name.replace('/', '-')}",
+    )

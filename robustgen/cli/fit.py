@@ -7,22 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import (
-    DataPath,
-    Device,
-    DryRun,
-    FromRecipe,
-    Into,
-    Seed,
-    Sets,
-    app,
-    one_stage,
-    settings_of,
-)
+from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Into, Seed, Sets, app, one_stage
+from robustgen.cli.settings import command_settings, recipe_named
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import Recipe
-    from robustgen.contracts import Progress
 
 
 @app.command(rich_help_panel=None)
@@ -62,45 +51,37 @@ def fit(
       robustgen fit edm --preset gpu-60min --data cifar10=FOLDER --into models/edm
     """
     from robustgen.config.generators import ECTConfig
+    from robustgen.stages.fit import Fit
 
-    if preset is None:
-        settings = settings_of(recipe, sets, data, seed)
-    else:
-        settings = _with_preset(recipe, generator, preset, base, sets or [], data, seed)
-    if generator not in settings.generators:
-        raise ValueError(f"unknown generator {generator!r}; {settings.name} has: {', '.join(settings.generators)}")
-    from robustgen.stages import fit as stage
-
+    base_recipe = recipe_named(recipe)
+    if preset is not None:
+        base_recipe = _with_preset(base_recipe, generator, preset, base)
+    if generator not in base_recipe.generators:
+        raise ValueError(
+            f"unknown generator {generator!r}; {base_recipe.name} has: {', '.join(base_recipe.generators)}"
+        )
+    base_recipe = base_recipe.model_copy(update={"generators": {generator: base_recipe.generators[generator]}})
+    settings = command_settings("fit", base_recipe, sets, data, seed)
     chosen = settings.generators[generator]
     if base is None and isinstance(chosen, ECTConfig):
-        raise ValueError(f"{generator} starts from a trained EDM; say which with --base FOLDER, one made by: fit edm")
-
-    def work(progress: Progress, device: str) -> str:
-        return stage.fit(chosen, settings.data, into, settings.seed, device, progress, base)
-
+        raise ValueError(
+            f"{generator} starts from a trained EDM; pass its folder (made by: fit edm) with --base FOLDER"
+        )
     one_stage(
-        f"fit {generator}", into, work, device, dry_run,
+        f"fit {generator}", into, Fit(chosen, settings.data, into, settings.seed, base), device, dry_run,
         asked={
-            "fit": chosen.to_json(), "data": settings.data.to_json(), "seed": settings.seed,
-            **({"base": str(base)} if base else {}),
+            "fit": chosen, "data": settings.data, "seed": settings.seed, **({"base": str(base)} if base else {}),
         },
         threads=settings.threads, finished=into / "generator.json",
     )  # fmt: skip
 
 
-def _with_preset(
-    recipe: str, kind: str, preset: str, base: Path | None, sets: list[str], data: str | None, seed: int | None
-) -> Recipe:
-    """A recipe whose one generator is a preset, before settings of it are changed."""
+def _with_preset(recipe: Recipe, kind: str, preset: str, base: Path | None) -> Recipe:
+    """The recipe with a preset as its one generator."""
     from robustgen.config.generators import ECTConfig
-    from robustgen.config.loading import override
-    from robustgen.config.recipe import Arm
     from robustgen.recipes.presets import find_preset
 
-    of_generators = [text for text in sets if text.startswith("generators.")]
-    settings = settings_of(recipe, [text for text in sets if text not in of_generators], data, seed)
     chosen = find_preset(kind, preset)
     if isinstance(chosen, ECTConfig):
         chosen = chosen.model_copy(update={"base": f"./{base}" if base else "./"})
-    alone = {"generators": {kind: chosen}, "arms": {"real": Arm()}}
-    return override(settings.model_copy(update=alone), of_generators)
+    return recipe.model_copy(update={"generators": {kind: chosen}})

@@ -7,15 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import (
-    DryRun,
-    app,
-    checked,
-    one_stage,
-)
+from robustgen.cli.app import DryRun, app, one_stage
+from robustgen.cli.settings import checked
 
 if TYPE_CHECKING:
-    from robustgen.contracts import Progress
+    pass
 
 
 @app.command()
@@ -45,21 +41,17 @@ def keep(
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Choose which images of a labelled proxy set are used.
+    """Select images of a labeled proxy set for training.
 
     \b
       robustgen keep proxies/edm --per-class 500
       robustgen keep proxies/edm --rule boundary --per-class 100 --without-copies
     """
     from robustgen.config.recipe import KeepConfig
-    from robustgen.stages import keep as stage
+    from robustgen.stages.keep import Keep
 
-    settings = checked(
+    config = checked(
         KeepConfig, rule=rule, per_class=per_class, confidence=confidence, uniform=uniform, column=column,
         without_copies=without_copies,
     )  # fmt: skip
-
-    def work(progress: Progress, device: str) -> str:
-        return stage.keep_best(proxy, settings, progress)
-
-    one_stage("keep", proxy, work, "cpu", dry_run)
+    one_stage("keep", proxy, Keep(proxy, config), "cpu", dry_run)

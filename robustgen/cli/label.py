@@ -7,15 +7,10 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import (
-    Device,
-    DryRun,
-    app,
-    one_stage,
-)
+from robustgen.cli.app import Device, DryRun, app, one_stage
 
 if TYPE_CHECKING:
-    from robustgen.contracts import Progress
+    pass
 
 
 @app.command()
@@ -30,18 +25,16 @@ def label(
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Give the images of a proxy set labels, the labeller's confidence in them, and its margin to the next class.
+    """Pseudo-label the images of a proxy set by a classifier.
 
-    Results are saved as they come; repeat the command to go on.
+    Writes the columns label, confidence and margin to the next class. Results are saved as they come; repeat the
+    command to resume.
 
     \b
       robustgen label proxies/edm --with models/labeller
     """
     if labels not in ("predicted", "condition"):
         raise ValueError(f"unknown labels {labels!r}; known: predicted, condition")
-    from robustgen.stages import label as stage
+    from robustgen.stages.label import Label
 
-    def work(progress: Progress, device: str) -> str:
-        return stage.label(proxy, classifier, device, progress, labels)
-
-    one_stage("label", proxy, work, device, dry_run)
+    one_stage("label", proxy, Label(proxy, classifier, labels), device, dry_run)

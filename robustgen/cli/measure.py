@@ -7,22 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import (
-    DataPath,
-    Device,
-    DryRun,
-    FromRecipe,
-    Seed,
-    Sets,
-    app,
-    checked,
-    one_stage,
-    settings_of,
-)
+from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Seed, Sets, app, one_stage
+from robustgen.cli.settings import command_settings, recipe_named
 
 if TYPE_CHECKING:
-    from robustgen.config.recipe import Recipe
-    from robustgen.contracts import Progress
+    pass
 
 
 @app.command()
@@ -35,10 +24,19 @@ def measure(
         Path | None,
         typer.Option("--into", metavar="FILE", help="where the measures go  [PROXY/quality.npz]", show_default=False),
     ] = None,
-    which: Annotated[str, typer.Option("--which", metavar="WHICH", help="all | kept images")] = "all",
+    which: Annotated[
+        str | None, typer.Option("--which", metavar="WHICH", help="all | kept images  [all]", show_default=False)
+    ] = None,
     judged: Annotated[
-        int, typer.Option("--judged", metavar="N", min=2, help="images of each kind for neighbours and precision")
-    ] = 10_000,
+        int | None,
+        typer.Option(
+            "--judged",
+            metavar="N",
+            min=2,
+            help="images of each kind for neighbors and precision  [10000]",
+            show_default=False,
+        ),
+    ] = None,
     recipe: FromRecipe = "digits",
     data: DataPath = None,
     sets: Sets = None,
@@ -46,11 +44,11 @@ def measure(
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Measure generated images beside real ones.
+    """Measure the quality of generated images: FID, memorization ...
 
-    Frechet and kernel distances, Inception Score, precision and recall, nearest neighbours, memorised images. In the
-    published Inception and VGG features where their weight files are at hand and the images are theirs (32x32 or
-    larger, in colour); else in those of the classifier, and then named so: docs/quality.md.
+    Frechet and kernel distances, Inception Score, precision and recall, nearest neighbors, memorized images. They are
+    computed in the published Inception and VGG features if their weights are found and the images are RGB of 32x32 or
+    larger, else in features of the classifier, and then named so: docs/quality.md.
 
     \b
       robustgen measure proxies/edm --with models/labeller
@@ -58,65 +56,15 @@ def measure(
     from robustgen.cli.inventory import print_table
     from robustgen.config.recipe import MeasureConfig
     from robustgen.records.quality import Quality
-    from robustgen.stages import measure as stage
+    from robustgen.stages.measure import Measure
 
-    settings = settings_of(recipe, sets, data, seed)
-    measuring = checked(MeasureConfig, judged=judged, which=which)
+    base = recipe_named(recipe)
+    base = base.model_copy(update={"measure": base.measure or MeasureConfig()})
+    options = [text for text in (which and f"measure.which={which}", judged and f"measure.judged={judged}") if text]
+    settings = command_settings("measure", base, [*options, *(sets or [])], data, seed)
+    assert settings.measure is not None
     path = into or proxy / "quality.npz"
-
-    def work(progress: Progress, device: str) -> str:
-        return stage.measure(proxy, classifier, settings.data, measuring, path, settings.seed, device, progress)
-
-    one_stage("measure", path.parent, work, device, dry_run, file_name=path.name)
+    stage = Measure(proxy, classifier, settings.data, settings.measure, path, settings.seed)
+    one_stage("measure", path.parent, stage, device, dry_run, threads=settings.threads, file_name=path.name)
     if not dry_run:
         print_table(Quality.load(path).table(), str(proxy))
-
-
-def analyse_images(
-    name: str,
-    proxy: Path,
-    settings: Recipe,
-    labeller: Path | None,
-    model: Path | None,
-    images: int | None,
-    changes: list[str],
-    into: Path | None,
-    batch_size: int,
-    device: str,
-    dry_run: bool,
-) -> None:
-    """What `analyse` does with the images of a proxy set."""
-    from robustgen.cli.inventory import print_table
-    from robustgen.stages import analyse_images as stage
-
-    for needed, given, option in (("conditions", labeller, "--with"), ("transfer", model, "--model")):
-        if name == needed and given is None:
-            raise ValueError(f"{name} looks at a classifier, too: say which with {option} FOLDER, one made by train")
-    path = into or proxy / f"{name}.npz"
-    found = []
-
-    def work(progress: Progress, device: str) -> str:
-        found.append(
-            stage.examine(
-                name,
-                proxy,
-                settings.data,
-                settings.threat,
-                path,
-                settings.seed,
-                device,
-                progress,
-                labeller=labeller,
-                model=model,
-                images=images or 10_000,
-                changes=changes,
-                batch_size=batch_size,
-            )
-        )
-        return found[0].summary
-
-    one_stage(f"analyse {name}", path.parent, work, device, dry_run, threads=settings.threads, file_name=path.name)
-    for record in found:
-        print_table(record.table(), f"{proxy}: {settings.threat}")
-        for flag in record.flags:
-            print(f"Red flag: {flag}")

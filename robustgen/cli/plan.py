@@ -28,9 +28,9 @@ def plan(
         ),
     ] = None,
 ) -> None:
-    """Say which network, how long and how many generated images a training budget favours.
+    """Plan network, length and images for a training budget.
 
-    By the scaling law of Bartoldson et al. 2024 for CIFAR-10, linf 8/255, TRADES with ten steps.
+    Follows the scaling law of Bartoldson et al. 2024 for CIFAR-10, linf 8/255, TRADES with ten steps.
 
     \b
       robustgen plan --device-hours 4 --tflops 400 --fid 3

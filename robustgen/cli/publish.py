@@ -2,25 +2,18 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import (
-    Architecture,
-    DataPath,
-    DryRun,
-    FromRecipe,
-    Normalisation,
-    Sets,
-    Weights,
-    app,
-    one_stage,
-    settings_of,
-)
+from robustgen.cli.app import Architecture, DataPath, DryRun, JudgedBy, Normalization, Sets, Weights, app, one_stage
+from robustgen.cli.settings import command_settings, data_of, recipe_named
 
 if TYPE_CHECKING:
+    from robustgen.config.recipe import DataConfig
+    from robustgen.config.source import Source
     from robustgen.contracts import Progress
 
 
@@ -46,13 +39,13 @@ def publish(
     ],
     weights: Weights = None,
     architecture: Architecture = None,
-    normalise: Normalisation = "none",
-    recipe: FromRecipe = "digits",
+    normalize: Normalization = "none",
+    recipe: JudgedBy = None,
     data: DataPath = None,
     sets: Sets = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Write a classifier in the form that others read.
+    """Write a classifier in a form that other programs read.
 
     What was written is opened again, and must give the same logits. safetensors: a folder that every verb here opens.
     robustbench: a state dictionary, and a description to complete. torch-export and onnx: a program for any number of
@@ -62,17 +55,34 @@ def publish(
       robustgen publish models/robust --to robustbench --into robust.pt
       robustgen publish hub:Wang2023Better_WRN-28-10 --to safetensors --into models/wang
     """
-    settings = settings_of(recipe, [*(["data.test=none"] if data else []), *(sets or [])], data, None)
-    from robustgen.models import sources
-    from robustgen.stages import analyse as analysing
+    from robustgen.config.source import Source
+    from robustgen.recipes import RECIPES
+    from robustgen.stages.targets import is_run, trained_for
 
-    if analysing.is_run(Path(model)):
+    if is_run(model):
         raise ValueError(f"{model} is a run; publish one of the classifiers in {Path(model) / 'classifiers'}")
-    source = sources.Source(model, weights, architecture, normalise)
+    images = data_of(data) or (recipe_named(recipe).data if recipe else trained_for(model).data)
+    if images is None:
+        raise ValueError(
+            f"nothing says what images {model} takes: publish needs --data NAME[=PATH] (see: robustgen list datasets), "
+            "or --recipe NAME"
+        )
+    base = RECIPES["digits"].model_copy(update={"data": images})
+    settings = command_settings("publish", base, sets)
+    stage = Publish(Source(model, weights, architecture, normalize), settings.data, form, into)
+    one_stage("publish", into.parent, stage, "cpu", dry_run, file_name=into.name)
 
-    def work(progress: Progress, device: str) -> str:
-        from robustgen.stages import publish as publishing
 
-        return publishing.publish(publishing.subject_of(source, settings.data), form, into)
+@dataclass(frozen=True)
+class Publish:
+    """The stage behind the command; torch is imported when it runs."""
 
-    one_stage("publish", into.parent, work, "cpu", dry_run, file_name=into.name)
+    source: Source
+    data: DataConfig
+    form: str
+    into: Path
+
+    def __call__(self, device: str, progress: Progress) -> str:
+        from robustgen.stages.publish import publish, subject_of
+
+        return publish(subject_of(self.source, self.data), self.form, self.into)

@@ -29,10 +29,10 @@ def report(
         ),
     ] = None,
 ) -> None:
-    """Render the report of a run again, or of several in one, from their records.
+    """Render the report of a run, or of several in one.
 
-    Runs of one recipe by other seeds are averaged, with what differs from seed to seed; other runs stand side by side
-    and are compared on the same images.
+    Runs of one recipe with different seeds are averaged, with their spread over seeds; other runs are compared side by
+    side on the same images.
 
     \b
       robustgen report runs/digits

@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli import inventory as listing
-from robustgen.cli.app import DataPath, Device, DryRun, RecipeName, Scale, Seed, Sets, app, device_named, settings_of
+from robustgen.cli import inventory
+from robustgen.cli.app import DataPath, Device, DryRun, RecipeName, Scale, Seed, Sets, app, device_named
+from robustgen.cli.settings import whole_recipe
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import Recipe
@@ -33,10 +34,10 @@ def run(
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Do everything a recipe says: fit, sample, label, keep, train, evaluate, report.
+    """Run all stages of a recipe, from images to a report.
 
-    Repeat the command to go on where it stopped. A recipe with several seeds is run once for each, into FOLDER/seed-N,
-    and all are reported together; with --seed it is run for that one alone.
+    Repeat the command to resume. A recipe with several seeds is run once per seed, into FOLDER/seed-N, and one report
+    covers all; with --seed it is run for that seed alone.
 
     \b
       robustgen run digits
@@ -44,7 +45,7 @@ def run(
       robustgen run cifar10-mini --data cifar10=data/cifar10
       robustgen run rebuffi2021/cifar10-linf-wrn-28-10-cutmix-ddpm --scale tiny
     """
-    settings = settings_of(recipe, sets, data, seed, scale)
+    settings = whole_recipe(recipe, sets, data, seed, scale)
     folder = into or Path("runs") / settings.name.replace("/", "-")
     if settings.seeds and seed is None:
         run_study(settings, folder, jobs, device, dry_run)
@@ -54,7 +55,7 @@ def run(
 
 def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
     from robustgen.config.loading import with_defaults
-    from robustgen.pipeline import scheduler as crew
+    from robustgen.pipeline import scheduler
     from robustgen.pipeline.graph import check, stages
     from robustgen.report.tables import name_of, read_results, results_table
     from robustgen.storage.files import locked
@@ -62,28 +63,28 @@ def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str
 
     where = device_named(device)
     target = RunDir(folder)
-    plan = stages(settings, target, where)
-    jobs = jobs or crew.plan_jobs(plan, where, settings.threads)
+    plan = stages(settings, target)
+    jobs = jobs or scheduler.plan_jobs(plan, where, settings.threads)
     if dry_run:
         check(settings)
         print(f"{settings.name} into {folder}, on {where}, {jobs} at a time")
-        print("".join(f"  {line}\n" for line in listing.head_of(settings)[1:]), end="")
+        print("".join(f"  {line}\n" for line in inventory.head_of(settings)[1:]), end="")
         width = max(22, *(len(stage.name) + 2 for stage in plan))
         for stage in plan:
             print(f"  {stage.name:<{width}}{'done' if stage.finished else 'to do'}")
         return
     if not target.recipe.exists():
-        crew.check_apart(settings)
+        scheduler.check_apart(settings)
     with locked(folder):
         target.claim(settings.to_json(), with_defaults)
-        crew.run_all(settings, target, plan, where, jobs)
+        scheduler.run_all(settings, target, plan, where, jobs)
     results = read_results(target)
-    listing.print_table(results_table(results), f"{settings.name}: {results.threat}, {settings.evaluation.suite}")
+    inventory.print_table(results_table(results), f"{settings.name}: {results.threat}, {settings.evaluation.suite}")
     if results.certificates:
         from robustgen.report.certificates import by_name, certificates_table, certified_gains
 
         named = by_name(results)
-        listing.print_table(certificates_table(named), "certified % within l2 r, smoothed")
+        inventory.print_table(certificates_table(named), "certified % within l2 r, smoothed")
         baseline = name_of(results.recipe, results.baseline)
         print("\n".join(certified_gains(named, baseline) if baseline in named else []))
     for arm, verdicts in results.verdicts.items():
@@ -97,7 +98,7 @@ def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str
 def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
     """A run for each seed, one after the other; stages of one run go side by side."""
     from robustgen.config.loading import with_defaults
-    from robustgen.pipeline import scheduler as crew
+    from robustgen.pipeline import scheduler
     from robustgen.pipeline.graph import stages
     from robustgen.pipeline.study import single_runs
     from robustgen.report.study_page import write_reports
@@ -113,22 +114,22 @@ def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry
             run_all_stages(recipe, target.root, jobs, device, dry_run)
         return
     if not RunDir(folder).recipe.exists():
-        crew.check_apart(settings)
+        scheduler.check_apart(settings)
     RunDir(folder).claim(settings.to_json(), with_defaults)
     with locked(folder, "study"):
         for recipe, target in runs:
             print(f"Seed {recipe.seed}", flush=True)
-            plan = stages(recipe, target, where)
+            plan = stages(recipe, target)
             with locked(target.root):
                 target.claim(recipe.to_json(), with_defaults)
-                crew.run_all(recipe, target, plan, where, jobs or crew.plan_jobs(plan, where, recipe.threads))
+                scheduler.run_all(recipe, target, plan, where, jobs or scheduler.plan_jobs(plan, where, recipe.threads))
         page = write_reports(
             [target.root for _, target in runs], folder / "report.html", f"robustgen run {settings.name}"
         )
     study = read_study([read_results(target) for _, target in runs])
     assert study is not None
     title = f"{settings.name}: {', '.join(f'seed {recipe.seed}' for recipe, _ in runs)}"
-    listing.print_table(arms_table(study), title)
+    inventory.print_table(arms_table(study), title)
     for recipe, target in runs:
         for stage, why in target.failed_stages().items():
             print(f"Not made (seed {recipe.seed}, {stage}): {why}")

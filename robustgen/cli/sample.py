@@ -7,17 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import (
-    Device,
-    DryRun,
-    Into,
-    app,
-    checked,
-    one_stage,
-)
+from robustgen.cli.app import Device, DryRun, Into, app, one_stage
+from robustgen.cli.settings import checked
 
 if TYPE_CHECKING:
-    from robustgen.contracts import Progress
+    pass
 
 
 @app.command()
@@ -59,15 +53,12 @@ def sample(
       robustgen sample models/edm --count 10000 --solver ipndm --evaluations 10 --into proxies/edm
       torchrun --nproc_per_node=2 -m robustgen sample models/edm --count 1000000 --into proxies/edm
     """
-    from robustgen.config.recipe import SamplingConfig
-    from robustgen.stages import sample as stage
+    from robustgen.config.generators import SamplerConfig
+    from robustgen.stages.sample import Sample
 
-    settings = checked(
-        SamplingConfig, count=count, shard_images=shard_images, solver=solver, evaluations=evaluations,
-        guidance=guidance, guide=str(guide) if guide else None, temperature=temperature,
+    sampler = checked(
+        SamplerConfig, solver=solver, evaluations=evaluations, guidance=guidance,
+        guide=str(guide) if guide else None, temperature=temperature,
     )  # fmt: skip
-
-    def work(progress: Progress, device: str) -> str:
-        return stage.sample(generator, settings, into, seed, device, progress, guide=guide)
-
-    one_stage("sample", into, work, device, dry_run)
+    stage = Sample(generator, sampler, into, seed, count, shard_images, guide)
+    one_stage("sample", into, stage, device, dry_run)

@@ -7,22 +7,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import (
-    DataPath,
-    Device,
-    DryRun,
-    FromRecipe,
-    Seed,
-    Sets,
-    ThreatText,
-    app,
-    of_analysis,
-    one_stage,
-    settings_of,
-)
+from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Seed, Sets, ThreatText, app, one_stage
+from robustgen.cli.settings import command_settings, of_analysis, recipe_named
 
 if TYPE_CHECKING:
-    from robustgen.contracts import Progress
+    pass
 
 
 @app.command()
@@ -36,23 +25,18 @@ def score(
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Say of every generated image how real it looks to robust discriminators.
+    """Score each generated image by how real discriminators find it.
 
-    They are trained for it, as for the analysis arc, whose settings are changed by --set analysis.NAME=VALUE. Then:
-    keep --rule discriminator.
+    The discriminators are trained first, as for the analysis arc, whose settings are changed by
+    --set analysis.NAME=VALUE. Then run: keep --rule discriminator.
 
     \b
       robustgen score proxies/edm
       robustgen keep proxies/edm --rule discriminator --per-class 300
     """
-    from robustgen.stages import score as stage
+    from robustgen.stages.score import Score
 
     own, assignments = of_analysis(sets, threat)
-    settings = settings_of(recipe, assignments, data, seed)
-
-    def work(progress: Progress, device: str) -> str:
-        return stage.score(
-            proxy, settings.data, settings.threat, proxy / "arc.npz", settings.seed, device, progress, own
-        )
-
-    one_stage("score", proxy, work, device, dry_run, threads=settings.threads)
+    settings = command_settings("score", recipe_named(recipe), assignments, data, seed)
+    stage = Score(proxy, settings.data, settings.threat, proxy / "arc.npz", settings.seed, own)
+    one_stage("score", proxy, stage, device, dry_run, threads=settings.threads)

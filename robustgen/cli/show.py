@@ -1,34 +1,15 @@
-"""The command show."""
+"""show: the settings of a recipe, or what a folder holds."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
-from robustgen.cli import inventory as listing
-from robustgen.cli.app import Scale, Sets, app, settings_of
-
-if TYPE_CHECKING:
-    pass
-
-
-@app.command("list")
-def list_known(
-    what: Annotated[
-        str,
-        typer.Argument(
-            metavar="[WHAT]",
-            help=f"recipes | runs | {' | '.join(listing.FAMILIES)}",
-        ),
-    ] = "recipes",
-) -> None:
-    """List what there is."""
-    found = listing.known(what)
-    width = max([22, *(len(name) for name, text in found if text)]) + 2
-    for name, text in found:
-        print(f"{name:<{width}}{text}".rstrip())
+from robustgen.cli import inventory
+from robustgen.cli.app import Scale, Sets, app
+from robustgen.cli.settings import whole_recipe
 
 
 @app.command()
@@ -44,14 +25,14 @@ def show(
     sets: Sets = None,
     scale: Scale = None,
 ) -> None:
-    """Show a recipe's settings, or what a folder holds."""
+    """Show the settings of a recipe, or what a folder holds."""
     folder = Path(what)
     if folder.is_dir():
-        print(listing.describe(folder))
+        print(inventory.describe(folder))
         return
-    settings = settings_of(what, sets, None, None, scale)
+    settings = whole_recipe(what, sets, scale=scale)
     from robustgen.report.tables import settings_table
 
-    print("".join(f"{line}\n" for line in listing.head_of(settings)))
+    print("".join(f"{line}\n" for line in inventory.head_of(settings)))
     for name, value in settings_table(settings.to_json()).rows:
         print(f"{name:<40}{value}".rstrip())

@@ -8,24 +8,11 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import (
-    DataPath,
-    Device,
-    DryRun,
-    FromRecipe,
-    Into,
-    Seed,
-    Sets,
-    ThreatText,
-    app,
-    checked,
-    one_stage,
-    settings_of,
-)
+from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Into, Seed, Sets, ThreatText, app, one_stage
+from robustgen.cli.settings import checked, command_settings, recipe_named
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import Arm
-    from robustgen.contracts import Progress
 
 
 @app.command()
@@ -62,7 +49,7 @@ def train(
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Train a classifier, robust or plain.
+    """Train a classifier, robust or standard.
 
     \b
       robustgen train --plain --into models/labeller
@@ -72,33 +59,30 @@ def train(
       torchrun --nproc_per_node=8 -m robustgen train --proxy proxies/edm --into models/edm --batch auto
     """
     from robustgen.runtime.trackers import check_trackers
-    from robustgen.stages import train as stage
+    from robustgen.stages.train import Train
 
     check_trackers(track or [])
-    part = "labeller" if plain else "train"
-    given = [*(sets or []), *([f"threat={threat}"] if threat else [])]
+    part, command = ("labeller", "train --plain") if plain else ("train", "train")
+    given = [re.sub(r"^\s*train\.", f"{part}.", text) for text in sets or []]
+    if plain and threat:
+        raise ValueError("a standard classifier (--plain) has no threat model; leave out --threat")
+    given += [f"threat={threat}"] if threat else []
     if batch is not None and batch != "auto":
         given.append(f"{part}.schedule.batch_size={batch}")
-    settings = settings_of(recipe, given, data, seed)
+    settings = command_settings(command, recipe_named(recipe), given, data, seed)
     chosen = settings.labeller if plain else settings.train
     sources = sources_of(proxies or [])
     if not sources.proxies and any(one.startswith(f"{part}.real_share=") for one in given) and chosen.real_share < 1:
         raise ValueError(f"a real share of {chosen.real_share:g} needs generated images: --proxy FOLDER")
     asked = {
-        "train": chosen.to_json(), "data": settings.data.to_json(), "threat": str(settings.threat),
-        "proxies": sources.to_json(), "seed": settings.seed,
+        "train": chosen, "data": settings.data, "threat": str(settings.threat), "proxies": sources,
+        "seed": settings.seed,
     }  # fmt: skip
-
-    def work(progress: Progress, device: str) -> str:
-        fitting = chosen
-        if batch == "auto":
-            fitting = stage.fitting_passes(chosen, settings.data, settings.threat, into, device)
-        return stage.train(
-            fitting, settings.data, settings.threat, sources, into, settings.seed, device, progress, track or []
-        )
-
+    stage = Train(
+        chosen, settings.data, settings.threat, sources, into, settings.seed, tuple(track or ()), batch == "auto"
+    )
     one_stage(
-        "train", into, work, device, dry_run, asked=asked, threads=settings.threads, finished=into / "model.json"
+        "train", into, stage, device, dry_run, asked=asked, threads=settings.threads, finished=into / "model.json"
     )  # fmt: skip
 
 

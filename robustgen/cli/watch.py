@@ -19,9 +19,10 @@ def watch(
     once: Annotated[bool, typer.Option("--once", help="show the state now, and stop")] = False,
     every: Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.2, help="between two looks")] = 2.0,
 ) -> None:
-    """Watch a run from another terminal: stages, curves of what is being trained, accuracies so far.
+    """Watch a run from another terminal.
 
-    It only reads the run's files, so it may be started and left (Ctrl-C) at any time, and it ends with the run.
+    Shows stages, training curves and accuracies so far. It only reads the run's files, so it can be started and stopped
+    (Ctrl-C) at any time, and it ends with the run.
 
     \b
       robustgen watch runs/digits

@@ -3,31 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustgen.config.source import Source
+
 if TYPE_CHECKING:
-    from torch import nn
+    from torch import Tensor, nn
 
     from robustgen.images import DatasetInfo
-
-
-@dataclass(frozen=True)
-class Source:
-    """Where a classifier comes from.
-
-    place         a folder made by train, a weights file, FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION or
-                  hub:NAME
-    weights       a file to load into what the function returned, or into the published network
-    architecture  of a weights file
-    normalise     "none", "data" for mean and deviation of the data set, or MEAN/DEVIATION, a number a channel
-    """
-
-    place: str
-    weights: Path | None = None
-    architecture: str | None = None
-    normalise: str = "none"
 
 
 def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
@@ -50,6 +34,25 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
             raise ValueError(f"{source.place} normalises by itself; leave out --normalise")
         model = with_normalization(model, *_normalisation(source.normalise, info))
     return model.eval().requires_grad_(False)
+
+
+def check_accepts(model: nn.Module, place: str, images: Tensor) -> None:
+    """Pass two images through a classifier, so that one that does not take them is found at once.
+
+    Raises:
+        ValueError: whatever the model raises, as one line with the shape that it was given.
+    """
+    import torch
+
+    try:
+        with torch.no_grad():
+            model(images[:2])
+    except Exception as error:  # whatever a foreign model raises
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise ValueError(
+            f"{place} cannot take these images: it was given {tuple(images[:2].shape)} in [0, 1] and answered: "
+            f"{reason}; choose other images with --data"
+        ) from error
 
 
 def _normalisation(text: str, info: DatasetInfo) -> tuple[Sequence[float], Sequence[float]]:

@@ -1,32 +1,33 @@
-"""The stages of a recipe wired together. Each leaves a file that appears when it is finished, and is then skipped.
+"""The graph of stages of a recipe. Each stage leaves a file that appears when it is finished, and is then skipped.
 
-The graph of stages needs no torch; what a stage does imports it when it runs.
+The graph needs no torch; a stage imports it when it runs.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustgen.config.generators import AugmentedConfig, DDPMConfig, ECTConfig, EDMConfig, VDVAEConfig
-from robustgen.config.recipe import Arm, DataConfig, KeepConfig, Recipe
+from robustgen.config.recipe import Arm, KeepConfig, Recipe
+from robustgen.config.source import Source
 from robustgen.config.training import TrainingConfig
-from robustgen.stages.analyse_images import examine
-from robustgen.stages.certify import certify
-from robustgen.stages.common import load_data, preview
-from robustgen.stages.evaluate import judge
-from robustgen.stages.exchange import import_set
-from robustgen.stages.fit import fit
-from robustgen.stages.keep import keep_best
-from robustgen.stages.label import label
-from robustgen.stages.measure import measure
-from robustgen.stages.sample import sample
-from robustgen.stages.score import score
-from robustgen.stages.train import train
-from robustgen.storage.arrays import save_arrays
+from robustgen.stages.analyse import AnalyseImages
+from robustgen.stages.certify import Certify
+from robustgen.stages.common import Stage
+from robustgen.stages.describe import Describe
+from robustgen.stages.evaluate import Evaluate
+from robustgen.stages.fit import Fit
+from robustgen.stages.import_ import Import
+from robustgen.stages.keep import Keep
+from robustgen.stages.label import Label
+from robustgen.stages.measure import Measure
+from robustgen.stages.report import Report
+from robustgen.stages.sample import Sample
+from robustgen.stages.score import Score
+from robustgen.stages.train import Train
 from robustgen.storage.files import read_json, write_json
 from robustgen.storage.run_folder import RunDir
 
@@ -35,21 +36,20 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class Stage:
-    """One box of the flow.
+class Node:
+    """A stage in the graph.
 
-    name    what it does to what: "train edm-0"
-    needs   names of the stages before it
-    output  the file that exists when it is finished
-    work    does it, telling its progress; returns a sentence for the user
-    spared  the run goes on without it where it cannot be made (a ValueError), and says so: analyses, which no other
-            stage but the report reads
+    name      what it does to what: "train edm-0"
+    needs     names of the stages before it
+    output    the file that exists when it is finished
+    stage     settings and folders; calling it does the work
+    optional  on a ValueError the run records the reason and continues: for analyses, which only the report reads
     """
 
     name: str
     needs: tuple[str, ...]
     output: Path
-    work: Callable[[Progress], str]
+    stage: Stage
     optional: bool = False
 
     @property
@@ -57,166 +57,118 @@ class Stage:
         return self.output.exists()
 
 
-def stages(recipe: Recipe, run: RunDir, device: str = "cpu") -> list[Stage]:
+def stages(recipe: Recipe, run: RunDir) -> list[Node]:
     """All stages of a run, each after those it needs."""
-    data, seed = recipe.data, recipe.seed
+    labeller = Train(recipe.labeller, recipe.data, recipe.threat, Arm(), run.labeller, recipe.seed)
     found = [
-        Stage("data", (), run.root / "data.json", partial(_describe_data, data, run)),
-        *(
-            Stage(f"import {name}", (), run.proxy(name) / "manifest.json", partial(_import, recipe, run, name))
-            for name in _imported(recipe)
-        ),
-        Stage(
-            "labeller",
-            ("data",),
-            run.labeller / "model.json",
-            partial(train, recipe.labeller, data, recipe.threat, Arm(), run.labeller, seed, device),
-        ),
+        Node("data", (), run.data, Describe(recipe.data, run.data, run.real_samples)),
+        *(_imported(recipe, run, name) for name in _published(recipe)),
+        Node("labeller", ("data",), run.labeller / "model.json", labeller),
     ]
     sampled = _sampled(recipe)
     for name in _fitted(recipe):
-        settings, folder = recipe.generators[name], run.generator(name)
-        base = settings.base if isinstance(settings, ECTConfig) else None
-        found.append(
-            Stage(
-                f"fit {name}",
-                (f"fit {base}" if base in recipe.generators else "data",),
-                folder / "generator.json",
-                partial(fit, settings, data, folder, seed, device, base=_generator_folder(recipe, run, base)),
-            )
-        )
-        if name not in sampled:
-            continue
-        proxy, draw = run.proxy(name), recipe.sampling.of(name)
-        found += [
-            Stage(
-                f"sample {name}",
-                (f"fit {name}", *([f"fit {draw.guide}"] if draw.guide in recipe.generators else [])),
-                proxy / "manifest.json",
-                partial(
-                    sample,
-                    folder,
-                    recipe.sampling,
-                    proxy,
-                    seed,
-                    device,
-                    draw=draw,
-                    guide=_generator_folder(recipe, run, draw.guide),
-                ),
-            ),
-            *_labelled(recipe, run, name, f"sample {name}", recipe.labels, recipe.keep, device),
-        ]
-        found += _judged_images(recipe, run, name, device)
-    for name in _imported(recipe):
-        found += _labelled(recipe, run, name, f"import {name}", "condition", KeepConfig(rule="all"), device)
-        found += _judged_images(recipe, run, name, device)
-    for arm, contents in recipe.arms.items():
-        training, asks = _robust_training(recipe, run, arm)
-        sources = contents.placed(lambda name: str(run.proxy(name)))
-        models = range(training.models)
-        for model in models:
-            found.append(
-                Stage(
-                    f"train {arm}-{model}",
-                    (*(tuple(f"keep {name}" for name in contents.proxies) or ("data",)), *asks),
-                    run.classifier(arm, model) / "model.json",
-                    partial(
-                        train,
-                        training,
-                        data,
-                        recipe.threat,
-                        sources,
-                        run.classifier(arm, model),
-                        1000 * seed + model,
-                        device,
-                    ),
-                )
-            )
-        found.append(
-            Stage(
-                f"evaluate {arm}",
-                tuple(f"train {arm}-{model}" for model in models),
-                run.verdicts(arm, recipe.evaluation.suite).with_suffix(".done"),
-                partial(_evaluate_best, recipe, run, arm, device),
-            )
-        )
-        if arm in recipe.certified:
-            found.append(
-                Stage(
-                    f"certify {arm}",
-                    tuple(f"train {arm}-{model}" for model in models),
-                    run.certificates(arm).with_suffix(".done"),
-                    partial(_certify_best, recipe, run, arm, device),
-                )
-            )
-        if "transfer" in recipe.analyses and len(contents.proxies) == 1:
-            (source,) = contents.proxies
-            found.append(
-                Stage(
-                    f"transfer {arm}",
-                    (f"keep {source}", f"evaluate {arm}"),
-                    run.closeness(arm, "transfer").with_suffix(".done"),
-                    partial(_examine, recipe, run, "transfer", source, arm, device),
-                    optional=True,
-                )
-            )
-    seen = {need for stage in found for need in stage.needs}
-    judged = tuple(stage.name for stage in found if stage.name not in seen or stage.name.startswith("evaluate "))
-    found.append(Stage("report", judged, run.report, partial(_report, run)))
-    return found
+        found.append(_fit(recipe, run, name))
+        if name in sampled:
+            found.append(_sample(recipe, run, name))
+            found += _labeled(recipe, run, name, f"sample {name}", recipe.labels, recipe.keep)
+            found += _judged_images(recipe, run, name)
+    for name in _published(recipe):
+        found += _labeled(recipe, run, name, f"import {name}", "condition", KeepConfig(rule="all"))
+        found += _judged_images(recipe, run, name)
+    for arm in recipe.arms:
+        found += _arm(recipe, run, arm)
+    needed = {need for node in found for need in node.needs}
+    last = tuple(node.name for node in found if node.name not in needed or node.name.startswith("evaluate "))
+    return [*found, Node("report", last, run.report, Report(run))]
 
 
-def _judged_images(recipe: Recipe, run: RunDir, name: str, device: str) -> list[Stage]:
-    """What is measured and analysed of one generator's images."""
+def _imported(recipe: Recipe, run: RunDir, name: str) -> Node:
+    files = tuple(Path(file) for file in recipe.published[name])
+    stage = ImportPublished(name, name in recipe.generators, files, run.proxy(name), recipe.sampling.shard_images)
+    return Node(f"import {name}", (), run.proxy(name) / "manifest.json", stage)
+
+
+def _fit(recipe: Recipe, run: RunDir, name: str) -> Node:
+    config, folder = recipe.generators[name], run.generator(name)
+    base = config.base if isinstance(config, ECTConfig) else None
+    needs = (f"fit {base}" if base in recipe.generators else "data",)
+    stage = Fit(config, recipe.data, folder, recipe.seed, _generator_folder(recipe, run, base))
+    return Node(f"fit {name}", needs, folder / "generator.json", stage)
+
+
+def _sample(recipe: Recipe, run: RunDir, name: str) -> Node:
+    proxy, sampler = run.proxy(name), recipe.sampling.of(name)
+    guide = [f"fit {sampler.guide}"] if sampler.guide in recipe.generators else []
+    stage = Sample(
+        run.generator(name),
+        sampler,
+        proxy,
+        recipe.seed,
+        recipe.sampling.count,
+        recipe.sampling.shard_images,
+        _generator_folder(recipe, run, sampler.guide),
+    )
+    return Node(f"sample {name}", (f"fit {name}", *guide), proxy / "manifest.json", stage)
+
+
+def _labeled(recipe: Recipe, run: RunDir, name: str, made: str, labels: str, rule: KeepConfig) -> list[Node]:
+    """The stages that label a proxy set and select from it, after the one that made it."""
+    proxy = run.proxy(name)
+    found = [
+        Node(f"label {name}", (made, "labeller"), proxy / "confidence.npy", Label(proxy, run.labeller, labels)),
+    ]
+    if rule.rule == "discriminator":
+        stage = Score(proxy, recipe.data, recipe.threat, run.closeness(name, "arc"), recipe.seed)
+        found.append(Node(f"score {name}", (f"label {name}",), proxy / "discriminator.npy", stage))
+    return [*found, Node(f"keep {name}", (found[-1].name,), proxy / "preview.npz", Keep(proxy, rule))]
+
+
+def _judged_images(recipe: Recipe, run: RunDir, name: str) -> list[Node]:
+    """What is measured and analyzed of one generator's images."""
     found = []
     if recipe.measure is not None:
         path = run.quality(name)
-        work = partial(
-            measure, run.proxy(name), run.labeller, recipe.data, recipe.measure, path, recipe.seed, device
-        )  # fmt: skip
-        found.append(Stage(f"measure {name}", (f"keep {name}",), path, work, optional=True))
-    found += [
-        Stage(
-            f"{analysis} {name}",
-            (f"keep {name}",),
-            run.closeness(name, analysis).with_suffix(".done"),
-            partial(_examine, recipe, run, analysis, name, name, device),
-            optional=True,
-        )
-        for analysis in recipe.analyses
-        if analysis != "transfer"
-    ]
+        measure = Measure(run.proxy(name), run.labeller, recipe.data, recipe.measure, path, recipe.seed)
+        found.append(Node(f"measure {name}", (f"keep {name}",), path, measure, optional=True))
+    for analysis in recipe.analyses:
+        if analysis != "transfer":
+            path = run.closeness(name, analysis)
+            stage = AnalyseArm(_analysis(recipe, run, analysis, name, path))
+            found.append(Node(f"{analysis} {name}", (f"keep {name}",), path.with_suffix(".done"), stage, optional=True))
     return found
 
 
-def _labelled(
-    recipe: Recipe, run: RunDir, name: str, made: str, labels: str, rule: KeepConfig, device: str
-) -> list[Stage]:
-    """The stages that label a proxy set and choose from it, after the one that made it."""
-    proxy = run.proxy(name)
-    found = [
-        Stage(
-            f"label {name}",
-            (made, "labeller"),
-            proxy / "confidence.npy",
-            partial(label, proxy, run.labeller, device, labels=labels),
-        )
-    ]
-    if rule.rule == "discriminator":
-        path = run.closeness(name, "arc")
-        work = partial(score, proxy, recipe.data, recipe.threat, path, recipe.seed, device)
-        found.append(Stage(f"score {name}", (f"label {name}",), proxy / "discriminator.npy", work))
-    return [*found, Stage(f"keep {name}", (found[-1].name,), proxy / "preview.npz", partial(keep_best, proxy, rule))]
+def _analysis(recipe: Recipe, run: RunDir, analysis: str, generator: str, path: Path) -> AnalyseImages:
+    return AnalyseImages(
+        analysis, run.proxy(generator), recipe.data, recipe.threat, path, recipe.seed, labeller=run.labeller
+    )
 
 
-def _import(recipe: Recipe, run: RunDir, name: str, progress: Progress) -> str:
-    """A published set as the proxy set of this name."""
-    files = [Path(file) for file in recipe.published[name]]
-    for file in files:
-        if not file.exists():
-            instead = ", or set published={} to have a generator make them" if name in recipe.generators else ""
-            raise ValueError(f"published.{name} names {file}, which does not exist; put the set there{instead}")
-    return import_set(files, None, run.proxy(name), recipe.sampling.shard_images, progress)
+def _arm(recipe: Recipe, run: RunDir, arm: str) -> list[Node]:
+    """The stages of one arm: its models trained, the best one evaluated, certified and analyzed."""
+    contents = recipe.arms[arm]
+    training, more = _robust_training(recipe, run, arm)
+    sources = contents.placed(lambda name: str(run.proxy(name)))
+    images = tuple(f"keep {name}" for name in contents.proxies) or ("data",)
+    found = []
+    for model in range(training.models):
+        folder = run.classifier(arm, model)
+        stage = Train(training, recipe.data, recipe.threat, sources, folder, 1000 * recipe.seed + model)
+        found.append(Node(f"train {arm}-{model}", (*images, *more), folder / "model.json", stage))
+    trained = tuple(node.name for node in found)
+    path = run.verdicts(arm, recipe.evaluation.suite)
+    found.append(Node(f"evaluate {arm}", trained, path.with_suffix(".done"), EvaluateBest(recipe, run, arm)))
+    if arm in recipe.certified:
+        path = run.certificates(arm)
+        found.append(Node(f"certify {arm}", trained, path.with_suffix(".done"), CertifyBest(recipe, run, arm)))
+    if "transfer" in recipe.analyses and len(contents.proxies) == 1:
+        (source,) = contents.proxies
+        path = run.closeness(arm, "transfer")
+        judged = run.verdicts(arm, recipe.evaluation.suite).with_suffix(".done")
+        analyse = AnalyseArm(_analysis(recipe, run, "transfer", source, path), judged, run.root / "classifiers")
+        needs = (f"keep {source}", f"evaluate {arm}")
+        found.append(Node(f"transfer {arm}", needs, path.with_suffix(".done"), analyse, optional=True))
+    return found
 
 
 def _wanted(recipe: Recipe) -> set[str]:
@@ -224,17 +176,17 @@ def _wanted(recipe: Recipe) -> set[str]:
 
 
 def _sampled(recipe: Recipe) -> list[str]:
-    """Generators that an arm wants."""
+    """Generators whose images an arm uses."""
     return [name for name in recipe.generators if name in _wanted(recipe) and name not in recipe.published]
 
 
-def _imported(recipe: Recipe) -> list[str]:
-    """Published sets that an arm wants."""
+def _published(recipe: Recipe) -> list[str]:
+    """Published sets that an arm uses."""
     return [name for name in recipe.published if name in _wanted(recipe)]
 
 
 def _fitted(recipe: Recipe) -> list[str]:
-    """Generators that are sampled, and those that these start from or are guided by."""
+    """Generators that are sampled, and those that they start from or are guided by."""
     wanted = set(_sampled(recipe))
     for name in list(wanted):
         settings = recipe.generators[name]
@@ -243,14 +195,14 @@ def _fitted(recipe: Recipe) -> list[str]:
 
 
 def _generator_folder(recipe: Recipe, run: RunDir, name: str | None) -> Path | None:
-    """Where a generator lies that a setting names: in the run, or in a folder of its own."""
+    """The folder of a generator that a setting names: in the run, or elsewhere."""
     if name is None:
         return None
     return run.generator(name) if name in recipe.generators else Path(name)
 
 
 def _robust_training(recipe: Recipe, run: RunDir, arm: str) -> tuple[TrainingConfig, tuple[str, ...]]:
-    """How an arm is trained, and stages that this needs besides: HAT asks the labeller, unless another is named."""
+    """How an arm is trained, and further stages that this needs: the labeller for HAT, unless another is named."""
     training = recipe.training(arm)
     if training.loss != "hat" or training.helper.standard is not None:
         return training, ()
@@ -313,23 +265,6 @@ def _check_generators(recipe: Recipe) -> None:
         raise ValueError(f"unknown solver {solver!r}; known: {', '.join([*SOLVERS, *CHAINS])}")
 
 
-def _describe_data(data: DataConfig, run: RunDir, progress: Progress) -> str:
-    """Counts, and a few real images for the report."""
-    splits = load_data(data)
-    parts = {"train": splits.train, "validation": splits.validation, "test": splits.test}
-    save_arrays(run.real_samples, preview(splits.train.images, splits.train.labels, len(splits.train.info.classes)))
-    write_json(
-        run.root / "data.json",
-        {
-            "name": data.name,
-            "classes": splits.train.info.classes,
-            "shape": splits.train.info.shape,
-            "counts": {name: len(part) for name, part in parts.items()},
-        },
-    )
-    return ", ".join(f"{len(part)} {name}" for name, part in parts.items()) + " images"
-
-
 def best_model(run: RunDir, arm: str, models: Iterable[int]) -> int:
     """The model of an arm with the best robust accuracy on the validation images; the first among equals."""
 
@@ -340,57 +275,79 @@ def best_model(run: RunDir, arm: str, models: Iterable[int]) -> int:
     return max(models, key=lambda model: (robust(model), -model))
 
 
-def _evaluate_best(recipe: Recipe, run: RunDir, arm: str, device: str, progress: Progress) -> str:
-    from robustgen.models.sources import Source
+@dataclass(frozen=True)
+class ImportPublished:
+    """Import a published set as the proxy set of this name; `generated` says whether a generator could make it."""
 
-    chosen = best_model(run, arm, range(recipe.training(arm).models))
-    path = run.verdicts(arm, recipe.evaluation.suite)
-    verdicts = judge(
-        Source(str(run.classifier(arm, chosen))),
-        recipe.data,
-        recipe.threat,
-        recipe.evaluation,
-        path,
-        recipe.seed,
-        device,
-        progress,
-    )
-    write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
-    return f"model {chosen}: clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy}"
+    name: str
+    generated: bool
+    files: tuple[Path, ...]
+    folder: Path
+    shard_images: int
 
-
-def _examine(
-    recipe: Recipe, run: RunDir, analysis: str, generator: str, subject: str, device: str, progress: Progress
-) -> str:
-    """Analyse a generator's images; for transfer `subject` is the arm whose classifier is looked at."""
-    path = run.closeness(subject, analysis)
-    model = None
-    if analysis == "transfer":
-        done = read_json(run.verdicts(subject, recipe.evaluation.suite).with_suffix(".done"))
-        model = run.root / "classifiers" / done["classifier"]
-    found = examine(
-        analysis, run.proxy(generator), recipe.data, recipe.threat, path, recipe.seed, device, progress,
-        labeller=run.labeller, model=model,
-    )  # fmt: skip
-    write_json(path.with_suffix(".done"), {"analysis": analysis})
-    return found.summary
+    def __call__(self, device: str, progress: Progress) -> str:
+        for file in self.files:
+            if not file.exists():
+                instead = ", or set published={} to have a generator make them" if self.generated else ""
+                raise ValueError(f"published.{self.name}: {file} does not exist; put the set there{instead}")
+        return Import(self.files, None, self.folder, self.shard_images)(device, progress)
 
 
-def _certify_best(recipe: Recipe, run: RunDir, arm: str, device: str, progress: Progress) -> str:
-    from robustgen.models.sources import Source
+@dataclass(frozen=True)
+class EvaluateBest:
+    """Evaluate the model of an arm that did best on the validation images."""
 
-    assert recipe.certification is not None
-    chosen = best_model(run, arm, range(recipe.training(arm).models))
-    path = run.certificates(arm)
-    certificates = certify(
-        Source(str(run.classifier(arm, chosen))), recipe.data, recipe.certification, path, recipe.seed, device, progress
-    )
-    write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
-    return f"model {chosen}: {certificates.summary}"
+    recipe: Recipe
+    run: RunDir
+    arm: str
+
+    def __call__(self, device: str, progress: Progress) -> str:
+        recipe, run, arm = self.recipe, self.run, self.arm
+        chosen = best_model(run, arm, range(recipe.training(arm).models))
+        path = run.verdicts(arm, recipe.evaluation.suite)
+        source = Source(str(run.classifier(arm, chosen)))
+        stage = Evaluate(source, recipe.data, recipe.threat, recipe.evaluation, path, recipe.seed)
+        verdicts = stage.verdicts(device, progress)
+        write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
+        return f"model {chosen}: clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy}"
 
 
-def _report(run: RunDir, progress: Progress) -> str:
-    from robustgen.report.page import write_report
+@dataclass(frozen=True)
+class CertifyBest:
+    """Certify the model of an arm that did best on the validation images."""
 
-    write_report(run)
-    return str(run.report)
+    recipe: Recipe
+    run: RunDir
+    arm: str
+
+    def __call__(self, device: str, progress: Progress) -> str:
+        recipe, run, arm = self.recipe, self.run, self.arm
+        assert recipe.certification is not None
+        chosen = best_model(run, arm, range(recipe.training(arm).models))
+        path = run.certificates(arm)
+        source = Source(str(run.classifier(arm, chosen)))
+        stage = Certify(source, recipe.data, recipe.certification, path, recipe.seed)
+        certificates = stage.certificates(device, progress)
+        write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
+        return f"model {chosen}: {certificates.summary}"
+
+
+@dataclass(frozen=True)
+class AnalyseArm:
+    """Analyze a generator's images, and mark the analysis as done.
+
+    judged       the file that names the classifier chosen for an arm, for analyses of one
+    classifiers  the folder of classifiers
+    """
+
+    analysis: AnalyseImages
+    judged: Path | None = None
+    classifiers: Path = Path()
+
+    def __call__(self, device: str, progress: Progress) -> str:
+        analysis = self.analysis
+        if self.judged is not None:
+            analysis = replace(analysis, model=self.classifiers / read_json(self.judged)["classifier"])
+        found = analysis.record(device, progress)
+        write_json(analysis.path.with_suffix(".done"), {"analysis": analysis.analysis})
+        return found.summary

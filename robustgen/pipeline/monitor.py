@@ -11,7 +11,7 @@ import numpy as np
 
 from robustgen.config.loading import from_content
 from robustgen.config.recipe import Recipe
-from robustgen.pipeline.graph import Stage, stages
+from robustgen.pipeline.graph import Node, stages
 from robustgen.pipeline.study import is_study, single_runs
 from robustgen.records.verdicts import UNBROKEN, Verdicts
 from robustgen.report.tables import name_of, read_results
@@ -81,7 +81,7 @@ def _holder(folder: Path) -> str:
     return f"running, process {text}"
 
 
-def _going_on(recipe: Recipe, run: RunDir, stage: Stage) -> str:
+def _going_on(recipe: Recipe, run: RunDir, stage: Node) -> str:
     """How far a stage is, where its files tell; nothing where it has not begun."""
     verb, _, what = stage.name.partition(" ")
     folder = stage.output.parent

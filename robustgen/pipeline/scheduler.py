@@ -14,16 +14,17 @@ import sys
 import threading
 import time
 import traceback
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing.connection import Connection, wait
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from robustgen.config.base import Config
 from robustgen.config.loading import from_content
 from robustgen.config.recipe import Recipe
-from robustgen.pipeline.graph import Stage, check, stages
+from robustgen.pipeline.graph import Node, check, stages
 from robustgen.runtime.distributed import tell_others
 from robustgen.runtime.preemption import Preempted, listening
 from robustgen.runtime.progress import Display, make_display
@@ -51,13 +52,13 @@ SAVING_SECONDS = 60.0
 """What a worker that was passed SIGTERM has to write its checkpoint."""
 
 
-def plan_jobs(stage_list: Sequence[Stage], device: str, threads: int) -> int:
+def plan_jobs(stage_list: Sequence[Node], device: str, threads: int) -> int:
     """How many stages at a time: on a CPU as many as there are cores for, or could ever run; on a GPU one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 1 if device != "cpu" else max(1, min(cores // threads, _widest(stage_list)))
 
 
-def _levels(stage_list: Sequence[Stage]) -> dict[str, int]:
+def _levels(stage_list: Sequence[Node]) -> dict[str, int]:
     """How many stages come after each, along its longest way to the end."""
     after = {stage.name: 0 for stage in stage_list}
     for stage in reversed(stage_list):
@@ -66,13 +67,13 @@ def _levels(stage_list: Sequence[Stage]) -> dict[str, int]:
     return after
 
 
-def _widest(stage_list: Sequence[Stage]) -> int:
+def _widest(stage_list: Sequence[Node]) -> int:
     levels = list(_levels(stage_list).values())
     return max(levels.count(level) for level in set(levels))
 
 
 def run_stages(
-    recipe: Recipe, run: RunDir, stage_list: Sequence[Stage], device: str, jobs: int, display: Display
+    recipe: Recipe, run: RunDir, stage_list: Sequence[Node], device: str, jobs: int, display: Display
 ) -> None:
     """Bring every stage to its end, skipping the finished ones.
 
@@ -124,7 +125,7 @@ def run_stages(
             worker.stop()
 
 
-def _skip(stage_list: Sequence[Stage], display: Display) -> None:
+def _skip(stage_list: Sequence[Node], display: Display) -> None:
     """Tell what was done before. The last stage reads all others, so it is made anew where any of them will be."""
     if not all(stage.finished for stage in stage_list):
         stage_list[-1].output.unlink(missing_ok=True)
@@ -192,7 +193,7 @@ def _serve(connection: Connection, content: dict[str, Any], root: str, device: s
     threading.Thread(target=die_with_parent, daemon=True).start()
     recipe = from_content(content, root)
     configure_cpu(recipe.threads)
-    by_name = {stage.name: stage for stage in stages(recipe, RunDir(root), device)}
+    by_name = {stage.name: stage for stage in stages(recipe, RunDir(root))}
     while True:
         try:
             name = connection.recv()
@@ -201,7 +202,7 @@ def _serve(connection: Connection, content: dict[str, Any], root: str, device: s
         began = time.monotonic()
         try:
             with listening():
-                sentence = by_name[name].work(_ProgressSender(connection, name))
+                sentence = by_name[name].stage(device, _ProgressSender(connection, name))
             connection.send(("done", name, sentence, time.monotonic() - began))
         except Preempted:
             raise
@@ -227,7 +228,7 @@ class _ProgressSender:
             self.connection.send(("progress", self.stage, done, total, unit, note))
 
 
-def run_here(stage_list: Sequence[Stage], run: RunDir, display: Display) -> None:
+def run_here(stage_list: Sequence[Node], run: RunDir, device: str, display: Display) -> None:
     """The same in this process, one stage after the other: for GPUs, and for debuggers."""
     _skip(stage_list, display)
     for stage in stage_list:
@@ -236,7 +237,7 @@ def run_here(stage_list: Sequence[Stage], run: RunDir, display: Display) -> None
         display.started(stage.name)
         began = time.monotonic()
         try:
-            sentence = stage.work(partial(display.progress, stage.name))
+            sentence = stage.stage(device, partial(display.progress, stage.name))
         except ValueError as error:
             if not stage.optional:
                 raise
@@ -249,12 +250,12 @@ def run_here(stage_list: Sequence[Stage], run: RunDir, display: Display) -> None
         display.finished(stage.name, sentence, seconds)
 
 
-def run_all(recipe: Recipe, run: RunDir, stage_list: Sequence[Stage], device: str, jobs: int) -> None:
+def run_all(recipe: Recipe, run: RunDir, stage_list: Sequence[Node], device: str, jobs: int) -> None:
     """Bring every stage to its end, here or in processes, and show it."""
     with listening(), make_display() as display:
         if jobs == 1:
             configure_cpu(recipe.threads)
-            run_here(stage_list, run, display)
+            run_here(stage_list, run, device, display)
         else:
             run_stages(recipe, run, stage_list, device, jobs, display)
 
@@ -282,7 +283,7 @@ def run_alone(
     configure_cpu(threads)
     with listening(), locked(folder, file_name), make_display() as display:
         if asked is not None:
-            _claim(folder, asked)
+            ensure_settings(folder, asked)
         if finished is not None and finished.exists():
             display.skipped(name)
             return
@@ -296,16 +297,42 @@ def run_alone(
         display.finished(name, sentence, time.monotonic() - began)
 
 
-def _claim(folder: Path, asked: dict[str, Any]) -> None:
+def ensure_settings(folder: Path, asked: Mapping[str, Any]) -> None:
+    """Keep the settings of a command in its folder, or make sure that it was begun with the same.
+
+    Args:
+        asked: configurations and plain values by name. Stored configurations of an older version are completed by
+            what has been added since, and their old names replaced.
+
+    Raises:
+        ValueError: the folder was begun with other settings; lists the differences.
+    """
     path = folder / "asked.json"
-    wanted = json.loads(json.dumps(asked))
-    if not path.exists():
+    wanted = {name: value.to_json() if isinstance(value, Config) else value for name, value in asked.items()}
+    wanted = json.loads(json.dumps(wanted))
+    stored = read_json(path) if path.exists() else {}
+    migrated = {name: _migrated(asked.get(name), value) for name, value in stored.items()}
+    if migrated == wanted:
+        if stored != wanted:
+            write_json(path, wanted)
+    elif not stored:
         write_json(path, wanted)
-    elif found := differences(read_json(path), wanted):
+    else:
+        found = differences(migrated, wanted)
         raise ValueError(
             f"{folder} was made with other settings: {'; '.join(found[:4])}; choose another folder with --into, or "
             "remove it"
         )
+
+
+def _migrated(wanted: Any, stored: Any) -> Any:
+    """Stored settings in today's names, where they can be read as a configuration of the same kind."""
+    if not isinstance(wanted, Config):
+        return stored
+    try:
+        return type(wanted).model_validate(stored).to_json()
+    except ValueError:
+        return stored
 
 
 def check_apart(recipe: Recipe) -> None:

@@ -1,1 +1,1 @@
-"""What the commands do: settings and folders in, files and a sentence for the user out. torch is imported late."""
+"""One file a command. A stage is a value: its settings and folders; calling it leaves files. No torch at import."""

@@ -1,4 +1,4 @@
-"""Which classifiers `evaluate` and `analyse` mean: one, or those of every arm of a run; and what `analyse` does."""
+"""Run an analysis of a classifier, or of the images of a proxy set."""
 
 from __future__ import annotations
 
@@ -6,94 +6,110 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustgen.records.record import Findings
+from robustgen.config.recipe import DataConfig, ThreatConfig
 from robustgen.stages.common import load_data, threat_model
-from robustgen.storage.run_folder import RunDir
 
 if TYPE_CHECKING:
     from robustgen.analysis.contracts import Analysis
-    from robustgen.config.recipe import Recipe
     from robustgen.contracts import Progress
+    from robustgen.records.closeness import Closeness
+    from robustgen.records.record import Findings
 
 
 @dataclass(frozen=True)
-class Target:
-    """One classifier to analyse.
+class Analyse:
+    """Run an analysis of a classifier on test images, such as a sweep over radii."""
 
-    title       what the user calls it: an arm of a run, or the folder
-    classifier  its folder
-    path        where the findings go
-    """
-
-    title: str
+    analysis: Analysis
     classifier: Path
+    data: DataConfig
+    threat: ThreatConfig
     path: Path
+    seed: int
+    batch_size: int = 512
+
+    def __call__(self, device: str, progress: Progress) -> str:
+        self.record(device, progress)
+        return f"{self.classifier.name} -> {self.path}"
+
+    def record(self, device: str, progress: Progress) -> Findings:
+        """The analysis's record, which is also saved to `path`."""
+        from robustgen.analysis.contracts import Subject
+        from robustgen.images import to_unit
+        from robustgen.models.saved import load_classifier
+        from robustgen.models.sources import check_accepts
+        from robustgen.proxy.store import digest_of
+
+        model = load_classifier(self.classifier).to(device).requires_grad_(False)
+        test = load_data(self.data).test
+        images = to_unit(test.pixels(device))
+        check_accepts(model, str(self.classifier), images)
+        subject = Subject(
+            model,
+            images,
+            test.targets(device),
+            threat_model(self.threat),
+            made_for=digest_of(self.classifier / "weights.safetensors"),
+        )
+        return self.analysis(subject, seed=self.seed, batch_size=self.batch_size, path=self.path, progress=progress)
 
 
-def is_run(folder: Path) -> bool:
-    """Whether a folder is a run's."""
-    return RunDir(folder).recipe.exists()
+@dataclass(frozen=True)
+class AnalyseImages:
+    """Run an analysis of the first `images` images of a proxy set against real images: docs/analyses.md.
 
+    Discriminators and nearest neighbors know the training and validation images; test images are held out.
 
-def targets(analysis: str, folder: Path, into: Path | None) -> list[Target]:
-    """The classifiers in question: of every arm that a run has evaluated, or the one a folder holds.
-
-    Raises:
-        ValueError: a run that has evaluated nothing yet, or `into` for a run.
+    analysis  its name
+    labeller  a standard classifier, for the analyses that need one
+    model     the classifier whose robustness is transferred, for the analyses that need one
+    changes   settings of the analysis, such as steps=5
     """
-    if not is_run(folder):
-        return [Target(str(folder), folder, into or folder / f"{analysis}.npz")]
-    if into is not None:
-        raise ValueError(f"the findings of a run go into {folder / 'analysis'}; leave out --into")
-    from robustgen.report.tables import read_results
 
-    run = RunDir(folder)
-    chosen = read_results(run).chosen
-    return [Target(arm, folder / "classifiers" / name, run.findings(arm, analysis)) for arm, name in chosen.items()]
+    analysis: str
+    proxy: Path
+    data: DataConfig
+    threat: ThreatConfig
+    path: Path
+    seed: int
+    labeller: Path | None = None
+    model: Path | None = None
+    images: int = 10_000
+    changes: tuple[str, ...] = ()
+    batch_size: int = 512
 
+    def __call__(self, device: str, progress: Progress) -> str:
+        return self.record(device, progress).summary
 
-def models(suite: str, model: str, into: Path | None) -> list[tuple[str, str, Path]]:
-    """(title, where it comes from, where verdicts go) of what `evaluate` is asked to evaluate.
+    def record(self, device: str, progress: Progress) -> Closeness:
+        """The analysis's record, which is also saved to `path`."""
+        import numpy as np
+        import torch
 
-    Verdicts of a run go beside those that its report shows, those of a folder into it, others into `evaluations/`.
-    """
-    folder = Path(model)
-    if is_run(folder):
-        from robustgen.report.tables import read_results
+        from robustgen.analysis import find_proxy_analysis
+        from robustgen.analysis.contracts import ProxySubject
+        from robustgen.models.saved import load_classifier
+        from robustgen.proxy.store import ProxySet
 
-        if into is not None:
-            raise ValueError(f"the verdicts of a run go into {folder / 'evaluation'}; leave out --into")
-        run = RunDir(folder)
-        chosen = read_results(run).chosen
-        return [(arm, str(folder / "classifiers" / name), run.verdicts(arm, suite)) for arm, name in chosen.items()]
-    if folder.is_dir():
-        return [(model, model, into or folder / f"{suite}.npz")]
-    name = model.rpartition(":")[2] if ":" in model else folder.stem
-    return [(name, model, into or Path("evaluations") / f"{name}.{suite}.npz")]
-
-
-def check_there(target: Target) -> None:
-    """Raises ValueError unless there is a finished classifier."""
-    if not (target.classifier / "model.json").exists():
-        raise ValueError(f"{target.classifier} is neither a run nor a finished classifier")
-
-
-def analyse(
-    analysis: Analysis, target: Target, recipe: Recipe, batch_size: int, device: str, progress: Progress
-) -> Findings:
-    """Run an analysis on the test images of a recipe's data set."""
-    from robustgen.analysis.contracts import Subject
-    from robustgen.images import to_unit
-    from robustgen.models.saved import load_classifier
-    from robustgen.proxy.store import digest_of
-
-    model = load_classifier(target.classifier).to(device).requires_grad_(False)
-    test = load_data(recipe.data).test
-    subject = Subject(
-        model,
-        to_unit(test.pixels(device)),
-        test.targets(device),
-        threat_model(recipe.threat),
-        made_for=digest_of(target.classifier / "weights.safetensors"),
-    )
-    return analysis(subject, seed=recipe.seed, batch_size=batch_size, path=target.path, progress=progress)
+        chosen = find_proxy_analysis(self.analysis, self.changes)
+        proxies, splits = ProxySet(self.proxy), load_data(self.data)
+        count = min(self.images, len(proxies))
+        labels = proxies.column("label" if proxies.has("label") else "condition")[:count]
+        networks = [
+            load_classifier(folder).to(device).requires_grad_(False) if folder else None
+            for folder in (self.labeller, self.model)
+        ]
+        known = [part for part in (splits.train, splits.validation) if len(part)]
+        subject = ProxySubject(
+            info=splits.train.info,
+            threat=threat_model(self.threat),
+            train=torch.cat([part.pixels(device) for part in known]),
+            train_labels=torch.cat([part.targets(device) for part in known]),
+            test=splits.test.pixels(device),
+            test_labels=splits.test.targets(device),
+            generated=torch.from_numpy(proxies.block(0, count)).to(device).permute(0, 3, 1, 2),
+            generated_labels=torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device),
+            labeller=networks[0],
+            model=networks[1],
+        )
+        return chosen(subject, seed=self.seed, batch_size=self.batch_size, path=self.path, progress=progress)

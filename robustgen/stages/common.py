@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from robustgen.config.recipe import DataConfig, ThreatConfig
 
 if TYPE_CHECKING:
+    from robustgen.contracts import Progress
+    from robustgen.datasets import Splits
     from robustgen.threat import ThreatModel
 
 
-def load_data(data: DataConfig) -> Any:
-    """The splits of a recipe's images."""
+class Stage(Protocol):
+    """A step of a run as a value: fields hold its settings and folders.
+
+    Calling it does the work on a device ("cpu", "cuda", "cuda:1"), reports progress, and returns one sentence for the
+    user. Calling it again resumes unfinished work. torch is imported only then.
+    """
+
+    def __call__(self, device: str, progress: Progress) -> str: ...
+
+
+def load_data(data: DataConfig) -> Splits:
+    """Training, validation and test images of a recipe's data."""
     from robustgen.datasets import load_splits
 
     return load_splits(data)
@@ -26,12 +38,13 @@ def preview(images: Any, labels: Any, classes: int, each: int = 10) -> dict[str,
 
 
 def threat_model(threat: ThreatConfig) -> ThreatModel:
+    """The threat model of a configuration."""
     from robustgen.threat import ThreatModel
 
     return ThreatModel(threat.norm, threat.eps)
 
 
 def images_in_a_pass(shape: tuple[int, int, int], device: str) -> int:
-    """How many images go through a network together: on a CPU what its caches hold, on a GPU what fills it."""
+    """Images per forward pass of sampling and labeling: what a CPU's caches hold, or what fills a GPU."""
     pixels = shape[1] * shape[2]
     return max(16, 2**16 // pixels if device == "cpu" else 2**20 // pixels)

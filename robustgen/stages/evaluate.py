@@ -1,11 +1,13 @@
-"""What the verbs that judge do: `evaluate` and `certify`, on a classifier from anywhere."""
+"""Evaluate a classifier by a suite of attacks."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustgen.config.recipe import DataConfig, EvaluationConfig, ThreatConfig
+from robustgen.config.source import Source
 from robustgen.records.verdicts import Verdicts, adversarial_file, clean_file
 from robustgen.stages.common import threat_model
 from robustgen.storage.arrays import write_array
@@ -13,56 +15,65 @@ from robustgen.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
-    from robustgen.models.sources import Source
 
 
-def judge(
-    source: Source,
-    data: DataConfig,
-    threat: ThreatConfig,
-    settings: EvaluationConfig,
-    path: Path,
-    seed: int,
-    device: str,
-    progress: Progress,
-) -> Verdicts:
-    """Evaluate one classifier on the test images of a data set; under torchrun, each process a share of them."""
-    from robustgen.datasets import load_test
-    from robustgen.evaluation.cascade import evaluate, times_file
-    from robustgen.evaluation.suites import find_suite
-    from robustgen.images import to_unit
-    from robustgen.models.sources import open_classifier
-    from robustgen.runtime.distributed import place, wait_for_all
+@dataclass(frozen=True)
+class Evaluate:
+    """Evaluate one classifier on the test images of a data set; under torchrun, each process takes a share of them."""
 
-    find_suite(settings.suite)
-    test = load_test(data)
-    model = open_classifier(source, test.info).to(device)
-    rank, world = place()
-    if settings.keep_images and rank == 0:
-        write_array(clean_file(path), test.images)
-    part = path if world == 1 else path.with_name(f"{path.stem}.part-{rank}-of-{world}.npz")
-    if world == 1 or not path.exists():
-        verdicts = evaluate(
-            model,
-            to_unit(test.pixels(device)[rank::world]),
-            test.targets(device)[rank::world],
-            threat_model(threat),
-            settings.suite,
-            seed=seed,
-            batch_size=settings.batch_size,
-            path=part,
-            keep_images=settings.keep_images,
-            progress=progress,
-        )
-        if world == 1:
-            return verdicts
-    wait_for_all()
-    if rank == 0 and not path.exists():
-        merge_parts(path, [path.with_name(f"{path.stem}.part-{number}-of-{world}.npz") for number in range(world)])
-    wait_for_all()
-    for file in (part, times_file(part), adversarial_file(part)):
-        file.unlink(missing_ok=True)
-    return Verdicts.load(path)
+    source: Source
+    data: DataConfig
+    threat: ThreatConfig
+    config: EvaluationConfig
+    path: Path
+    seed: int
+
+    def __call__(self, device: str, progress: Progress) -> str:
+        verdicts = self.verdicts(device, progress)
+        said = [f"clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy} -> {self.path}"]
+        said += [f"Note: {note}" for note in verdicts.notes]
+        return "\n".join(said + [f"Red flag: {flag}" for flag in verdicts.flags])
+
+    def verdicts(self, device: str, progress: Progress) -> Verdicts:
+        """The verdicts, which are also saved to `path`."""
+        from robustgen.datasets import load_test
+        from robustgen.evaluation.cascade import evaluate, times_file
+        from robustgen.evaluation.suites import find_suite
+        from robustgen.images import to_unit
+        from robustgen.models.sources import check_accepts, open_classifier
+        from robustgen.runtime.distributed import place, wait_for_all
+
+        settings, path = self.config, self.path
+        find_suite(settings.suite)
+        test = load_test(self.data)
+        model = open_classifier(self.source, test.info).to(device)
+        check_accepts(model, self.source.place, to_unit(test.pixels(device)[:2]))
+        rank, world = place()
+        if settings.keep_images and rank == 0:
+            write_array(clean_file(path), test.images)
+        part = path if world == 1 else path.with_name(f"{path.stem}.part-{rank}-of-{world}.npz")
+        if world == 1 or not path.exists():
+            verdicts = evaluate(
+                model,
+                to_unit(test.pixels(device)[rank::world]),
+                test.targets(device)[rank::world],
+                threat_model(self.threat),
+                settings.suite,
+                seed=self.seed,
+                batch_size=settings.batch_size,
+                path=part,
+                keep_images=settings.keep_images,
+                progress=progress,
+            )
+            if world == 1:
+                return verdicts
+        wait_for_all()
+        if rank == 0 and not path.exists():
+            merge_parts(path, [path.with_name(f"{path.stem}.part-{number}-of-{world}.npz") for number in range(world)])
+        wait_for_all()
+        for file in (part, times_file(part), adversarial_file(part)):
+            file.unlink(missing_ok=True)
+        return Verdicts.load(path)
 
 
 def merge_parts(path: Path, parts: list[Path]) -> None:

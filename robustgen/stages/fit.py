@@ -2,55 +2,57 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustgen.config.generators import Generator, TrainedGeneratorConfig
 from robustgen.config.recipe import DataConfig
+from robustgen.stages.common import load_data
 
 if TYPE_CHECKING:
     from torch import nn
 
     from robustgen.contracts import Progress
 
-from robustgen.stages.common import load_data
 
+@dataclass(frozen=True)
+class Fit:
+    """Fit one generative model to the training images alone; `base` is a finished generator that it starts from."""
 
-def fit(
-    settings: Generator,
-    data: DataConfig,
-    folder: Path,
-    seed: int,
-    device: str,
-    progress: Progress,
-    base: Path | None = None,
-) -> str:
-    """Fit one generative model to the training images alone; `base` is the finished one that it starts from."""
-    from robustgen.generators import Augmented, Gaussian, build_generator, save_generator
-    from robustgen.modes import channels_last
-    from robustgen.randomness import rng_for
-    from robustgen.runtime.distributed import place, wait_for_all
-    from robustgen.training.generator import train_generator
+    config: Generator
+    data: DataConfig
+    folder: Path
+    seed: int
+    base: Path | None = None
 
-    images = load_data(data).train
-    model = build_generator(settings, images.info, rng_for(seed, "initialise generator"))
-    if base is not None:
-        _start_from(model, base)
-    fitted: nn.Module = model
-    if isinstance(settings, TrainedGeneratorConfig):
-        fitted = train_generator(
-            channels_last(model).to(device), images, settings, folder, seed=seed, device=device, progress=progress
-        )
-        sentence = f"trained {settings.steps} steps"
-    else:
-        assert isinstance(model, Gaussian | Augmented)
-        sentence = model.fit(images)
-    if place()[0] == 0:
-        saved: Any = fitted
-        save_generator(folder, saved, settings, images.info, seed=seed, images=len(images))
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
-    wait_for_all()
-    return sentence
+    def __call__(self, device: str, progress: Progress) -> str:
+        from robustgen.generators import Augmented, Gaussian, build_generator, save_generator
+        from robustgen.modes import channels_last
+        from robustgen.randomness import rng_for
+        from robustgen.runtime.distributed import place, wait_for_all
+        from robustgen.training.generator import train_generator
+
+        config, folder, seed = self.config, self.folder, self.seed
+        images = load_data(self.data).train
+        model = build_generator(config, images.info, rng_for(seed, "initialise generator"))
+        if self.base is not None:
+            _start_from(model, self.base)
+        fitted: nn.Module = model
+        if isinstance(config, TrainedGeneratorConfig):
+            fitted = train_generator(
+                channels_last(model).to(device), images, config, folder, seed=seed, device=device, progress=progress
+            )
+            sentence = f"trained {config.steps} steps"
+        else:
+            assert isinstance(model, Gaussian | Augmented)
+            sentence = model.fit(images)
+        if place()[0] == 0:
+            saved: Any = fitted
+            save_generator(folder, saved, config, images.info, seed=seed, images=len(images))
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+        wait_for_all()
+        return sentence
 
 
 def _start_from(model: Any, base: Path) -> None:

@@ -1,7 +1,8 @@
-"""Select the images of a labelled proxy set that are used."""
+"""Select the images of a labeled proxy set that are used for training."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -13,15 +14,21 @@ if TYPE_CHECKING:
     from robustgen.contracts import Progress
 
 
-def keep_best(proxy: Path, settings: KeepConfig, progress: Progress) -> str:
-    """Choose which images of a labelled proxy set are used."""
-    from robustgen.proxy.filtering import keep
-    from robustgen.proxy.store import ProxySet
+@dataclass(frozen=True)
+class Keep:
+    """Mark the selected images of a labeled proxy set, and save a preview of them."""
 
-    proxies = ProxySet(proxy)
-    labels = proxies.column("label")
-    keep(proxies, settings)
-    rows = proxies.kept()
-    shown = preview(rows, labels[rows], len(proxies.classes))
-    save_arrays(proxy / "preview.npz", {"images": proxies.images(shown["images"]), "labels": shown["labels"]})
-    return f"{len(rows)} of {len(proxies)} images kept"
+    proxy: Path
+    config: KeepConfig
+
+    def __call__(self, device: str, progress: Progress) -> str:
+        from robustgen.proxy.filtering import keep
+        from robustgen.proxy.store import ProxySet
+
+        proxies = ProxySet(self.proxy)
+        labels = proxies.column("label")
+        keep(proxies, self.config)
+        rows = proxies.kept()
+        shown = preview(rows, labels[rows], len(proxies.classes))
+        save_arrays(self.proxy / "preview.npz", {"images": proxies.images(shown["images"]), "labels": shown["labels"]})
+        return f"{len(rows)} of {len(proxies)} images kept"

@@ -1,7 +1,8 @@
-"""What the verbs that judge generated images do: `measure`, and `analyse` of a proxy set."""
+"""Measure the quality of generated images."""
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -15,50 +16,52 @@ if TYPE_CHECKING:
     from robustgen.records.quality import Quality
 
 
-def measure(
-    proxy: Path,
-    classifier: Path,
-    data: DataConfig,
-    settings: MeasureConfig,
-    path: Path,
-    seed: int,
-    device: str,
-    progress: Progress,
-) -> str:
-    """Measure a proxy set beside real images, by the published features where they are at hand, else a classifier's."""
-    import numpy as np
+@dataclass(frozen=True)
+class Measure:
+    """Measure a proxy set against real images, by published features where found, else by a classifier's."""
 
-    from robustgen.analysis.features import classifier_features, features_at_hand
-    from robustgen.analysis.quality import measure as measured
-    from robustgen.models.saved import load_classifier
-    from robustgen.proxy.store import ProxySet
+    proxy: Path
+    classifier: Path
+    data: DataConfig
+    config: MeasureConfig
+    path: Path
+    seed: int
 
-    proxies, splits = ProxySet(proxy), load_data(data)
-    model = load_classifier(classifier).to(device)
-    features, neighbour_features = features_at_hand(model, proxies.shape, device)
-    quality = measured(
-        proxies,
-        splits.train,
-        splits.test,
-        features,
-        neighbour_features=neighbour_features,
-        labeller=classifier_features(model),
-        labels=proxies.column("condition"),
-        index=proxies.kept() if settings.which == "kept" else np.arange(len(proxies)),
-        seed=seed,
-        judged=settings.judged,
-        batch_size=images_in_a_pass(proxies.shape, device),
-        device=device,
-        progress=progress,
-    )
-    keep_neighbours(quality, proxies, splits, path)
-    quality.save(path)
-    first = next(iter(quality.estimates))
-    return f"{first} {quality.estimates[first]}, {quality.agreement} of the labels agreed with"
+    def __call__(self, device: str, progress: Progress) -> str:
+        import numpy as np
+
+        from robustgen.analysis.features import classifier_features, features_at_hand
+        from robustgen.analysis.quality import measure as measured
+        from robustgen.models.saved import load_classifier
+        from robustgen.proxy.store import ProxySet
+
+        settings = self.config
+        proxies, splits = ProxySet(self.proxy), load_data(self.data)
+        model = load_classifier(self.classifier).to(device)
+        features, neighbour_features = features_at_hand(model, proxies.shape, device)
+        quality = measured(
+            proxies,
+            splits.train,
+            splits.test,
+            features,
+            neighbour_features=neighbour_features,
+            labeller=classifier_features(model),
+            labels=proxies.column("condition"),
+            index=proxies.kept() if settings.which == "kept" else np.arange(len(proxies)),
+            seed=self.seed,
+            judged=settings.judged,
+            batch_size=images_in_a_pass(proxies.shape, device),
+            device=device,
+            progress=progress,
+        )
+        keep_neighbours(quality, proxies, splits, self.path)
+        quality.save(self.path)
+        first = next(iter(quality.estimates))
+        return f"{first} {quality.estimates[first]}, {quality.agreement} label agreement"
 
 
 def keep_neighbours(quality: Quality, proxies: ProxySet, splits: Splits, path: Path) -> None:
-    """Keep the first few samples of a quality, which are in random order, beside the images nearest to them."""
+    """Keep the first few samples of a quality, which are in random order, next to the images nearest to them."""
     import numpy as np
 
     from robustgen.records.quality import SELF, SHOWN, TEST, TRAIN, neighbours_file

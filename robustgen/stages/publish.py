@@ -13,12 +13,13 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.config.recipe import DataConfig
+from robustgen.config.source import Source
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model, hub
 from robustgen.models.catalog import INFOS
 from robustgen.models.files import load_weights
 from robustgen.models.saved import info_of, load_classifier, read_about, save_classifier
-from robustgen.models.sources import Source, open_classifier
+from robustgen.models.sources import open_classifier
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts
 from robustgen.storage.files import atomic_write, write_json

@@ -2,50 +2,52 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustgen.config.generators import SamplerConfig
-from robustgen.config.recipe import SamplingConfig
 from robustgen.stages.common import images_in_a_pass
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
 
 
-def sample(
-    generator: Path,
-    settings: SamplingConfig,
-    folder: Path,
-    seed: int,
-    device: str,
-    progress: Progress,
-    draw: SamplerConfig | None = None,
-    guide: Path | None = None,
-) -> str:
-    """Draw a proxy set from a finished generator, by `draw` (the settings' own when not given)."""
-    from robustgen.generators import load_generator, weights_file
-    from robustgen.proxy.sampling import sample_proxies
-    from robustgen.proxy.store import digest_of
+@dataclass(frozen=True)
+class Sample:
+    """Sample `count` images of a finished generator into a proxy set; `guide` is a weaker generator (autoguidance)."""
 
-    model, about = load_generator(generator)
-    leader = load_generator(guide)[0].to(device) if guide else None
-    made_by: dict[str, Any] = {
-        "kind": about["settings"]["kind"],
-        "weights": digest_of(weights_file(generator)),
-        **model.to(device).configure_sampler(draw or settings, leader),
-        **({"guide_weights": digest_of(weights_file(guide))} if guide else {}),
-    }
-    proxies = sample_proxies(
-        model,
-        settings.count,
-        folder,
-        classes=about["classes"],
-        seed=seed,
-        batch_size=images_in_a_pass(model.shape, device),
-        shard_images=settings.shard_images,
-        made_by=made_by,
-        device=device,
-        progress=progress,
-    )
-    return f"{len(proxies)} images"
+    generator: Path
+    sampler: SamplerConfig
+    folder: Path
+    seed: int
+    count: int
+    shard_images: int = 100_000
+    guide: Path | None = None
+
+    def __call__(self, device: str, progress: Progress) -> str:
+        from robustgen.generators import load_generator, weights_file
+        from robustgen.proxy.sampling import sample_proxies
+        from robustgen.proxy.store import digest_of
+
+        model, about = load_generator(self.generator)
+        guide = load_generator(self.guide)[0].to(device) if self.guide else None
+        made_by: dict[str, Any] = {
+            "kind": about["settings"]["kind"],
+            "weights": digest_of(weights_file(self.generator)),
+            **model.to(device).configure_sampler(self.sampler, guide),
+            **({"guide_weights": digest_of(weights_file(self.guide))} if self.guide else {}),
+        }
+        proxies = sample_proxies(
+            model,
+            self.count,
+            self.folder,
+            classes=about["classes"],
+            seed=self.seed,
+            batch_size=images_in_a_pass(model.shape, device),
+            shard_images=self.shard_images,
+            made_by=made_by,
+            device=device,
+            progress=progress,
+        )
+        return f"{len(proxies)} images"

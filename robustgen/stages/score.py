@@ -2,51 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustgen.config.recipe import DataConfig, ThreatConfig
+from robustgen.stages.analyse import AnalyseImages
 from robustgen.stages.common import images_in_a_pass, load_data
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
 
-from robustgen.stages.analyse_images import examine
 
+@dataclass(frozen=True)
+class Score:
+    """Give a labeled proxy set the column `discriminator`: the mean probability of being real.
 
-def score(
-    proxy: Path,
-    data: DataConfig,
-    threat: ThreatConfig,
-    path: Path,
-    seed: int,
-    device: str,
-    progress: Progress,
-    changes: Iterable[str] = (),
-) -> str:
-    """Give a labelled proxy set the column `discriminator`: how real each image looks to robust discriminators.
-
-    They are those of the analysis arc at `path`, which is made first where it is not there.
+    The discriminators are those of the analysis arc at `path`, which runs first where it has not.
     """
-    from robustgen.analysis import find_proxy_analysis
-    from robustgen.analysis.arc import ARC, load_discriminators
-    from robustgen.analysis.arc import score as scored
-    from robustgen.proxy.store import ProxySet
 
-    found = examine("arc", proxy, data, threat, path, seed, device, progress, changes=changes)
-    arc = find_proxy_analysis("arc", changes)
-    assert isinstance(arc, ARC)
-    proxies = ProxySet(proxy)
-    models = load_discriminators(path, load_data(data).train.info, arc)
-    values = scored(
-        models,
-        proxies.images,
-        len(proxies),
-        batch_size=images_in_a_pass(proxies.shape, device),
-        device=device,
-        progress=progress,
-    )
-    made_by = {"what": "mean probability of being real, by the discriminators of an analysis"}
-    proxies.add_columns({**made_by, "about": repr(found.about)}, discriminator=values)
-    return f"mean probability of being real {float(values.mean()):.3f}, by {len(models)} discriminators"
+    proxy: Path
+    data: DataConfig
+    threat: ThreatConfig
+    path: Path
+    seed: int
+    changes: tuple[str, ...] = ()
+
+    def __call__(self, device: str, progress: Progress) -> str:
+        from robustgen.analysis import find_proxy_analysis
+        from robustgen.analysis.arc import ARC, load_discriminators
+        from robustgen.analysis.arc import score as scored
+        from robustgen.proxy.store import ProxySet
+
+        arc_stage = AnalyseImages("arc", self.proxy, self.data, self.threat, self.path, self.seed, changes=self.changes)
+        found = arc_stage.record(device, progress)
+        arc = find_proxy_analysis("arc", self.changes)
+        assert isinstance(arc, ARC)
+        proxies = ProxySet(self.proxy)
+        models = load_discriminators(self.path, load_data(self.data).train.info, arc)
+        values = scored(
+            models,
+            proxies.images,
+            len(proxies),
+            batch_size=images_in_a_pass(proxies.shape, device),
+            device=device,
+            progress=progress,
+        )
+        made_by = {"what": "mean probability of being real, by the discriminators of an analysis"}
+        proxies.add_columns({**made_by, "about": repr(found.about)}, discriminator=values)
+        return f"mean probability of being real {float(values.mean()):.3f}, by {len(models)} discriminators"

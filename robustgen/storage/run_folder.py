@@ -37,6 +37,10 @@ class RunDir:
         return self.root / "unmade.json"
 
     @property
+    def data(self) -> Path:
+        return self.root / "data.json"
+
+    @property
     def labeller(self) -> Path:
         return self.root / "labeller"
 

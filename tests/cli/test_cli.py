@@ -13,23 +13,27 @@ import numpy as np
 import pytest
 
 from robustgen import cli
-from robustgen.cli import inventory as listing
+from robustgen.cli import inventory
 from robustgen.datasets.npz import write_npz
 from robustgen.recipes import RECIPES
 from robustgen.records.tables import Table
 from robustgen.records.verdicts import Verdicts
 
-SMALL = (
-    "--recipe", "digits-smoke", "--set", "data.test=20", "--set", "train.schedule.total_images=256",
-    "--set", "train.validations=1", "--set", "labeller.schedule.total_images=256",
-    "--set", "generators.edm.total_images=256", "--set", "generators.edm.warmup_images=64",
-)  # fmt: skip
+RECIPE = """
+base: digits-smoke
+data: {test: 20}
+train: {schedule: {total_images: 256}, validations: 1}
+labeller: {schedule: {total_images: 256}}
+generators: {edm: {total_images: 256, warmup_images: 64}}
+"""
+SMALL = ("--recipe", "small.yaml")
 
 
 @pytest.fixture(scope="module")
 def parts(tmp_path_factory):
     """Made by the single verbs: a generator, a labeller, a proxy set and a robust classifier."""
     folder = tmp_path_factory.mktemp("parts")
+    (folder / "small.yaml").write_text(RECIPE)
 
     def run(*arguments):
         done = subprocess.run(
@@ -43,7 +47,7 @@ def parts(tmp_path_factory):
     run("label", "proxies/edm", "--with", "models/labeller")
     run("keep", "proxies/edm", "--rule", "all")
     run("train", "--proxy", "proxies/edm", "--into", "models/robust", *SMALL)
-    run("evaluate", "models/robust", "--suite", "quick", *SMALL)
+    run("evaluate", "models/robust", "--suite", "quick")
     return folder
 
 
@@ -86,7 +90,7 @@ def test_every_verb_has_help(robustgen, verb):
 
 @pytest.mark.parametrize(
     "what",
-    ["recipes", *listing.FAMILIES],
+    ["recipes", *inventory.FAMILIES],
 )
 def test_everything_can_be_listed(robustgen, what):
     code, out, _ = robustgen("list", what)
@@ -104,7 +108,7 @@ def test_tables_lose_no_letter_and_break_no_figure(capsys, monkeypatch, terminal
     if terminal:
         monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
         monkeypatch.setenv("COLUMNS", "60")
-    listing.print_table(Table(("training images", "gain", "95 %"), ((name, "+15.0", interval),)), "title")
+    inventory.print_table(Table(("training images", "gain", "95 %"), ((name, "+15.0", interval),)), "title")
     said = capsys.readouterr().out
     rows = [line.rstrip() for line in said.splitlines()]
     assert "…" not in said and sum(interval in row and "+15.0" in row for row in rows) == 1
@@ -148,8 +152,13 @@ def test_dry_runs_write_nothing(robustgen, tmp_path):
         ("train --into x --proxy nowhere", "nowhere holds no finished proxy set"),
         ("train --into x --threat linf:8", "did you mean 8/255"),
         ("train --into x --threat l7:0.1", "threat"),
-        ("evaluate nowhere", "nowhere is neither a folder made by train"),
-        ("evaluate nowhere --suite x", "unknown suite 'x'"),
+        ("evaluate nowhere", "nothing says what nowhere was trained for: evaluate needs --data NAME[=PATH]"),
+        ("evaluate nowhere --data digits --threat linf:0.1", "nowhere is neither a folder made by train"),
+        ("evaluate nowhere --data digits", "evaluate needs --threat NORM:EPS such as linf:8/255, or --recipe NAME"),
+        ("evaluate nowhere --suite x --recipe digits", "unknown suite 'x'"),
+        ("evaluate nowhere --recipe digits --set train.beta=5", "evaluate does not use train.beta; it uses: data.name"),
+        ("train --plain --into x --threat linf:0.1", "has no threat model; leave out --threat"),
+        ("fit edm --into x --set train.beta=5", "fit does not use train.beta"),
         ("analyse fab nowhere", "unknown analysis 'fab'; known: radius-sweep, step-sweep, landscapes"),
         ("analyse fab nowhere --dry-run", "unknown analysis 'fab'"),
         ("analyse landscapes nowhere", "nowhere is neither a run nor a finished classifier"),
@@ -159,12 +168,13 @@ def test_dry_runs_write_nothing(robustgen, tmp_path):
         ("analyse step-sweep nowhere --images 0", "greater than or equal to 1"),
         ("analyse step-sweep nowhere --threat linf:8", "did you mean 8/255"),
         ("analyse step-sweep", "Missing argument"),
-        ("certify nowhere", "nowhere is neither a folder made by train"),
-        ("certify nowhere --sigma 0", "sigma: input should be greater than 0"),
-        ("certify nowhere --sigma much", "valid"),
-        ("certify nowhere --alpha 1", "alpha: input should be less than 0.5"),
-        ("certify nowhere --samples 0", "greater than or equal to 1"),
-        ("certify nowhere --every 0", "greater than or equal to 1"),
+        ("certify nowhere", "nothing says what nowhere was trained for: certify needs --data NAME[=PATH]"),
+        ("certify nowhere --recipe digits", "nowhere is neither a folder made by train"),
+        ("certify nowhere --recipe digits --sigma 0", "sigma: input should be greater than 0"),
+        ("certify nowhere --recipe digits --sigma much", "valid"),
+        ("certify nowhere --recipe digits --alpha 1", "alpha: input should be less than 0.5"),
+        ("certify nowhere --recipe digits --samples 0", "greater than or equal to 1"),
+        ("certify nowhere --recipe digits --every 0", "greater than or equal to 1"),
         ("report nowhere", "nowhere is not a run folder"),
         ("show nowhere", "unknown recipe 'nowhere'"),
         ("list everything", "cannot list 'everything'; known: recipes"),
@@ -242,7 +252,7 @@ def test_generated_images_are_measured_and_analysed(parts, robustgen, monkeypatc
     assert all(real[kept & (labels == k)].min() >= real[~kept & (labels == k)].max() for k in range(10))
     assert robustgen("analyse", "transport", "proxies/asked", *SMALL, "--seed", 5)[0] == 2  # another one lies there
     code, _, err = robustgen("analyse", "conditions", "proxies/asked", *SMALL)
-    assert code == 2 and "say which with --with FOLDER" in err
+    assert code == 2 and "pass --with FOLDER (from `robustgen train --plain`)" in err
     code, _, err = robustgen("analyse", "step-sweep", "models/robust", "--model", "models/robust", *SMALL)
     assert code == 2 and "--model is for analyses of a proxy set" in err
 
@@ -309,6 +319,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path):
 
 
 def test_a_loss_that_explodes_says_where_and_keeps_the_checkpoint(robustgen, tmp_path):
+    (tmp_path / "small.yaml").write_text(RECIPE)
     code, _, err = robustgen(
         "train", "--into", "x", *SMALL, "--set", "train.schedule.peak_lr=1e30", "--set", "train.schedule.warmup=0"
     )

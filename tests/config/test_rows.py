@@ -192,13 +192,13 @@ def test_published_images_stand_in_for_a_generator(tmp_path):
     assert "import edm" in plan and not {"fit edm", "sample edm"} & set(plan) and "fit gaussian" in plan
     assert plan["train edm-0"].needs[0] == "keep edm" and plan["label edm"].needs == ("import edm", "labeller")
     for name in ("import edm", "labeller", "label edm", "keep edm"):
-        plan[name].work(lambda *told: None)
+        plan[name].stage("cpu", lambda *told: None)
     proxies = ProxySet(run.proxy("edm"))
     assert (proxies.column("label") == labels).all() and len(proxies.kept()) == 30
     assert (proxies.images(np.arange(30)) == images).all()
     missing = override(recipe, ['published={"edm":["nowhere.npz"]}'])
     with pytest.raises(ValueError, match=r"published\.edm names nowhere\.npz, which does not exist"):
-        {stage.name: stage for stage in stages(missing, RunDir(tmp_path / "other"))}["import edm"].work(None)
+        {stage.name: stage for stage in stages(missing, RunDir(tmp_path / "other"))}["import edm"].stage("cpu", None)
     with pytest.raises(ValueError, match=r"published\.edm names no file"):
         override(recipe, ['published={"edm":[]}'])
 
@@ -208,9 +208,7 @@ def test_labels_may_be_the_classes_asked_for(tmp_path):
         name: {stage.name: stage for stage in stages(RECIPES[name], RunDir(tmp_path))}
         for name in (CUTMIX_DDPM, "wang2023/cifar10-linf-wrn-28-10-edm-1m")
     }
-    said = [
-        plan[name][stage].work.keywords["labels"] for name, stage in zip(plan, ("label ddpm", "label edm"), strict=True)
-    ]
+    said = [plan[name][stage].stage.labels for name, stage in zip(plan, ("label ddpm", "label edm"), strict=True)]
     assert said == ["predicted", "condition"]
 
 

@@ -21,7 +21,7 @@ from robustgen.pipeline.graph import check
 from robustgen.proxy.store import ProxySet
 from robustgen.randomness import rng_for
 from robustgen.recipes.digits import DIGITS
-from robustgen.stages.sample import sample
+from robustgen.stages.sample import Sample
 from robustgen.storage.files import read_json
 
 BARS = alphas_bar(1000, "linear")
@@ -474,7 +474,7 @@ def test_their_pipeline_draws_our_images(diffusers, tmp_path):
 
 def test_a_folder_of_theirs_is_sampled_like_ours(tmp_path):
     save_diffusers(tmp_path / "g", channels_last(small(timesteps=10)))
-    sample(tmp_path / "g", SamplingConfig(count=4), tmp_path / "p", 0, "cpu", lambda *_: None)
+    Sample(tmp_path / "g", SamplerConfig(), tmp_path / "p", 0, 4)("cpu", lambda *_: None)
     proxies = ProxySet(tmp_path / "p")
     assert len(proxies) == 4 and proxies.shape == (1, 8, 8)
     about = read_json(tmp_path / "p" / "manifest.json")["generator"]

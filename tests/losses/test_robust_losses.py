@@ -407,7 +407,7 @@ def test_in_a_run_hat_asks_the_labeller(tmp_path):
         found = {stage.name: stage for stage in stages(override(RECIPES["digits"], [f"train.loss={loss}"]), run)}
         stage = found["train real-0"]
         assert ("labeller" in stage.needs) == asks
-        assert (stage.work.args[0].helper.standard == str(run.labeller)) == asks
+        assert (stage.stage.config.helper.standard == str(run.labeller)) == asks
     named = override(RECIPES["digits"], ["train.loss=hat", "train.helper.standard=mine"])
     assert not any("labeller" in stage.needs for stage in stages(named, run) if stage.name.startswith("train real"))
 

@@ -46,7 +46,7 @@ def test_an_arm_is_trained_by_the_recipes_settings_and_its_own_changes():
     assert (other.averaging, other.augment, other.schedule.peak_lr) == (0.0, "shift-1+cutmix", 0.125)
     assert other.schedule.total_images == SMOKE.train.schedule.total_images and other.loss == SMOKE.train.loss
     plan = {stage.name: stage for stage in stages(recipe, RunDir("nowhere"))}
-    assert plan["train other-2"].work.args[0] == other and plan["train real-0"].work.args[0] == SMOKE.train
+    assert plan["train other-2"].stage.config == other and plan["train real-0"].stage.config == SMOKE.train
     assert "train real-2" not in plan and plan["evaluate other"].needs == tuple(f"train other-{m}" for m in range(3))
 
 

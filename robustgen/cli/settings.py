@@ -1,0 +1,169 @@
+"""From the words of a command line to settings: which recipe, what is changed in it, what each command uses of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from robustgen.config.recipe import DataConfig, Recipe, ThreatConfig
+
+_TEST_IMAGES = ("data.name", "data.path", "data.resize", "data.test", "data.split_seed")
+
+_CERTIFICATION = ("sigma", "selection", "samples", "alpha", "every", "images")
+
+USES: Mapping[str, tuple[str, ...]] = {
+    "fit": ("data", "generators", "seed", "threads"),
+    "train": ("data", "threat", "train", "seed", "threads"),
+    "train --plain": ("data", "labeller", "seed", "threads"),
+    "evaluate": (*_TEST_IMAGES, "threat", "evaluation", "seed", "threads"),
+    "certify": (*_TEST_IMAGES, *(f"certification.{name}" for name in _CERTIFICATION), "seed", "threads"),
+    "analyse": ("data", "threat", "seed", "threads"),
+    "measure": ("data", "measure", "seed", "threads"),
+    "score": ("data", "threat", "seed", "threads"),
+    "check": ("data",),
+    "publish": (*_TEST_IMAGES,),
+}
+"""Settings of a recipe that each command uses: a name, or all below it. Any other is refused, never ignored."""
+
+
+def recipe_named(name: str) -> Recipe:
+    """A known recipe, or one from a YAML or JSON file.
+
+    Raises:
+        ValueError: unknown, with the known ones; or a file that cannot be read as a recipe.
+    """
+    from robustgen.config.loading import read_recipe, unknown_recipe
+    from robustgen.recipes import RECIPES
+
+    if name in RECIPES:
+        return RECIPES[name]
+    if name.endswith((".yaml", ".yml", ".json")):
+        return read_recipe(Path(name), RECIPES)
+    raise ValueError(f"unknown recipe {name!r}; {unknown_recipe(name, RECIPES)}, or a .yaml file")
+
+
+def whole_recipe(
+    name: str, sets: Iterable[str] | None, data: str | None = None, seed: int | None = None, scale: str | None = None
+) -> Recipe:
+    """A recipe with what the command line changes: the data, then the scale, then single settings."""
+    from robustgen.config.loading import override
+    from robustgen.recipes.scaling import scaled
+
+    settings = recipe_named(name)
+    if data:
+        kind, _, path = data.partition("=")
+        settings = override(settings, [f"data.name={kind}", f"data.path={path or 'none'}"])
+    if scale:
+        settings = scaled(settings, scale)
+    return override(settings, [*(sets or []), *([] if seed is None else [f"seed={seed}"])])
+
+
+def command_settings(
+    command: str, recipe: Recipe, sets: Iterable[str] | None, data: str | None = None, seed: int | None = None
+) -> Recipe:
+    """A recipe of which one command uses a part: only that part is changed, and only it is checked.
+
+    Raises:
+        ValueError: a setting that is unknown, ill-typed, or that the command does not use.
+    """
+    from robustgen.config.parsing import assign
+
+    content = recipe.to_json()
+    changed: dict[str, None] = {}
+    if data:
+        kind, _, path = data.partition("=")
+        content["data"] |= {"name": kind, "path": path or None}
+        changed["data"] = None
+    for text in [*(sets or []), *([] if seed is None else [f"seed={seed}"])]:
+        assign(content, text)
+        name = text.partition("=")[0].strip()
+        if not any(name == used or name.startswith(f"{used}.") for used in USES[command]):
+            raise ValueError(f"{command} does not use {name}; it uses: {', '.join(USES[command])}")
+        changed[name.partition(".")[0]] = None
+    return recipe.model_copy(update={section: _validated(recipe, section, content[section]) for section in changed})
+
+
+def _validated(recipe: Recipe, section: str, content: Any) -> Any:
+    """One section of a recipe from JSON-like content."""
+    from typing import Annotated
+
+    from pydantic import TypeAdapter, ValidationError
+
+    from robustgen.config.parsing import explain
+
+    field = type(recipe).model_fields[section]
+    kind: Any = Annotated[field.annotation, *field.metadata] if field.metadata else field.annotation
+    try:
+        return TypeAdapter(kind).validate_python(content)
+    except ValidationError as error:
+        raise ValueError(f"--set: {explain(error, section)}") from None
+
+
+def data_of(text: str | None) -> DataConfig | None:
+    """All images of "NAME" or "NAME=PATH"."""
+    from robustgen.config.recipe import DataConfig
+
+    if text is None:
+        return None
+    name, _, path = text.partition("=")
+    config: DataConfig = checked(DataConfig, name=name, path=path or None)
+    return config
+
+
+def threat_of(text: str | None) -> ThreatConfig | None:
+    """The threat model of "NORM:EPS"."""
+    from robustgen.config.recipe import ThreatConfig
+
+    if text is None:
+        return None
+    config: ThreatConfig = checked(ThreatConfig.model_validate, obj=text)
+    return config
+
+
+def of_analysis(sets: list[str] | None, threat: str | None) -> tuple[tuple[str, ...], list[str]]:
+    """Settings of an analysis among those of `--set`, and those of the recipe, the threat model with them."""
+    own = tuple(text.removeprefix("analysis.") for text in sets or [] if text.startswith("analysis."))
+    rest = [text for text in sets or [] if not text.startswith("analysis.")]
+    return own, [*rest, *([f"threat={threat}"] if threat else [])]
+
+
+def checked(kind: Any, **values: Any) -> Any:
+    """A configuration made of options; a value that does not fit is one line."""
+    from pydantic import ValidationError
+
+    from robustgen.config.parsing import explain
+
+    try:
+        return kind(**values)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+
+
+def judged(
+    command: str, place: str, recipe: str | None, sets: list[str] | None, data: str | None, threat: str | None,
+    seed: int | None, images: int | None = None,
+) -> Recipe:  # fmt: skip
+    """The settings by which a classifier is judged; prints what it is judged on.
+
+    Images and threat model are what the user gives, else the named recipe's, else what the classifier was trained for.
+    """
+    from robustgen.config.recipe import CertificationConfig
+    from robustgen.recipes import RECIPES
+    from robustgen.stages.targets import judged_on
+
+    named = None if recipe is None else recipe_named(recipe)
+    own = [text for text in sets or [] if text.partition("=")[0].strip() in ("threat", "data.name")]
+    told = {text.partition("=")[0].strip(): text.partition("=")[2].strip() for text in own}
+    given = data_of(data or told.get("data.name"))
+    place_data, place_threat, said = judged_on(place, command, named, given, threat_of(threat or told.get("threat")))
+    base = (named or RECIPES["digits"]).model_copy(update={"data": place_data})
+    if place_threat is not None:
+        base = base.model_copy(update={"threat": place_threat})
+    if base.certification is None:
+        base = base.model_copy(update={"certification": CertificationConfig()})
+    more = [f"data.test={images}"] if images else []
+    settings = command_settings(command, base, [*more, *(sets or [])], None, seed)
+    print(said, flush=True)
+    return settings

@@ -1,0 +1,23 @@
+"""Where a classifier comes from, as a value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a classifier comes from.
+
+    place         a folder made by train, a weights file, FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION or
+                  hub:NAME
+    weights       a file to load into what the function returned, or into the published network
+    architecture  of a weights file
+    normalise     "none", "data" for mean and deviation of the data set, or MEAN/DEVIATION, a number a channel
+    """
+
+    place: str
+    weights: Path | None = None
+    architecture: str | None = None
+    normalise: str = "none"
