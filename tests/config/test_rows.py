@@ -197,7 +197,7 @@ def test_published_images_stand_in_for_a_generator(tmp_path):
     assert (proxies.column("label") == labels).all() and len(proxies.kept()) == 30
     assert (proxies.images(np.arange(30)) == images).all()
     missing = override(recipe, ['published={"edm":["nowhere.npz"]}'])
-    with pytest.raises(ValueError, match=r"published\.edm names nowhere\.npz, which does not exist"):
+    with pytest.raises(ValueError, match=r"published\.edm: nowhere\.npz does not exist"):
         {stage.name: stage for stage in stages(missing, RunDir(tmp_path / "other"))}["import edm"].stage("cpu", None)
     with pytest.raises(ValueError, match=r"published\.edm names no file"):
         override(recipe, ['published={"edm":[]}'])
