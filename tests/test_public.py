@@ -47,7 +47,7 @@ def test_train_returns_a_classifier_that_load_model_reads(tmp_path):
     assert not model.training and model(images).shape == (12, 3)
     again = robustgen.load_model(tmp_path / "m")
     torch.testing.assert_close(again(images), model(images), rtol=1e-5, atol=1e-5)
-    verdicts = robustgen.evaluate(model, images, labels, LINF, "pgd-10")
+    verdicts = robustgen.evaluate(model, images, labels, LINF, "quick")
     assert isinstance(verdicts, robustgen.Verdicts) and len(verdicts) == 12
     found = robustgen.certify(model, images[:2], labels[:2], 0.25, samples=20, selection=5)
     assert isinstance(found, robustgen.Certificates)

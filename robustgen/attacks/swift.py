@@ -25,8 +25,8 @@ class Swift:
 
     Classes come in the order of the logits at the best point of the first ascent, not of the clean image; each ascent
     starts at random. A round attacks only images whose DLR objective came within its limit of 0, where they would be
-    misclassified: the objective does not change with the scale of the logits, so the limits mean the same for every model.
-    All is decided image by image, so no image depends on another. Images left within the last limit are also
+    misclassified: the objective does not change with the scale of the logits, so the limits mean the same for every
+    model. All is decided image by image, so no image depends on another. Images left within the last limit are also
     attacked by Square, which needs no gradients. Below 4 classes margins take the place of DLR, and
     every image is attacked in every round, as margins have a scale.
     """
