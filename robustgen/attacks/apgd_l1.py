@@ -36,9 +36,9 @@ def sparse_search(
 
     Three phases maximize the objective within 3, 2 and 1 times the radius, each from the projected best point of the
     previous one; only the last may end an image's search as misclassified. Every 4 % of a phase's steps k becomes the
-    number of pixels changed in the best point over 1.5;
-    where that number decreased by more than 5 % the step is reset
-    to the radius and the iterate to the best point, elsewhere the step is divided by 1.5, down to a tenth of the radius.
+    number of pixels changed in the best point over 1.5; where that number decreased by more than 5 % the
+    step is reset to the radius and the iterate to the best point, elsewhere the step is divided by 1.5, down to a tenth
+    of the radius.
     """
     start = ThreatModel("l1", PHASES[0][0] * threat.eps).boundary_start(images, rng)
     plan = [(factor, count) for (factor, _), count in zip(PHASES, phase_steps(steps), strict=True)]
