@@ -1,8 +1,8 @@
-"""What the families promise: the page to read first.
+"""The interfaces of the families: the page to read first.
 
-Tensors: images are (N, C, H, W) float32 in [0, 1]; logits are (N, K); normalisation is inside the model.
-No base class, no registration: whoever behaves like this is a member, and `tests/FAMILY/test_every_MEMBER.py`
-checks it for everything named in the family's dictionary.
+Tensors: images are (N, C, H, W) float32 in [0, 1]; logits are (N, K); normalization is inside the model.
+No base class, no registration: whatever implements the interface is a member. `robustgen.testing` holds the checks
+of each interface, and `tests/FAMILY/test_every_MEMBER.py` runs them for everything in the family's dictionary.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from robustgen.threat import ThreatModel
 
 @dataclass(frozen=True)
 class Batch:
-    """What one training step sees.
+    """The minibatch of one training step.
 
     images     (N, C, H, W) in [0, 1], augmented
     targets    (N, K) probabilities: labels one-hot, smoothed or mixed
@@ -41,34 +41,37 @@ class Batch:
 
 
 class Progress(Protocol):
-    """Told how far a stage is; draws a bar, or says nothing."""
+    """Receives the progress of a stage, and displays it."""
 
     def __call__(self, done: int, total: int, unit: str, note: str = "") -> None: ...
 
 
 def silent(done: int, total: int, unit: str, note: str = "") -> None:
-    """The `Progress` that says nothing."""
+    """The `Progress` that displays nothing."""
 
 
 class Attack(Protocol):
-    """Finds images within the threat model that its objective likes better.
+    """Maximizes its objective over the images within the threat model: adversarial examples.
 
     `targets` is what the objective compares logits with: labels (N,), probabilities (N, K), or pairs
     (N, 2) of label and class aimed at. The model is used in the mode it is in; its parameters and their
-    gradients are left alone. The result is allowed by the threat model and carries no graph.
+    gradients stay unchanged. The result is within the threat model and carries no graph. Without an `rng` the random
+    numbers are those of seed 0.
 
     An attack may also have `search`, with the same arguments: it returns an `attacks.common.AttackResult`, the same
     images and the step at which each was found, which a cascade writes down.
     """
 
-    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor: ...
+    def __call__(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> Tensor: ...
 
 
 class MultiRunAttack(Protocol):
-    """An attack of several runs, each from another start or at another class.
+    """An attack of several runs, each from another random start or at another target class.
 
-    Calling it makes all of them, leaving out images that fell before; a cascade makes them one by one, to
-    drop images, count and resume between them.
+    Calling it makes all runs, each on the images that remain robust; a cascade makes them one by one, to drop images,
+    count and resume between them.
     """
 
     def runs(self, classes: int) -> int:
@@ -88,13 +91,13 @@ class Loss(Protocol):
     """One training step's scalar, with whatever inner attack it needs; gradients reach the parameters.
 
     A loss that changes as training goes on also has `at(share)`: the loss for the step that completes this share of
-    the training, 0 to 1. It is a loss like any other, at the end of its training as it stands.
+    the training, 0 to 1. Called without `at`, it is the loss of the end of training.
     """
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor: ...
 
 
 class Augment(Protocol):
-    """Images (N, C, H, W) in [0, 1] and targets (N, K), varied; one draw per image."""
+    """Images (N, C, H, W) in [0, 1] and targets (N, K), augmented; random numbers are drawn per image."""
 
     def __call__(self, images: Tensor, targets: Tensor, rng: Rng) -> tuple[Tensor, Tensor]: ...

@@ -11,10 +11,11 @@ os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustgen import cli
 from robustgen.images import DatasetInfo, ImageSet
+from robustgen.testing import Halfspace
 
 torch.set_num_threads(1)
 
@@ -33,33 +34,6 @@ def real_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs {name}: set ROBUSTGEN_TEST_DATA to the folder that holds it")
     return path
-
-
-class Halfspace(nn.Module):
-    """Two half-spaces, as a linear classifier of four classes two of which are never near.
-
-    Around the centre of the box an image is |(w_0 - w_1) x + b_0 - b_1| over the dual norm from the boundary.
-    """
-
-    def __init__(self, pixels: int = 12, seed: int = 0):
-        super().__init__()
-        generator = torch.Generator().manual_seed(seed)
-        self.linear = nn.Linear(pixels, 4)
-        with torch.no_grad():
-            self.linear.weight.copy_(torch.randn(4, pixels, generator=generator))
-            self.linear.bias.copy_(-self.linear.weight.sum(1) / 2 - torch.tensor([0.0, 0.0, 20.0, 25.0]))
-
-    def forward(self, images: Tensor) -> Tensor:
-        return self.linear(images.flatten(1))
-
-    @torch.no_grad()
-    def distance_to_boundary(self, images: Tensor, labels: Tensor, norm: str) -> Tensor:
-        logits = self(images)
-        gaps = logits.gather(1, labels[:, None]) - logits
-        weights = self.linear.weight
-        differences = weights[labels][:, None] - weights[None]
-        dual = differences.norm(dim=2, p={"linf": 1, "l2": 2, "l1": torch.inf}[norm])
-        return (gaps / dual.clamp_min(1e-12)).masked_fill(gaps == 0, torch.inf).amin(1)
 
 
 @pytest.fixture(params=["linf", "l2", "l1"])

@@ -20,7 +20,7 @@ FLOORS = [
     {"recipes"},
     {"stages"},
     {"pipeline"},
-    {"cli"},
+    {"cli", "api", "testing"},
 ]
 """Folders and modules of the package from the ground up; those of one set do not import each other."""
 

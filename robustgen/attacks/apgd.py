@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.apgd_l1 import sparse_search
-from robustgen.attacks.common import AttackResult, averaged_value_and_grad
+from robustgen.attacks.common import AttackResult, averaged_value_and_grad, rng_or_default
 from robustgen.objectives import Objective, cross_entropy, labels_of
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -33,8 +33,8 @@ class APGD:
 
     from a random point on the boundary, a = 2 eps at first. At a checkpoint an image's step is halved, and it
     returns to its best point, if at most `rho` of the window's steps raised its objective, or if neither step nor
-    best value changed since the checkpoint before. An image that is misclassified leaves at once with that
-    iterate; one that never is returns its best point.
+    best value changed since the checkpoint before. The search of an image ends at its first misclassified iterate; if
+    there is none, the point with the highest objective is returned.
 
     The first window counts a rise of its first step against the start; the original compares that step with zero.
     In l1 it is the sparse variant of `attacks.apgd_l1`.
@@ -44,13 +44,15 @@ class APGD:
     objective: Objective = cross_entropy
     rho: float = 0.75
     eot: int = 1
-    """Passes averaged for each gradient, against models that answer at random (expectation over transformation)."""
+    """Passes averaged for each gradient of a stochastic model (EOT, expectation over transformation)."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
             raise ValueError(f"an attack needs at least 1 step, got {self.steps}")
 
-    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    def __call__(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> Tensor:
         return self.search(model, images, targets, threat, rng).points
 
     def search(
@@ -59,13 +61,14 @@ class APGD:
         images: Tensor,
         targets: Tensor,
         threat: ThreatModel,
-        rng: Rng,
+        rng: Rng | None = None,
         start: Tensor | None = None,
     ) -> AttackResult:
         """The first misclassified iterate of each image, else its best; and the step, 0 being the start.
 
-        `start` replaces the random one; in l1, where the walk begins outside the ball, it is not used.
+        `start` replaces the random one; in l1, where the search starts outside the ball, it is not used.
         """
+        rng = rng_or_default(rng, images)
         if threat.norm == "l1":
             return sparse_search(model, images, targets, threat, rng, self.steps, self.objective, self.eot)
         start = threat.boundary_start(images, rng) if start is None else start
@@ -77,7 +80,7 @@ class APGD:
             "row": torch.arange(count, device=images.device),
             "images": images,
             "targets": targets,
-            "seen": start,  # what the last pass looked at; `points` may have gone back to the best since
+            "seen": start,  # the points of the last pass; `points` may have been reset to the best since
             "points": start,
             "before": start,
             "gradient": gradient,

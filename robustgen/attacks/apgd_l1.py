@@ -34,20 +34,21 @@ def sparse_search(
 ) -> AttackResult:
     """Ascent along the k steepest pixels, projected on ball and box; k and the step follow how sparse the best is.
 
-    Three phases climb within 3, 2 and 1 times the radius, each from the best point of the one before, projected;
-    only in the last may an image leave as misclassified. Every 4 % of a phase's steps k becomes the number of pixels
-    changed in the best point over 1.5; where that number fell by more than 5 % the step returns to the radius and the
-    walk to the best point, elsewhere the step is divided by 1.5, down to a tenth of the radius.
+    Three phases maximize the objective within 3, 2 and 1 times the radius, each from the projected best point of the
+    previous one; only the last may end an image's search as misclassified. Every 4 % of a phase's steps k becomes the
+    number of pixels changed in the best point over 1.5; where that number decreased by more than 5 % the
+    step is reset to the radius and the iterate to the best point, elsewhere the step is divided by 1.5, down to a tenth
+    of the radius.
     """
     start = ThreatModel("l1", PHASES[0][0] * threat.eps).boundary_start(images, rng)
     plan = [(factor, count) for (factor, _), count in zip(PHASES, phase_steps(steps), strict=True)]
     for factor, count in plan[:-1]:
         wider = ThreatModel("l1", factor * threat.eps)
-        start = _climb_phase(model, images, targets, wider, start, count, objective, eot, leave=False).points
-    return _climb_phase(model, images, targets, threat, start, plan[-1][1], objective, eot, leave=True)
+        start = _run_phase(model, images, targets, wider, start, count, objective, eot, leave=False).points
+    return _run_phase(model, images, targets, threat, start, plan[-1][1], objective, eot, leave=True)
 
 
-def _climb_phase(
+def _run_phase(
     model: nn.Module,
     images: Tensor,
     targets: Tensor,
@@ -91,7 +92,7 @@ def _climb_phase(
             length = torch.where(sparser, torch.full_like(length, threat.eps), length / 1.5)
             length = length.clamp(threat.eps / 10, threat.eps)
             count, changed = now / 1.5, now
-            # `fooled` is judged by the last pass, so an image that is thrown back must have been looked at first.
+            # `fooled` refers to the last pass, so a misclassified iterate must be recorded before it is reset.
             back = sparser & ((logits.argmax(1) == labels_of(targets)) | (not leave))
             points = torch.where(_wide(back), best, points)
             gradient = torch.where(_wide(back), best_gradient, gradient)

@@ -1,4 +1,4 @@
-"""One pass of an attack: logits, objective and its gradient in the images, nothing else; and what an attack found."""
+"""Shared by attacks: logits, objective and its input gradient in one pass; the result of a search."""
 
 from __future__ import annotations
 
@@ -9,17 +9,24 @@ from torch import Tensor, nn
 
 from robustgen.modes import frozen_parameters
 from robustgen.objectives import Objective
+from robustgen.randomness import Rng, rng_for
 
 
 class AttackResult(NamedTuple):
     """What an attack's `search` returns.
 
-    points  (N, ...) allowed images
-    step    (N,) after how many steps a misclassified one was found, -1 where none was; only a claim
+    points  (N, ...) images within the threat model
+    step    (N,) number of steps after which an adversarial example was found, -1 where the attack failed; the caller
+            verifies it
     """
 
     points: Tensor
     step: Tensor
+
+
+def rng_or_default(rng: Rng | None, images: Tensor) -> Rng:
+    """Return `rng`, or the stream of seed 0 on the device of `images` when none is given."""
+    return rng_for(0, "attack", device=images.device) if rng is None else rng
 
 
 class NoGradient(ValueError):
@@ -40,8 +47,8 @@ def value_and_grad(
 ) -> tuple[Tensor, Tensor, Tensor]:
     """Logits (N, K), objective (N,) and its gradient in each of `points` (N, ...), without a graph.
 
-    Only the gradient of the images is computed: the parameters' are neither touched nor paid for. An objective
-    of an image does not depend on other images' gradients, so summing over the batch loses nothing.
+    Only the gradient with respect to the images is computed; parameter gradients are neither computed nor changed. An
+    objective of an image does not depend on other images' gradients, so summing over the batch loses nothing.
 
     Raises:
         ValueError: the output does not depend on the images in a way that can be differentiated.

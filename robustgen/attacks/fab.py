@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.common import AttackResult, logit_differences, value_and_grad
+from robustgen.attacks.common import AttackResult, logit_differences, rng_or_default, value_and_grad
 from robustgen.objectives import labels_of, targeted_margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -15,10 +15,10 @@ from robustgen.threat import ThreatModel
 
 @dataclass(frozen=True)
 class FAB:
-    """Walks along the decision boundary towards the clean image.
+    """Move along the decision boundary towards the clean image.
 
-    The boundary is linearised where the walk stands; d and d0 are the smallest moves (within the box) that bring the
-    present point x and the clean image x0 onto it:
+    The boundary is linearized at the current point; d and d0 are the smallest moves (within the box) that bring the
+    current point x and the clean image x0 onto it:
 
         a = min(|d| / (|d| + |d0|), alpha_max);   x <- clip((1 - a) (x + eta d) + a (x0 + eta d0))
 
@@ -26,8 +26,8 @@ class FAB:
     targets that are pairs (N, 2) the boundary is that between label and aim; with labels (N,) it is the nearest of
     all K - 1, which takes K - 1 gradients a step.
 
-    Called, it returns an allowed image: the first misclassified one within the threat model, after which nothing more
-    is spent on it, else the clean image. `nearest` goes on to the end and returns what it found at any distance.
+    Called, it returns an allowed image: the first misclassified one within the threat model, at which its search
+    ends, else the clean image. `nearest` always takes all steps and returns the nearest one at any distance.
     """
 
     steps: int = 100
@@ -41,12 +41,16 @@ class FAB:
         if self.steps < 1:
             raise ValueError(f"an attack needs at least 1 step, got {self.steps}")
 
-    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    def __call__(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> Tensor:
         return self.search(model, images, targets, threat, rng).points
 
-    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> AttackResult:
+    def search(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> AttackResult:
         """An allowed image for each, and the step at which it was found."""
-        points, step = self._walk(model, images, targets, threat, rng, stop=True)
+        points, step = self._iterate(model, images, targets, threat, rng, stop=True)
         allowed = threat.contains(points, images) & (step >= 0)
         points = torch.where(allowed.view(-1, *([1] * (images.ndim - 1))), points, images)
         return AttackResult(points, torch.where(allowed, step, -1))
@@ -58,17 +62,17 @@ class FAB:
 
         `threat.eps` only sets the scale of a random start. Images that are misclassified from the start are at 0.
         """
-        points, step = self._walk(model, images, targets, threat, rng, stop=False)
+        points, step = self._iterate(model, images, targets, threat, rng, stop=False)
         distance = threat.distance(points, images)
         return points, torch.where(step >= 0, distance, torch.full_like(distance, torch.inf))
 
     @torch.no_grad()
-    def _walk(
-        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng, stop: bool
+    def _iterate(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None, stop: bool
     ) -> tuple[Tensor, Tensor]:
         points = images
         if self.from_noise:
-            points = (images + (threat.boundary_start(images, rng) - images) / 2).clamp_(0, 1)
+            points = (images + (threat.boundary_start(images, rng_or_default(rng, images)) - images) / 2).clamp_(0, 1)
         result = images.clone()
         found_at = torch.full((len(images),), -1, dtype=torch.int64, device=images.device)
         nearest = torch.full((len(images),), torch.inf, device=images.device)
@@ -95,7 +99,7 @@ class FAB:
 
     @staticmethod
     def _boundary(model: nn.Module, points: Tensor, targets: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:
-        """Height over the linearised boundary, negative while on the label's side, and its gradient."""
+        """Height over the linearized boundary, negative while on the label's side, and its gradient."""
         if targets.ndim == 2:
             _, value, gradient = value_and_grad(model, points, targets, targeted_margin)
             return value, gradient
@@ -108,7 +112,7 @@ class FAB:
 
     def _step(self, points: Tensor, images: Tensor, value: Tensor, gradient: Tensor, threat: ThreatModel) -> Tensor:
         flat, clean, slope = points.flatten(1), images.flatten(1), gradient.flatten(1)
-        # The linearised boundary is value + slope.(z - points) = 0; both ends of the walk are brought onto it.
+        # The linearised boundary is value + slope.(z - points) = 0; both points are projected onto it.
         at_clean = value + (slope * (clean - flat)).sum(1)
         both = to_hyperplane(
             torch.cat([flat, clean]), torch.cat([slope, slope]), torch.cat([value, at_clean]), threat.norm

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.common import AttackResult, value_and_grad
+from robustgen.attacks.common import AttackResult, rng_or_default, value_and_grad
 from robustgen.modes import evaluating, updating_bn_stats
 from robustgen.objectives import Objective, cross_entropy, labels_of
 from robustgen.randomness import Rng
@@ -21,7 +21,7 @@ MODES: dict[str, Callable[[nn.Module], AbstractContextManager[None]] | None] = {
     "eval": evaluating,
     "updating": updating_bn_stats,
 }
-"""What happens to the network while it is attacked."""
+"""Mode of the network during the attack."""
 
 OFFICIAL_STEP = 0.1 / (8 / 255)
 """The official code's Adam step of 0.1 at eps 8/255, as a share of eps."""
@@ -51,12 +51,12 @@ class PGD:
     """(share of the steps, factor): from that share on, the step size times that factor."""
     objective: Objective = cross_entropy
     until_fooled: bool = False
-    """Keep the first iterate that is misclassified, and spend nothing more on that image."""
+    """Return the first misclassified iterate of each image, and stop attacking that image."""
     deviation: float | None = None
     """Start from normal noise of this deviation, in pixels of [0, 1], instead of uniformly from the ball."""
     mode: str = "as-is"
-    """eval: batch norms go by their running statistics while it attacks. updating: in a training step, running
-    statistics follow the attack's passes too."""
+    """eval: batch norms use their running statistics during the attack. updating: in a training step, the attack's
+    passes update the running statistics too."""
 
     def __post_init__(self) -> None:
         if self.steps < 1:
@@ -73,12 +73,16 @@ class PGD:
         factors = [factor for share, factor in self.decay if step >= share * self.steps]
         return self.step_size * (factors[-1] if factors else 1.0)
 
-    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    def __call__(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> Tensor:
         return self.search(model, images, targets, threat, rng).points
 
-    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> AttackResult:
+    def search(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> AttackResult:
         """The last iterate, or the first misclassified one with `until_fooled`, and then its step."""
-        mode = MODES[self.mode]
+        mode, rng = MODES[self.mode], rng_or_default(rng, images)
         with mode(model) if mode else nullcontext():
             return self._search(model, images, targets, threat, rng)
 

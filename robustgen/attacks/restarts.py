@@ -1,4 +1,4 @@
-"""Attacks of several runs: from other starts, or at other classes."""
+"""Attacks of several runs: random restarts, or one run per target class."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from robustgen.attacks.common import rng_or_default
 from robustgen.contracts import Attack, MultiRunAttack
 from robustgen.objectives import classes_aimed_at
 from robustgen.randomness import Rng
@@ -30,7 +31,9 @@ class Restarts:
     def targets_for(self, run: int, clean_logits: Tensor, labels: Tensor) -> Tensor:
         return labels
 
-    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    def __call__(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> Tensor:
         return all_runs(self, model, images, targets, threat, rng)
 
 
@@ -60,23 +63,26 @@ class MultiTargeted:
         rank = run % min(self.targets, aims.shape[1])
         return torch.stack([labels, aims[:, rank]], dim=1)
 
-    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    def __call__(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> Tensor:
         return all_runs(self, model, images, targets, threat, rng)
 
 
 @torch.no_grad()
 def all_runs(
-    many: MultiRunAttack, model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, rng: Rng
+    many: MultiRunAttack, model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, rng: Rng | None
 ) -> Tensor:
-    """Every run of an attack, each on the images that still stand; what fell keeps the image that broke it."""
+    """Make every run of an attack on the images that remain robust; others keep their adversarial example."""
+    rng = rng_or_default(rng, images)
     clean_logits = model(images)
     result = images.clone()
-    standing = torch.arange(len(images), device=images.device)
+    remaining = torch.arange(len(images), device=images.device)
     for run in range(many.runs(clean_logits.shape[1])):
-        aims = many.targets_for(run, clean_logits[standing], labels[standing])
-        found = many.attack_in(run)(model, images[standing], aims, threat, rng.at("run", run).rows(standing))
-        result[standing] = found
-        standing = standing[model(found).argmax(1) == labels[standing]]
-        if not len(standing):
+        aims = many.targets_for(run, clean_logits[remaining], labels[remaining])
+        found = many.attack_in(run)(model, images[remaining], aims, threat, rng.at("run", run).rows(remaining))
+        result[remaining] = found
+        remaining = remaining[model(found).argmax(1) == labels[remaining]]
+        if not len(remaining):
             break
     return result

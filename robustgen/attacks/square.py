@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.common import AttackResult
+from robustgen.attacks.common import AttackResult, rng_or_default
 from robustgen.objectives import Objective, margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -33,7 +33,7 @@ class Square:
     A window's side is sqrt(p H W), at most the image's (in l2 and l1 odd, at least 3), with p = `share`, halved as
     `HALVED_AFTER` says. Windows may lie at every place; the authors' code never reaches the last row and column.
     Proposals equal to the image kept so far are not evaluated: they cannot change anything. Each image has its own
-    random numbers, and leaves when it is misclassified.
+    random numbers, and its search ends when it is misclassified.
     """
 
     queries: int = 5000
@@ -55,12 +55,17 @@ class Square:
         halvings = sum(query > after for after in HALVED_AFTER)
         return math.sqrt(self.share / 2**halvings * height * width)
 
-    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    def __call__(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> Tensor:
         return self.search(model, images, targets, threat, rng).points
 
     @torch.no_grad()
-    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> AttackResult:
+    def search(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> AttackResult:
         """The best allowed image for each, and the query at which it was misclassified."""
+        rng = rng_or_default(rng, images)
         state = (_Signs if threat.norm == "linf" else _Masses)(images, threat, rng)
         points = state.points
         result = points.clone()

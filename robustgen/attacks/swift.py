@@ -1,4 +1,4 @@
-"""A short cascade in one attack, which spends its passes on the images that are nearest to falling."""
+"""A short cascade in one attack, which spends its passes on the images nearest to misclassification."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.apgd import APGD
-from robustgen.attacks.common import AttackResult
+from robustgen.attacks.common import AttackResult, rng_or_default
 from robustgen.attacks.square import Square
 from robustgen.objectives import classes_aimed_at, dlr, margin, targeted_dlr, targeted_margin
 from robustgen.randomness import Rng
@@ -24,11 +24,11 @@ class Swift:
     """Auto-PGD on the DLR objective for `first` steps, then rounds of short targeted ascents, one for each class.
 
     Classes come in the order of the logits at the best point of the first ascent, not of the clean image; each ascent
-    starts at random. A round is faced only by images whose DLR objective came within its limit of 0, where they would
-    fall: the objective does not change with the scale of the logits, so the limits mean the same for every model. All
-    is decided image by image, so no image depends on another. Who is left within the last limit also faces Square,
-    which sees what gradients do not. Below 4 classes margins take the place of DLR, and
-    every image faces every round, for margins have a scale.
+    starts at random. A round attacks only images whose DLR objective came within its limit of 0, where they would be
+    misclassified: the objective does not change with the scale of the logits, so the limits mean the same for every
+    model. All is decided image by image, so no image depends on another. Images left within the last limit are also
+    attacked by Square, which needs no gradients. Below 4 classes margins take the place of DLR, and
+    every image is attacked in every round, as margins have a scale.
     """
 
     first: int = 20
@@ -38,16 +38,20 @@ class Swift:
 
     @property
     def steps(self) -> int:
-        """Of an image that faces the first round alone: most do."""
+        """Steps of an image that is attacked in the first round only, as most are."""
         return self.first + self.targets * self.rounds[0][1]
 
-    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    def __call__(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> Tensor:
         return self.search(model, images, targets, threat, rng).points
 
     @torch.no_grad()
-    def search(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> AttackResult:
+    def search(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> AttackResult:
         """The first misclassified point of each image, else its best; and the steps it took in all."""
-        labels = targets
+        labels, rng = targets, rng_or_default(rng, images)
         if not len(images):
             return AttackResult(images, labels.clone())
         logits = model(images)
@@ -67,14 +71,14 @@ class Swift:
                     model, images[row], aims, threat, rng.at("round", number, rank).rows(row)
                 )
                 value = untargeted(model(found.points), labels[row])
-                fell = found.step >= 0
-                better = fell | (value > reached[row])
+                fooled = found.step >= 0
+                better = fooled | (value > reached[row])
                 result[row[better]], reached[row[better]] = found.points[better], value[better]
-                step[row[fell]] = spent + found.step[fell]
+                step[row[fooled]] = spent + found.step[fooled]
                 spent += steps
         row = ((step < 0) & ((reached > self.rounds[-1][0]) | (not scaled))).nonzero().squeeze(1)
         if len(row):
             found = Square(self.queries).search(model, images[row], labels[row], threat, rng.at("square").rows(row))
-            fell = found.step >= 0
-            result[row[fell]], step[row[fell]] = found.points[fell], spent + found.step[fell]
+            fooled = found.step >= 0
+            result[row[fooled]], step[row[fooled]] = found.points[fooled], spent + found.step[fooled]
         return AttackResult(result, step)

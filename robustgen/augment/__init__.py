@@ -2,7 +2,7 @@
 
 A name is a chain of parts joined by `+`, each a kind and its numbers: crop-flip, crop-flip+cutmix, crop-flip+mixup-0.2,
 randaugment-2-14+crop-flip. Parts work in that order. What the numbers mean stands with each kind; left out, they are
-the published ones. `-each` draws anew for every image where the published form draws once a batch.
+the published ones. `-each` draws for every image where the published form draws once a batch.
 """
 
 from __future__ import annotations

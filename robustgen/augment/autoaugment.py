@@ -96,7 +96,7 @@ def _amounts(names: tuple[str, ...], levels: tuple[float, ...], side: int, like:
 
 @dataclass(frozen=True)
 class AutoAugment:
-    """One of the 25 pairs of operations that a search found best for a data set, drawn anew for each image.
+    """One of the 25 pairs of operations that a search found best for a data set, drawn for each image.
 
     Images are rounded to bytes. The authors pad, crop and mirror before, and cut out 16 pixels after.
 

@@ -23,7 +23,9 @@ class _Once:
         self.attack = attack
         self.found: Tensor | None = None
 
-    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    def __call__(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> Tensor:
         if self.found is None:
             self.found = self.attack(model, images, targets, threat, rng)
         return self.found

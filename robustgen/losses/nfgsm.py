@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from torch import Tensor, nn
 
-from robustgen.attacks.common import value_and_grad
+from robustgen.attacks.common import rng_or_default, value_and_grad
 from robustgen.objectives import Objective, cross_entropy
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -32,9 +32,11 @@ class NFGSM:
         if self.noise < 0 or not self.step_size > 0:
             raise ValueError(f"noise must be at least 0 and step_size above 0, got {self.noise} and {self.step_size}")
 
-    def __call__(self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
+    def __call__(
+        self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
+    ) -> Tensor:
         reach = self.noise * threat.eps
         wide = ThreatModel(threat.norm, min(reach, 1.0) if threat.norm == "linf" else reach)
-        start = wide.random_start(images, rng)
+        start = wide.random_start(images, rng_or_default(rng, images))
         _, _, gradient = value_and_grad(model, start, targets, self.objective)
         return (start + self.step_size * threat.eps * threat.ascend(gradient)).clamp(0, 1)

@@ -10,6 +10,7 @@ from robustgen.attacks import APGD, ATTACKS, PGD, MultiTargeted, Restarts, Squar
 from robustgen.attacks.apgd import checkpoints
 from robustgen.objectives import dlr, kl_divergence, margin, targeted_margin
 from robustgen.randomness import rng_for
+from robustgen.testing import ATTACK_CHECKS, finds_what_exists_and_nothing_else
 from robustgen.threat import ThreatModel
 
 
@@ -19,19 +20,14 @@ def attack(request):
     return dataclasses.replace(found, queries=1000) if isinstance(found, Square) else found
 
 
-def test_finds_what_exists_and_nothing_else(attack, halfspace_setting):
-    model, images, labels, norm = halfspace_setting
-    needed = model.distance_to_boundary(images, labels, norm)
-    eps = float(needed.median())
-    threat = ThreatModel(norm, eps)
-    adversarial = attack(model, images, labels, threat, rng_for(0, "attack"))
-    fooled = model(adversarial).argmax(1) != labels
+@pytest.mark.parametrize("norm", ["linf", "l2", "l1"])
+@pytest.mark.parametrize("check", ATTACK_CHECKS)
+def test_contract(attack, check, norm):
     # Random search in l2 and l1 is tested below: its windows, at least 3 wide, cover these 2x2 images whole.
-    reach = 0 if isinstance(attack, Square) and norm != "linf" else 0.95
-    assert fooled[needed < reach * eps].all()  # strong: nothing within reach is missed
-    assert not fooled[needed > 1.001 * eps].any()  # honest: nothing out of reach is claimed
-    assert threat.contains(adversarial, images).all()
-    assert reach == 0 or (fooled.any() and not fooled.all())
+    if isinstance(attack, Square) and norm != "linf" and check == "finds_what_exists_and_nothing_else":
+        finds_what_exists_and_nothing_else(attack, norm, reach=0)
+    else:
+        ATTACK_CHECKS[check](attack, norm)
 
 
 @pytest.mark.parametrize(("norm", "reach"), [("linf", 0.95), ("l2", 0.4), ("l1", 0.4)])
@@ -47,45 +43,6 @@ def test_square_search_gets_most_of_the_way(norm, reach):
     assert threat.contains(found.points, images).all()
     assert fooled[needed < reach * threat.eps].all() and not fooled[needed > 1.001 * threat.eps].any()
     assert torch.equal(found.step >= 0, fooled) and fooled.sum() > 8
-
-
-def test_same_place_same_result_and_nothing_else_is_touched(attack, halfspace_setting):
-    model, images, labels, norm = halfspace_setting
-    threat = ThreatModel(norm, float(model.distance_to_boundary(images, labels, norm).median()))
-    kept = images.clone(), labels.clone()
-    torch.manual_seed(0)
-    state = torch.get_rng_state()
-    first = attack(model, images, labels, threat, rng_for(0, "attack"))
-    assert torch.equal(first, attack(model, images, labels, threat, rng_for(0, "attack")))
-    assert torch.equal(torch.get_rng_state(), state)
-    assert torch.equal(images, kept[0]) and torch.equal(labels, kept[1])
-    assert all(parameter.grad is None for parameter in model.parameters())
-    assert not first.requires_grad and not images.requires_grad
-
-
-def test_an_image_does_not_depend_on_the_others(attack, halfspace_setting):
-    model, images, labels, norm = halfspace_setting
-    threat = ThreatModel(norm, float(model.distance_to_boundary(images, labels, norm).median()))
-    streams = rng_for(0, "attack").each(range(len(images)))
-    whole = attack(model, images, labels, threat, streams.at("x"))
-    some = torch.arange(5, 40, 3)
-    part = attack(model, images[some], labels[some], threat, streams.at("x").rows(some))
-    torch.testing.assert_close(part, whole[some], rtol=0, atol=1e-6)
-
-
-def test_at_zero_radius_nothing_moves(attack, halfspace_setting):
-    model, images, labels, norm = halfspace_setting
-    found = attack(model, images, labels, ThreatModel(norm, 0.0), rng_for(0))
-    torch.testing.assert_close(found, images, rtol=0, atol=0)
-
-
-def test_stays_in_the_box_at_its_corners(attack):
-    model = Halfspace()
-    corners = torch.randint(0, 2, (20, 3, 2, 2), generator=torch.Generator().manual_seed(0)).float()
-    labels = model(corners).argmax(1)
-    for norm, eps in (("linf", 0.3), ("l2", 1.0)):
-        found = attack(model, corners, labels, ThreatModel(norm, eps), rng_for(0))
-        assert found.min() >= 0 and found.max() <= 1
 
 
 def test_a_model_that_cuts_its_gradient_is_named(attack):

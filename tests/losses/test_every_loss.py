@@ -9,21 +9,10 @@ from robustgen.losses.certified import macer_loss, soft_vote
 from robustgen.losses.smoothing import consistency_loss
 from robustgen.objectives import kl_divergence
 from robustgen.randomness import rng_for
+from robustgen.testing import LOSS_CHECKS, small_batch, small_network
 from robustgen.threat import ThreatModel
 
 THREAT = ThreatModel("linf", 0.1)
-
-
-def network():
-    torch.manual_seed(0)
-    return nn.Sequential(nn.Conv2d(1, 4, 3), nn.BatchNorm2d(4), nn.ReLU(), nn.Flatten(), nn.Linear(144, 3))
-
-
-def a_batch(count=12):
-    generator = torch.Generator().manual_seed(1)
-    images = torch.rand(count, 1, 8, 8, generator=generator)
-    targets = torch.rand(count, 3, generator=generator).softmax(1)
-    return Batch(images, targets, torch.zeros(count, dtype=torch.bool))
 
 
 @pytest.fixture(params=LOSSES)
@@ -31,41 +20,14 @@ def loss(request):
     return LOSSES[request.param]()
 
 
-def test_gives_a_finite_scalar_whose_gradient_reaches_every_parameter(loss):
-    model = network().train()
-    value = loss(model, a_batch(), THREAT, rng_for(0))
-    assert value.shape == () and torch.isfinite(value)
-    value.backward()
-    assert all(parameter.grad is not None for parameter in model.parameters())
-
-
-def test_same_place_same_value(loss):
-    values = [loss(network().train(), a_batch(), THREAT, rng_for(0)).item() for _ in range(2)]
-    assert values[0] == values[1]
-
-
-def test_training_on_it_lowers_it(loss):
-    model = network().train()
-    optimizer = torch.optim.SGD(model.parameters(), lr=0.02)
-    values = []
-    for step in range(15):
-        value = loss(model, a_batch(), THREAT, rng_for(0, step))
-        optimizer.zero_grad()
-        value.backward()
-        optimizer.step()
-        values.append(value.item())
-    assert min(values[-3:]) < values[0]
-
-
-def test_statistics_are_updated_once_a_step(loss):
-    model = network().train()
-    loss(model, a_batch(), THREAT, rng_for(0))
-    assert model[1].num_batches_tracked == 1
+@pytest.mark.parametrize("check", LOSS_CHECKS)
+def test_contract(loss, check):
+    LOSS_CHECKS[check](loss)
 
 
 def test_trades_updates_statistics_from_the_passes_it_names():
-    batch, attack = a_batch(), PGD(3, objective=kl_divergence)
-    official, ports, clean = network().train(), network().train(), network().train()
+    batch, attack = small_batch(), PGD(3, objective=kl_divergence)
+    official, ports, clean = small_network(), small_network(), small_network()
     TRADES(6.0, attack)(official, batch, THREAT, rng_for(0))
     TRADES(6.0, attack, statistics="both")(ports, batch, THREAT, rng_for(0))
     clean(batch.images)
@@ -76,9 +38,9 @@ def test_trades_updates_statistics_from_the_passes_it_names():
 
 def test_trades_at_zero_radius_is_cross_entropy():
     """Without an adversary clean and attacked logits are equal, and the divergence is 0."""
-    model, batch = network().train(), a_batch()
+    model, batch = small_network(), small_batch()
     value = TRADES(6.0)(model, batch, ThreatModel("linf", 0.0), rng_for(0))
-    expected = nn.functional.cross_entropy(network().train()(batch.images), batch.targets)
+    expected = nn.functional.cross_entropy(small_network()(batch.images), batch.targets)
     torch.testing.assert_close(value, expected)
 
 
@@ -111,11 +73,11 @@ def test_nonsense_is_refused():
 
 def test_losses_under_noise_are_cross_entropy_without_it():
     """With next to no noise all copies agree, and only the cross-entropy of the clean images is left."""
-    batch = a_batch()
-    clean = nn.functional.cross_entropy(network().train()(batch.images), batch.targets)
+    batch = small_batch()
+    clean = nn.functional.cross_entropy(small_network()(batch.images), batch.targets)
     for loss in (GaussianNoise(1e-6, 3), Stability(1e-6), Consistency(1e-6, 2, entropy=0.0), SmoothAdv(1e-6, eps=0.0)):
-        torch.testing.assert_close(loss(network().train(), batch, THREAT, rng_for(0)), clean, rtol=1e-4, atol=1e-4)
-    soft = MACER(1e-6, 2, weight=0.0)(network().train(), batch, THREAT, rng_for(0))
+        torch.testing.assert_close(loss(small_network(), batch, THREAT, rng_for(0)), clean, rtol=1e-4, atol=1e-4)
+    soft = MACER(1e-6, 2, weight=0.0)(small_network(), batch, THREAT, rng_for(0))
     torch.testing.assert_close(soft, clean, rtol=1e-4, atol=1e-4)
 
 
@@ -127,7 +89,7 @@ def test_noise_has_the_asked_deviation_and_is_not_clipped():
             seen.append(images)
             return images.flatten(1)[:, :3]
 
-    batch = Batch(torch.ones(500, 1, 8, 8), a_batch(500).targets, torch.zeros(500, dtype=torch.bool))
+    batch = Batch(torch.ones(500, 1, 8, 8), small_batch(500).targets, torch.zeros(500, dtype=torch.bool))
     for loss in (GaussianNoise(0.3, 2), Stability(0.3), Consistency(0.3), MACER(0.3, 4)):
         seen.clear()
         loss(Listening(), batch, THREAT, rng_for(0))
@@ -137,7 +99,7 @@ def test_noise_has_the_asked_deviation_and_is_not_clipped():
 
 
 def test_stability_sees_noise_in_its_running_statistics():
-    batch, noisy, clean = a_batch(), network().train(), network().train()
+    batch, noisy, clean = small_batch(), small_network(), small_network()
     Stability(0.25)(noisy, batch, THREAT, rng_for(0))
     clean(batch.images + 0.25 * rng_for(0).normal(batch.images.shape))
     assert torch.equal(noisy[1].running_mean, clean[1].running_mean)
@@ -205,9 +167,9 @@ def test_nonsense_under_noise_is_refused(wrong, message):
 def test_the_attack_runs_batch_norms_as_it_says(mode, updates):
     """By the batch, by the running statistics, or by the batch with those following each of the 3 steps."""
     seen = []
-    model = network().train()
+    model = small_network()
     model[1].register_forward_hook(lambda module, *_: seen.append((module.training, module.track_running_stats)))
-    TRADES(6.0, PGD(3, mode=mode))(model, a_batch(), THREAT, rng_for(0))
+    TRADES(6.0, PGD(3, mode=mode))(model, small_batch(), THREAT, rng_for(0))
     assert model[1].num_batches_tracked == updates
     assert seen[1:4] == 3 * [{"as-is": (True, False), "eval": (False, False), "updating": (True, True)}[mode]]
     assert seen[4] == (True, True) and model.training and model[1].track_running_stats

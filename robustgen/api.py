@@ -1,0 +1,344 @@
+"""The Python interface: build, load, train and run in one call each. `import robustgen` exports these functions."""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from robustgen.contracts import Loss, Progress, silent
+from robustgen.images import DatasetInfo, ImageSet, to_bytes
+from robustgen.randomness import Rng, rng_for
+from robustgen.threat import ThreatModel
+
+if TYPE_CHECKING:
+    from robustgen.config.recipe import Recipe
+    from robustgen.generators.contracts import GenerativeModel
+    from robustgen.proxy.store import ProxySet
+    from robustgen.report.tables import Results
+
+
+def _info(
+    classes: int, shape: tuple[int, int, int], mean: Sequence[float] | None, std: Sequence[float] | None
+) -> DatasetInfo:
+    """Facts of a data set with numbered classes; without mean and std pixels are not normalized."""
+    channels = shape[0]
+    return DatasetInfo(
+        "images",
+        tuple(map(str, range(classes))),
+        shape,
+        tuple(mean) if mean is not None else (0.0,) * channels,
+        tuple(std) if std is not None else (1.0,) * channels,
+    )
+
+
+def create_model(
+    name: str,
+    classes: int = 10,
+    shape: tuple[int, int, int] = (3, 32, 32),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+    *,
+    seed: int = 0,
+) -> nn.Module:
+    """Build an untrained classifier: images (N, C, H, W) in [0, 1] to logits (N, K), normalization inside.
+
+    Args:
+        name: an architecture, such as "wrn-28-10" or "preact-resnet-18"; see `list_models`.
+        classes: K.
+        shape: (C, H, W) of the images.
+        mean: per channel, of pixels in [0, 1]; default 0.
+        std: per channel; default 1.
+        seed: of the initialization.
+
+    Raises:
+        ValueError: unknown name, or sizes that the family does not have.
+    """
+    from robustgen.models import build_model
+
+    return build_model(name, _info(classes, shape, mean, std), rng_for(seed, "initialise"))
+
+
+def list_models() -> list[str]:
+    """Return the usual names of architectures; names with other sizes work too."""
+    from robustgen.models import EXAMPLES
+
+    return list(EXAMPLES)
+
+
+def load_model(
+    place: str | Path,
+    *,
+    architecture: str | None = None,
+    weights: str | Path | None = None,
+    classes: int = 10,
+    shape: tuple[int, int, int] = (3, 32, 32),
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
+) -> nn.Module:
+    """Load a classifier in evaluation mode, on the CPU, its parameters without gradients.
+
+    Args:
+        place: a folder made by `train`, a weights file, "hub:NAME", "FILE.py:FUNCTION" or "PACKAGE.MODULE:FUNCTION".
+        architecture: required for a weights file.
+        weights: a file to load into the function's or the hub's model.
+        classes, shape, mean, std: as in `create_model`; a folder made by `train` holds its own.
+
+    Raises:
+        ValueError: nothing found there, or weights that do not fit.
+    """
+    from robustgen.models.sources import Source, open_classifier
+
+    source = Source(str(place), None if weights is None else Path(weights), architecture)
+    return open_classifier(source, _info(classes, shape, mean, std))
+
+
+@dataclass(frozen=True)
+class LoadedGenerator:
+    """A trained generative model, ready to sample.
+
+    model  in evaluation mode
+    about  content of its `generator.json`
+    """
+
+    model: GenerativeModel
+    about: dict[str, Any]
+
+    @property
+    def shape(self) -> tuple[int, int, int]:
+        """(C, H, W) of the images."""
+        return self.model.shape
+
+    @property
+    def classes(self) -> int:
+        """Number of classes."""
+        return self.model.classes
+
+    @torch.no_grad()
+    def sample(self, labels: Tensor, rng: Rng | None = None, *, seed: int = 0) -> Tensor:
+        """Draw one image (C, H, W) in [0, 1] per label: (N, C, H, W).
+
+        Args:
+            labels: (N,) integers in [0, K), on the model's device.
+            rng: one stream per image, or a single stream that is split; default the stream of `seed`.
+            seed: with labels 0, 1, ... K - 1, 0, 1, ... the images are the first of `robustgen sample --seed`, before
+                they are rounded to bytes.
+        """
+        rng = rng_for(seed, "sample", device=labels.device) if rng is None else rng
+        return self.model.sample(labels, rng if rng.keys.ndim else rng.each(range(len(labels))))
+
+
+def load_generator(folder: str | Path) -> LoadedGenerator:
+    """Load a trained generator: a folder made by `robustgen fit`, or a DDPM in the format of diffusers.
+
+    Raises:
+        ValueError: unfinished, damaged, or weights that do not fit.
+    """
+    from robustgen.generators import load_generator as load
+
+    return LoadedGenerator(*load(Path(folder)))
+
+
+def _image_set(images: Tensor, labels: Tensor, classes: int | None) -> ImageSet:
+    pixels = to_bytes(images.detach().cpu())
+    count = int(labels.max()) + 1 if classes is None else classes
+    per_channel = pixels.double().div(255).transpose(0, 1).flatten(1)
+    info = _info(
+        count,
+        (images.shape[1], images.shape[2], images.shape[3]),
+        per_channel.mean(1).tolist(),
+        per_channel.std(1).clamp_min(1e-3).tolist(),
+    )
+    return ImageSet(pixels.permute(0, 2, 3, 1).contiguous().numpy(), labels.cpu().numpy().astype(np.int64), info)
+
+
+def train(
+    images: Tensor,
+    labels: Tensor,
+    *,
+    architecture: str = "wrn-28-10",
+    threat: ThreatModel | str = "linf:8/255",
+    loss: str | Loss = "trades",
+    steps: int | None = None,
+    epochs: float | None = None,
+    batch_size: int = 128,
+    peak_lr: float = 0.1,
+    proxies: ProxySet | None = None,
+    classes: int | None = None,
+    into: str | Path | None = None,
+    seed: int = 0,
+    device: str = "cpu",
+    progress: Progress = silent,
+    **settings: Any,
+) -> nn.Module:
+    """Train a classifier, robust unless `loss` is "plain"; return its EMA weights in evaluation mode.
+
+    Args (N images, K classes):
+        images: (N, C, H, W) in [0, 1]; they are rounded to 8 bits per channel.
+        labels: (N,) integers in [0, K).
+        threat: of the inner maximization.
+        loss: a name in `losses.LOSSES`, or a loss object.
+        steps: optimizer steps.
+        epochs: instead of steps, passes over the N images.
+        proxies: generated images, which fill the share of each batch that `real_share` leaves (default 0.3).
+        classes: K; default the largest label plus 1.
+        into: a folder for the result and for checkpoints: an interrupted call with the same arguments resumes. Load the
+            result by `load_model(into)`. Default: nothing is kept.
+        seed: of initialization, order, augmentation and attacks.
+        settings: further fields of `config.training.TrainingConfig`, such as beta=5 or augment="crop-flip+cutmix".
+
+    Raises:
+        ValueError: settings that do not fit, or a folder that holds other work.
+    """
+    if (steps is None) == (epochs is None):
+        raise ValueError("expected either steps or epochs")
+    steps = steps if steps is not None else math.ceil((epochs or 0) * len(images) / batch_size)
+    content = {
+        "architecture": architecture,
+        "schedule": {"total_images": steps * batch_size, "batch_size": batch_size, "peak_lr": peak_lr},
+        "early_stopping": False,
+        **({"loss": loss} if isinstance(loss, str) else {}),
+        **({} if proxies is not None else {"real_share": 1.0}),
+        **settings,
+    }
+    adversary = ThreatModel.parse(threat) if isinstance(threat, str) else threat
+    real = _image_set(images, labels, classes)
+    if into is not None:
+        return _train(real, proxies, content, adversary, loss, Path(into), seed, device, progress)
+    with tempfile.TemporaryDirectory() as folder:
+        return _train(real, proxies, content, adversary, loss, Path(folder), seed, device, progress)
+
+
+def _train(
+    real: ImageSet,
+    proxies: ProxySet | None,
+    content: dict[str, Any],
+    threat: ThreatModel,
+    loss: str | Loss,
+    folder: Path,
+    seed: int,
+    device: str,
+    progress: Progress,
+) -> nn.Module:
+    from pydantic import ValidationError
+
+    from robustgen.augment import build_augmentation
+    from robustgen.config.parsing import explain
+    from robustgen.config.training import TrainingConfig
+    from robustgen.losses.building import build_loss
+    from robustgen.models import build_model
+    from robustgen.models.saved import save_classifier
+    from robustgen.modes import channels_last
+    from robustgen.storage.files import differences, read_json, write_json
+    from robustgen.training.classifier import train_classifier
+    from robustgen.training.mixing import Mixture
+
+    try:
+        settings = TrainingConfig.model_validate(content)
+    except ValidationError as error:
+        raise ValueError(explain(error)) from None
+    request = {"train": settings.to_json(), "loss": repr(loss), "threat": str(threat), "seed": seed}
+    folder.mkdir(parents=True, exist_ok=True)
+    if (folder / "model.json").exists():
+        raise ValueError(f"{folder} holds a finished classifier; load it with load_model, or choose another folder")
+    if not (folder / "asked.json").exists():
+        write_json(folder / "asked.json", request)
+    elif found := differences(read_json(folder / "asked.json"), json.loads(json.dumps(request))):
+        raise ValueError(f"{folder} holds other work: {'; '.join(found[:4])}; choose another folder, or remove it")
+    model = channels_last(build_model(settings.architecture, real.info, rng_for(seed, "initialise"))).to(device)
+    mixture = Mixture(
+        real,
+        proxies,
+        batch_size=settings.schedule.batch_size,
+        real_share=settings.real_share,
+        repeats=settings.repeats,
+        order=settings.generated_order,
+        smoothing=settings.smoothing,
+        smooth=settings.smooth,
+        augment=build_augmentation(settings.augment),
+        seed=seed,
+        device=device,
+    )
+    objective = build_loss(settings) if isinstance(loss, str) else loss
+    trained = train_classifier(model, mixture, objective, threat, settings, folder, seed=seed, progress=progress)
+    save_classifier(
+        folder,
+        trained.model,
+        settings.architecture,
+        real.info,
+        threat=None if loss == "plain" else str(threat),
+        seed=seed,
+        step=trained.step,
+    )
+    (folder / "checkpoint.pt").unlink(missing_ok=True)
+    return trained.model.eval()
+
+
+def run(
+    recipe: str | Path | Recipe,
+    into: str | Path | None = None,
+    *,
+    jobs: int | None = None,
+    device: str = "auto",
+    **changes: Any,
+) -> Results:
+    """Run all stages of a recipe, as `robustgen run` does, and return the results that its report shows.
+
+    Finished stages are skipped and interrupted ones resume. With several `jobs` stages run in worker processes: call it
+    from a script guarded by `if __name__ == "__main__"`.
+
+    Args:
+        recipe: a name (`robustgen list recipes`), a .yaml or .json file, or a Recipe.
+        into: the run folder; default runs/RECIPE.
+        jobs: stages at a time; default as many as cores, 1 on a GPU.
+        device: "auto", "cpu" or "cuda".
+        changes: settings by name: threat="linf:4/255"; dotted names as `**{"train.beta": 5}`.
+
+    Raises:
+        ValueError: unknown recipe or setting, a folder with other settings, or a failed stage.
+    """
+    from robustgen.config.loading import override, read_recipe, unknown_recipe, with_defaults
+    from robustgen.config.recipe import Recipe
+    from robustgen.pipeline import scheduler
+    from robustgen.pipeline.graph import check, stages
+    from robustgen.recipes import RECIPES
+    from robustgen.report.tables import read_results
+    from robustgen.storage.files import locked
+    from robustgen.storage.run_folder import RunDir
+
+    if isinstance(recipe, Recipe):
+        settings = recipe
+    elif str(recipe) in RECIPES:
+        settings = RECIPES[str(recipe)]
+    elif Path(recipe).suffix in (".yaml", ".yml", ".json"):
+        settings = read_recipe(Path(recipe), RECIPES)
+    else:
+        raise ValueError(f"unknown recipe {str(recipe)!r}; {unknown_recipe(str(recipe), RECIPES)}, or a .yaml file")
+    settings = override(settings, [f"{name}={_as_text(value)}" for name, value in changes.items()])
+    if settings.seeds:
+        raise ValueError(
+            f"{settings.name} is a study of several seeds; pass seeds=[] for one run, or use the command robustgen run"
+        )
+    if device == "auto":
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+    target = RunDir(Path(into) if into is not None else Path("runs") / settings.name.replace("/", "-"))
+    plan = stages(settings, target, device)
+    if not target.recipe.exists():
+        check(settings)
+    with locked(target.root):
+        target.claim(settings.to_json(), with_defaults)
+        scheduler.run_all(settings, target, plan, device, jobs or scheduler.plan_jobs(plan, device, settings.threads))
+    return read_results(target)
+
+
+def _as_text(value: Any) -> str:
+    """A value as `--set` takes it."""
+    return value if isinstance(value, str) else "none" if value is None else json.dumps(value)
