@@ -95,7 +95,8 @@ def load_model(
     Raises:
         ValueError: nothing found there, or weights that do not fit.
     """
-    from robustgen.models.sources import Source, open_classifier
+    from robustgen.config.source import Source
+    from robustgen.models.sources import open_classifier
 
     source = Source(str(place), None if weights is None else Path(weights), architecture)
     return open_classifier(source, _info(classes, shape, mean, std))
@@ -330,7 +331,7 @@ def run(
     if device == "auto":
         device = "cuda" if torch.cuda.is_available() else "cpu"
     target = RunDir(Path(into) if into is not None else Path("runs") / settings.name.replace("/", "-"))
-    plan = stages(settings, target, device)
+    plan = stages(settings, target)
     if not target.recipe.exists():
         check(settings)
     with locked(target.root):

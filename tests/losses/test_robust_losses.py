@@ -5,15 +5,7 @@ from dataclasses import replace
 
 import pytest
 import torch
-from test_every_loss import (  # noqa: F401 - the contract, for what is put around losses too
-    THREAT,
-    a_batch,
-    network,
-    test_gives_a_finite_scalar_whose_gradient_reaches_every_parameter,
-    test_same_place_same_value,
-    test_statistics_are_updated_once_a_step,
-    test_training_on_it_lowers_it,
-)
+from test_every_loss import THREAT, test_contract  # noqa: F401 - the contract, for what is put around losses too
 from torch import nn
 from torch.nn.functional import cross_entropy
 
@@ -49,6 +41,7 @@ from robustgen.pipeline.graph import stages
 from robustgen.randomness import rng_for
 from robustgen.recipes import RECIPES
 from robustgen.storage.run_folder import RunDir
+from robustgen.testing import small_batch, small_network
 from robustgen.threat import ThreatModel
 from robustgen.training.classifier import train_classifier
 from robustgen.training.mixing import Mixture
@@ -163,9 +156,9 @@ def test_hat_adds_images_twice_as_far_with_the_standard_networks_labels():
 
 
 def test_hat_leaves_the_standard_network_as_it_was():
-    standard, model = network().train(), network().train()
+    standard, model = small_network().train(), small_network().train()
     before = [value.clone() for value in standard.state_dict().values()]
-    HAT(standard=standard)(model, a_batch(), THREAT, rng_for(0)).backward()
+    HAT(standard=standard)(model, small_batch(), THREAT, rng_for(0)).backward()
     assert all(torch.equal(a, b) for a, b in zip(before, standard.state_dict().values(), strict=True))
     assert standard.training and all(parameter.grad is None for parameter in standard.parameters())
 
@@ -221,18 +214,18 @@ def test_awp_moves_the_weights_straight_against_the_margin():
 
 def test_awp_without_a_radius_is_the_loss_itself():
     for inner in (Plain(), TRADES(), MART(), Stability()):
-        value = AWP(inner, radius=0.0)(network().train(), a_batch(), THREAT, rng_for(0))
-        torch.testing.assert_close(value, inner(network().train(), a_batch(), THREAT, rng_for(0)))
+        value = AWP(inner, radius=0.0)(small_network().train(), small_batch(), THREAT, rng_for(0))
+        torch.testing.assert_close(value, inner(small_network().train(), small_batch(), THREAT, rng_for(0)))
 
 
 def test_awp_attacks_once_and_perturbs_convolutions_and_linear_layers_alone():
-    attack, model, batch = Listening(), network().train(), a_batch()
+    attack, model, batch = Listening(), small_network().train(), small_batch()
     passes = []
     model[0].register_forward_hook(lambda *_: passes.append(1))
     value = AWP(TRADES(6.0, attack), radius=0.5)(model, batch, THREAT, rng_for(0))
     assert attack.calls == 1 and len(passes) == 4  # clean and attacked, at the weights and at the worst nearby
     assert model[1].num_batches_tracked == 1
-    moved = network().train()
+    moved = small_network().train()
     logits = moved(batch.images), moved(batch.images + 0.1)
     grads = torch.autograd.grad(trades_loss(*logits, batch.targets, beta=6.0), [moved[0].weight, moved[4].weight])
     with torch.no_grad():
@@ -283,13 +276,13 @@ def test_attacks_grow_in_equal_parts_of_a_training():
     loss = WeakToStrong(TRADES(attack=attack), first_steps=2)
     shares = {0.001: 2, 0.25: 2, 0.26: 3, 0.5: 3, 0.51: 4, 0.75: 4, 0.76: 5, 1.0: 5}
     assert {share: loss.at(share).steps_of(5) for share in shares} == shares
-    model, batch = network().train(), a_batch()
+    model, batch = small_network().train(), small_batch()
     calls = []
     model[0].register_forward_hook(lambda *_: calls.append(1))
     loss.at(0.3)(model, batch, THREAT, rng_for(0))
     assert len(calls) == 3 + 2
-    last = loss(network().train(), batch, THREAT, rng_for(0))
-    assert torch.equal(last, TRADES(attack=attack)(network().train(), batch, THREAT, rng_for(0)))
+    last = loss(small_network().train(), batch, THREAT, rng_for(0))
+    assert torch.equal(last, TRADES(attack=attack)(small_network().train(), batch, THREAT, rng_for(0)))
     constant = replace(loss, first_steps=5)
     assert all(constant.at(share).steps_of(5) == 5 for share in shares)
 
@@ -415,7 +408,7 @@ def test_in_a_run_hat_asks_the_labeller(tmp_path):
 def test_a_trades_step_passes_the_network_as_often_as_it_must():
     """K times for the attack, once for the clean images, once for the attacked ones; AWP twice more."""
     for loss, passes in ((TRADES(), 12), (AWP(), 14), (Adversarial(NFGSM()), 2), (MART(), 12), (SCORE(), 12)):
-        model, calls = network().train(), []
+        model, calls = small_network().train(), []
         model[0].register_forward_hook(lambda *_, calls=calls: calls.append(1))
-        loss(model, a_batch(), THREAT, rng_for(0))
+        loss(model, small_batch(), THREAT, rng_for(0))
         assert len(calls) == passes
