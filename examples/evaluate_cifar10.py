@@ -11,7 +11,8 @@ import small_networks
 from robustgen import ThreatModel, evaluate
 from robustgen.datasets.cifar import load
 from robustgen.images import to_unit
-from robustgen.models.external import load_weights, with_normalization
+from robustgen.models.external import with_normalization
+from robustgen.storage.weights import load_weights
 
 MEANS = {"cnn_a": (0.4914, 0.4824, 0.4467), "resnet2b": (0.4914, 0.4822, 0.4465), "resnet4b": (0.4914, 0.4822, 0.4465)}
 STD = (0.2471, 0.2435, 0.2616)

@@ -335,7 +335,7 @@ def run(
     if not target.recipe.exists():
         check(settings)
     with locked(target.root):
-        target.claim(settings.to_json(), with_defaults)
+        target.ensure_recipe(settings.to_json(), with_defaults)
         scheduler.run_all(settings, target, plan, device, jobs or scheduler.plan_jobs(plan, device, settings.threads))
     return read_results(target)
 

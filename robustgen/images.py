@@ -1,4 +1,4 @@
-"""Sets of labelled images, kept as the bytes they came in."""
+"""Sets of labeled images, kept as uint8."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """What is true of every image of a data set.
+    """Facts about every image of a data set.
 
     name     as in `robustgen list datasets`
-    classes  their names; label k is classes[k]
+    classes  names of the classes; label k is classes[k]
     shape    (channels, height, width)
-    mean     per channel, of training pixels in [0, 1]; the model normalises with it
+    mean     per channel, of training pixels in [0, 1]; the model normalizes with it
     std      per channel
     """
 
@@ -29,13 +29,13 @@ class DatasetInfo:
 
 @dataclass(frozen=True)
 class ImageSet:
-    """N labelled images.
+    """N labeled images.
 
     images  (N, H, W, C) uint8, possibly memory-mapped
     labels  (N,) int64 in [0, number of classes)
 
     Raises:
-        ValueError: shapes, types or labels that do not fit `info`; says which.
+        ValueError: shapes, types or labels do not fit `info`; says which.
     """
 
     images: np.ndarray

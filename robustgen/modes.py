@@ -1,4 +1,4 @@
-"""How a network behaves while something looks at it, as context managers that leave it as it was found."""
+"""Modes of a network, as context managers that restore it on exit; batch-invariant forward passes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @contextmanager
 def evaluating(model: nn.Module) -> Iterator[None]:
-    """Evaluation mode; afterwards each submodule has the mode it had."""
+    """Set evaluation mode; restore the mode of each submodule on exit."""
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -24,9 +24,9 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def frozen_bn_stats(model: nn.Module) -> Iterator[None]:
-    """Batch norms in training mode normalise by their batch and leave the running statistics alone.
+    """Batch norms in training mode normalize by their batch and do not update the running statistics.
 
-    So the official code runs the inner attack and the clean pass (papers: arXiv:2103.01946, App. A).
+    The official code runs the inner attack and the clean pass so (papers: arXiv:2103.01946, App. A).
     """
     tracking = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for module in tracking:
@@ -40,34 +40,34 @@ def frozen_bn_stats(model: nn.Module) -> Iterator[None]:
 
 @contextmanager
 def updating_bn_stats(model: nn.Module) -> Iterator[None]:
-    """Within `frozen_bn_stats`: running statistics follow every pass after all; afterwards they are still again."""
-    still = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
-    still = [m for m in still if not m.track_running_stats]
-    for module in still:
+    """Within `frozen_bn_stats`: update the running statistics in every pass; freeze them again on exit."""
+    frozen = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.running_mean is not None]
+    frozen = [m for m in frozen if not m.track_running_stats]
+    for module in frozen:
         module.track_running_stats = True
     try:
         yield
     finally:
-        for module in still:
+        for module in frozen:
             module.track_running_stats = False
 
 
 @contextmanager
 def frozen_parameters(model: nn.Module) -> Iterator[None]:
-    """No gradient is asked of the parameters of a compiled network; afterwards of those of which it was.
+    """Disable parameter gradients of a compiled network, and restore them on exit.
 
-    Its backward pass computes the gradients of all that asked for one when it ran forward, wanted or not: inside an
-    attack a third of the work would be for nothing. Other networks compute what is wanted, and are left alone:
-    autocast keeps cast weights from pass to pass only while they ask for gradients.
+    Its backward pass computes the gradients of all parameters that required one in the forward pass, needed or not:
+    inside an attack a third of the work would be wasted. Other networks compute only the gradients that are needed and
+    are not changed: autocast caches cast weights between passes only while they require gradients.
     """
     compiled = hasattr(model, "_orig_mod") or model._compiled_call_impl is not None
-    asking = [parameter for parameter in model.parameters() if parameter.requires_grad] if compiled else []
-    for parameter in asking:
+    enabled = [parameter for parameter in model.parameters() if parameter.requires_grad] if compiled else []
+    for parameter in enabled:
         parameter.requires_grad = False
     try:
         yield
     finally:
-        for parameter in asking:
+        for parameter in enabled:
             parameter.requires_grad = True
 
 
@@ -85,11 +85,12 @@ def debias_statistics(model: nn.Module, step: int, decay: float) -> None:
 
 
 def batch_invariant(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
-    """`function(*inputs)`, so computed that a row of the result does not depend on how many rows came with it.
+    """`function(*inputs)`, computed so that a row of the result does not depend on the number of rows in the batch.
 
-    Matrix and convolution kernels are chosen by size: below 8 rows other kernels sum in another order. So rows
-    are filled up to a multiple of 16 with copies of the first and cut off again. Bit-exact on CPUs for networks
-    of convolutions, linear layers and per-image normalisation (tested); on GPUs kernels may still vary.
+    Matrix and convolution kernels are chosen by size: below 8 rows other kernels sum in another order. So the
+    batch is padded to a multiple of 16 rows with copies of the first, which are removed from the result.
+    Bit-exact on CPUs for networks of convolutions, linear layers and per-image normalization
+    (tested); on GPUs kernels may still vary.
     """
     count = len(inputs[0])
     filler = -count % 16
@@ -106,7 +107,7 @@ def channels_last(model: nn.Module) -> nn.Module:
 
 
 class BatchInvariant(nn.Module):
-    """A network by way of `batch_invariant`: what attacks are given where a row must not depend on its batch."""
+    """A network called through `batch_invariant`, for attacks whose rows must not depend on their batch."""
 
     def __init__(self, model: nn.Module):
         super().__init__()

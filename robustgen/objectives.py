@@ -1,6 +1,6 @@
-"""What attacks climb: functions of logits (N, K) and targets that give one value an image, (N,).
+"""Objectives that attacks maximize: functions of logits (N, K) and targets that return one value per image, (N,).
 
-Targets are labels (N,), probabilities (N, K), or pairs (N, 2) of label and class aimed at, as each says.
+Targets are labels (N,), probabilities (N, K), or pairs (N, 2) of label and target class, as each docstring says.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def margin(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def targeted_margin(logits: Tensor, targets: Tensor) -> Tensor:
-    """Logit of the class aimed at minus the true one; targets are pairs (N, 2) of label and aim.
+    """Logit of the target class minus the true one; targets are pairs (N, 2) of label and target class.
 
     Source: MultiTargeted, arXiv:1910.09338.
     """
@@ -50,10 +50,10 @@ def dlr(logits: Tensor, targets: Tensor) -> Tensor:
 
         (max_{k != y} z_k - z_y) / (z_pi1 - z_pi3 + 1e-12)        targets are labels y
 
-    Unmoved by a shift or a positive scaling of the logits, which starve cross-entropy of gradient.
+    Invariant to a shift or a positive scaling of the logits, which make the gradient of cross-entropy vanish.
 
     Raises:
-        ValueError: with fewer than 3 classes there is no third logit.
+        ValueError: there are fewer than 3 classes, so that a third logit does not exist.
 
     Source: Croce & Hein 2020, arXiv:2003.01690.
     """
@@ -64,12 +64,12 @@ def dlr(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def targeted_dlr(logits: Tensor, targets: Tensor) -> Tensor:
-    """Targeted difference of logits ratio; targets are pairs (N, 2) of label y and aim t.
+    """Targeted difference of logits ratio; targets are pairs (N, 2) of label y and target class t.
 
         (z_t - z_y) / (z_pi1 - (z_pi3 + z_pi4) / 2 + 1e-12)
 
     Raises:
-        ValueError: with fewer than 4 classes.
+        ValueError: there are fewer than 4 classes.
 
     Source: Croce & Hein 2020, arXiv:2003.01690.
     """
@@ -82,13 +82,13 @@ def targeted_dlr(logits: Tensor, targets: Tensor) -> Tensor:
 
 
 def labels_of(targets: Tensor) -> Tensor:
-    """The labels within targets: themselves (N,), the first of pairs (N, 2), the likeliest of probabilities."""
+    """The labels within targets: themselves (N,), the first of pairs (N, 2), the most likely class of probabilities."""
     if targets.ndim == 1:
         return targets
     return targets.argmax(1) if targets.is_floating_point() else targets[:, 0]
 
 
 def classes_aimed_at(clean_logits: Tensor, labels: Tensor) -> Tensor:
-    """(N, K - 1) wrong classes, the likeliest first: the order in which targeted attacks aim."""
+    """(N, K - 1) wrong classes, the most likely first: the order in which targeted attacks take them."""
     ranked = clean_logits.scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
     return ranked[:, :-1]

@@ -85,11 +85,11 @@ class Rng:
         return chosen
 
     def share(self, which: int, of: int, rows: int) -> Rng:
-        """What rows which, which + of, which + 2 * of ... of a batch draw from this single stream; `rows` of them.
+        """The stream of rows which, which + of, which + 2 * of ... of a batch, `rows` of them, from this single stream.
 
-        A draw whose first axis is a multiple of `rows` is made for the whole batch, and these rows are taken: of each
-        copy, where copies of the batch stand one after the other. Any other draw is the whole batch's. `each` takes
-        numbers of these rows, and `at` leads to shares again.
+        A draw whose first axis is a multiple of `rows` is made for the whole batch, and these rows are taken: from
+        each copy, where copies of the batch follow one another. Any other draw is the whole batch's. `each` takes
+        numbers of these rows, and `at` returns shares again.
         """
         if self.keys.ndim:
             raise ValueError("share() divides a single stream; these are already one a row")
@@ -154,7 +154,7 @@ class Rng:
 
     @contextmanager
     def seeding_torch(self) -> Iterator[torch.Generator]:
-        """torch's own generator seeded by this place inside, as it was outside: for dropout and initialisation."""
+        """Seed torch's generator by this place, and restore it on exit: for dropout and initialization."""
         if self.keys.ndim:
             raise ValueError("seeding_torch() needs a single stream")
         devices = [self.keys.device] if self.keys.device.type == "cuda" else []
@@ -163,7 +163,7 @@ class Rng:
 
 
 class _Share(Rng):
-    """A stream of which some rows of every batch-shaped draw are taken (`Rng.share`)."""
+    """A stream that returns some rows of every batch-shaped draw (`Rng.share`)."""
 
     def __init__(self, keys: Tensor, which: int, of: int, rows: int):
         super().__init__(keys)

@@ -24,7 +24,7 @@ class ThreatModel:
     """All images within `eps` of the clean one in `norm`, and within the box [0, 1].
 
     norm: "linf", "l2" or "l1".
-    eps:  radius in units of pixels in [0, 1]: 8/255 for 8 of 255 grey levels; in l1 the sum over all of them.
+    eps:  radius in units of pixels in [0, 1]: 8/255 for 8 of 255 gray levels; in l1 the sum over all of them.
 
     Methods take images of shape (N, ...) and work on each of the N.
     """
@@ -74,7 +74,7 @@ class ThreatModel:
 
         In linf that is the exact projection on the intersection. In l2 it is the usual one: as `images` lie
         in the box, clipping only brings a point nearer to them, so the result is in both. In l1, where clipping
-        would throw much of the radius away, it is the exact projection on the intersection again.
+        would waste much of the radius, it is the exact projection on the intersection again.
         """
         if self.norm == "linf":
             return points.clamp(images - self.eps, images + self.eps).clamp_(0, 1)
@@ -156,7 +156,7 @@ def _project_l1(points: Tensor, images: Tensor, eps: float) -> Tensor:
     exact = (torch.where(sloped, size, 0.0).sum(1, keepdim=True) + fixed - eps) / count.clamp_min(1)
     cut = torch.where((count > 0) & (low > 0), exact.clamp(low, high), low)
     kept = (size - cut).clamp_min(0).minimum(room)
-    # What float32 has left over the radius is shaved off; what lies inside, up to rounding, stays as it is.
+    # Rounding of float32 may exceed the radius: rescale. Points inside, up to rounding, stay unchanged.
     kept = kept * (eps / kept.sum(1, keepdim=True).clamp_min(1e-30)).clamp_max(1)
     inside = size.minimum(room)
     kept = torch.where(inside.sum(1, keepdim=True) <= eps * (1 + 1e-6), inside, kept)

@@ -16,7 +16,7 @@ def parse_number(text: str | float) -> float:
 
 
 def show_number(value: float) -> str:
-    """The shortest way to say it: 8/255 when it is a whole number of grey levels, else the decimal."""
+    """The shortest form: 8/255 when it is a whole number of gray levels, else the decimal."""
     levels = value * 255
     if 0 < value < 1 and abs(levels - round(levels)) < 1e-9 and f"{value:g}" != str(value):
         return f"{round(levels)}/255"

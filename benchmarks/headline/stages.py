@@ -36,7 +36,7 @@ from robustgen.runtime.preemption import Preempted
 from robustgen.stages import train as training_stage
 from robustgen.stages.common import images_in_a_pass, threat_model
 from robustgen.storage.files import read_json
-from robustgen.storage.weights import fit_weights
+from robustgen.storage.weights import assign_weights
 from robustgen.training.generator import train_generator
 
 # Half-done training as pieces
@@ -193,7 +193,7 @@ def _give_weights(model: nn.Module, piece: Piece) -> None:
     found = {
         name: tensor.to(wanted[name].dtype) if name in wanted else tensor for name, tensor in piece.tensors().items()
     }
-    fit_weights(piece.folder, found, model)
+    assign_weights(model, found, piece.folder)
 
 
 def train(plan: Plan, place: Place, arm: str) -> None:

@@ -333,7 +333,7 @@ def _build(architecture: str, info: DatasetInfo, rng: Rng | None = None) -> nn.M
 
 def _load(folder: Path, architecture: str, info: DatasetInfo) -> nn.Module:
     model = _build(architecture, info)
-    load_weights(folder / "weights.safetensors", model)
+    load_weights(model, folder / "weights.safetensors")
     return model
 
 

@@ -76,7 +76,7 @@ def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str
     if not target.recipe.exists():
         scheduler.check_apart(settings)
     with locked(folder):
-        target.claim(settings.to_json(), with_defaults)
+        target.ensure_recipe(settings.to_json(), with_defaults)
         scheduler.run_all(settings, target, plan, where, jobs)
     results = read_results(target)
     inventory.print_table(results_table(results), f"{settings.name}: {results.threat}, {settings.evaluation.suite}")
@@ -115,13 +115,13 @@ def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry
         return
     if not RunDir(folder).recipe.exists():
         scheduler.check_apart(settings)
-    RunDir(folder).claim(settings.to_json(), with_defaults)
+    RunDir(folder).ensure_recipe(settings.to_json(), with_defaults)
     with locked(folder, "study"):
         for recipe, target in runs:
             print(f"Seed {recipe.seed}", flush=True)
             plan = stages(recipe, target)
             with locked(target.root):
-                target.claim(recipe.to_json(), with_defaults)
+                target.ensure_recipe(recipe.to_json(), with_defaults)
                 scheduler.run_all(recipe, target, plan, where, jobs or scheduler.plan_jobs(plan, where, recipe.threads))
         page = write_reports(
             [target.root for _, target in runs], folder / "report.html", f"robustgen run {settings.name}"

@@ -1,4 +1,4 @@
-"""Running a suite of attacks: each image is attacked until it falls; per-image verdicts, resumable inside an attack."""
+"""Run a suite of attacks: each image is attacked until it is broken; per-image verdicts, resumable inside an attack."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ from robustgen.threat import ThreatModel
 
 
 class _CountingModel(nn.Module):
-    """A model whose rows do not depend on their batch; counts images that pass, and sees whether gradients vanish."""
+    """A batch-invariant model that counts the images it sees, and records whether input gradients vanish."""
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -36,27 +36,27 @@ class _CountingModel(nn.Module):
         self.with_gradient = 0
         self.calls = 0
         self.flat: Tensor | None = None
-        """Whose first gradient was zero everywhere, since `watch`."""
+        """(N,) whether the first gradient since `watch` is zero everywhere, per image; None before it."""
         self._watching = False
-        self.tell: Callable[[int], None] = lambda calls: None
+        self.on_call: Callable[[int], None] = lambda calls: None
 
     def watch(self) -> None:
-        """Look at the next gradient; count calls anew."""
+        """Record the next gradient; restart counting calls."""
         self._watching, self.flat, self.calls = True, None, 0
 
     def forward(self, images: Tensor) -> Tensor:
         self.calls += 1
-        self.tell(self.calls)
+        self.on_call(self.calls)
         if torch.is_grad_enabled() and images.requires_grad:
             self.with_gradient += len(images)
             if self._watching:
                 self._watching = False
-                images.register_hook(self._clean_pass)
+                images.register_hook(self._record_gradient)
         else:
             self.forward_only += len(images)
         return batch_invariant(self.model, images)
 
-    def _clean_pass(self, gradient: Tensor) -> None:
+    def _record_gradient(self, gradient: Tensor) -> None:
         self.flat = gradient.flatten(1).abs().amax(1) == 0
 
 
@@ -74,32 +74,32 @@ def evaluate(
     prepare: bool = True,
     progress: Progress = silent,
 ) -> Verdicts:
-    """Which images a model classifies correctly whatever the adversary does, as far as a suite of attacks can tell.
+    """Find the images that a model classifies correctly under every attack of a suite.
 
     Args (N images, K classes):
-        model: images (N, C, H, W) in [0, 1] to logits (N, K); used in evaluation mode and left as found.
+        model: images (N, C, H, W) in [0, 1] to logits (N, K); used in evaluation mode and restored afterwards.
         images: float32 in [0, 1], on the model's device.
         labels: (N,) integers in [0, K).
-        threat: norm and radius.
+        threat: norm and radius of the perturbation.
         suite: a name in `evaluation.suites.SUITES`.
-        seed: of the random starts. An image's numbers depend on its content, the attack and the run alone, so that
-            neither the order of the images nor the batch size changes a verdict.
+        seed: seed of the random starts. The random numbers of an image depend only on its content, the attack and the
+            run, so that neither the order of the images nor the batch size changes a verdict.
         batch_size: images attacked together.
-        path: where verdicts are saved as they come, and taken up again.
-        keep_images: also keep each image as it was broken, in `adversarial_file(path)`; needs `path`.
-        prepare: let attacks climb a faster copy of the model (`evaluation.prepare`), which only proposes.
+        path: file in which verdicts are saved while the evaluation runs, and from which it resumes.
+        keep_images: also save each adversarial example, in `adversarial_file(path)`; requires `path`.
+        prepare: let attacks use a faster copy of the model (`evaluation.prepare`); the model itself verifies them.
 
     Returns:
-        Verdicts, one row an image. An image counts as robust only if it survives all attacks; every success is
-        checked again with the untouched model, its distance and its pixels. NaN logits count as broken. With a path,
-        seconds spent on each attack are kept beside it, in `times_file(path)`: they are no part of the verdicts.
+        Verdicts, one row per image. An image counts as robust only if it survives all attacks; every success is
+        verified with the original model, its distance and its pixels. NaN logits count as broken. With a path, the
+        seconds spent on each attack are saved next to it, in `times_file(path)`: they are not part of the verdicts.
 
     Raises:
-        ValueError: images, labels or logits that cannot be evaluated; `path` holds verdicts of something else.
+        ValueError: images, labels or logits cannot be evaluated, or `path` holds verdicts of another evaluation.
     """
     check_images(images, labels)
     if keep_images and path is None:
-        raise ValueError("keep_images needs a path to keep them at")
+        raise ValueError("keep_images requires a path to save them at; pass path")
     ids = content_ids(images.cpu().numpy())
     training = training_flag(model)
     with evaluating(model), torch.no_grad(), rng_for(seed, "evaluate", "torch").seeding_torch():
@@ -110,26 +110,26 @@ def evaluate(
             verdicts.made_for = made_for
         classes = verdicts.clean_logits.shape[1]
         attacks = find_suite(suite, threat.norm, classes).attacks
-        bench = _Evaluator(model, images, labels, threat, verdicts, seed, batch_size, prepare)
-        keeper = _VerdictWriter(verdicts, path, images if keep_images else None)
+        evaluator = _Evaluator(model, images, labels, threat, verdicts, seed, batch_size, prepare)
+        writer = _VerdictWriter(verdicts, path, images if keep_images else None)
         costs = [_runs(attack, classes)[2] for attack in attacks.values()]
         for number, attack in enumerate(attacks.values(), start=1):
 
-            def tell(
+            def report(
                 share: float, where: str, before: int = sum(costs[: number - 1]), now: int = costs[number - 1]
             ) -> None:
-                standing = int(verdicts.robust.sum())
-                done = round(standing * (before + share * now))
-                progress(done, standing * sum(costs), "passes", f"{where}, {standing} of {len(verdicts)} stand")
+                robust = int(verdicts.robust.sum())
+                done = round(robust * (before + share * now))
+                progress(done, robust * sum(costs), "passes", f"{where}, {robust} of {len(verdicts)} robust")
 
-            _run_attack(bench, number, attack, keeper, tell)
+            _run_attack(evaluator, number, attack, writer, report)
         verdicts.flags = tuple(dict.fromkeys((*training, *verdicts.flags, *flags_after(verdicts))))
-        keeper.save(now=True)
+        writer.save(now=True)
     return verdicts
 
 
 def times_file(path: Path) -> Path:
-    """Where the seconds that each attack took are kept."""
+    """The file of the seconds that each attack took."""
     return path.with_name(f"{path.stem}.times.json")
 
 
@@ -147,7 +147,7 @@ def _resumed(
     if not same:
         raise ValueError(
             f"{path} holds verdicts of {found.suite} at {found.threat} on {len(found)} images, not of this evaluation "
-            "(model, seed, images, suite and radius must agree); choose another place, or remove it"
+            "(model, seed, images, suite and radius must agree); choose another path, or remove it"
         )
     return found
 
@@ -162,7 +162,7 @@ def _clean_pass(
     ids: np.ndarray,
     batch_size: int,
 ) -> Verdicts:
-    """The clean predictions: what is wrong already falls to attack 0."""
+    """Verdicts from the clean predictions: an image that is misclassified already is broken by attack 0."""
     logits = torch.cat([model(images[i : i + batch_size]) for i in range(0, len(images), batch_size)])
     check_logits(logits, labels)
     protocol = find_suite(suite, threat.norm, logits.shape[1])
@@ -185,7 +185,7 @@ def _clean_pass(
 
 
 class _Evaluator:
-    """What every attack of an evaluation works on."""
+    """The data that every attack of an evaluation works on."""
 
     def __init__(
         self,
@@ -200,32 +200,32 @@ class _Evaluator:
     ):
         self.images, self.labels, self.threat, self.verdicts = images, labels, threat, verdicts
         self.seed, self.batch_size = seed, batch_size
-        self.judge = _CountingModel(model)
-        self.fast = _CountingModel(prepared(model, images[:16])) if prepare else self.judge
+        self.reference = _CountingModel(model)
+        self.fast = _CountingModel(prepared(model, images[:16])) if prepare else self.reference
         self.clean_logits = torch.from_numpy(verdicts.clean_logits).to(images.device)
 
     @property
     def passes(self) -> np.ndarray:
-        """(2,) images through the models so far: without and with a gradient."""
-        models = {self.judge, self.fast}
+        """(2,) images that passed the models so far: without and with a gradient."""
+        models = {self.reference, self.fast}
         return np.array([sum(m.forward_only for m in models), sum(m.with_gradient for m in models)])
 
 
 class _VerdictWriter:
-    """Saves verdicts as they come, at their pace; before them the broken images, so that none is ever missing."""
+    """Save verdicts during an evaluation, and adversarial examples before them, so that none is ever missing."""
 
     def __init__(self, verdicts: Verdicts, path: Path | None, images: Tensor | None):
         self.verdicts, self.path = verdicts, path
-        self.pace = SaveInterval()
+        self.interval = SaveInterval()
         self.broken: np.memmap | None = None
         self.seconds: dict[str, float] = {}
         if path is not None and times_file(path).exists():
             self.seconds = read_json(times_file(path))
         if path is not None and images is not None:
-            kept = adversarial_file(path)
-            if not kept.exists() or not path.exists():
-                write_array(kept, images.float().cpu().numpy())
-            self.broken = np.lib.format.open_memmap(kept, mode="r+")
+            target = adversarial_file(path)
+            if not target.exists() or not path.exists():
+                write_array(target, images.float().cpu().numpy())
+            self.broken = np.lib.format.open_memmap(target, mode="r+")
 
     def keep(self, rows: np.ndarray, found: Tensor) -> None:
         if self.broken is not None:
@@ -235,8 +235,8 @@ class _VerdictWriter:
         self.seconds[attack] = self.seconds.get(attack, 0.0) + seconds
 
     def save(self, now: bool = False) -> None:
-        if self.path is not None and (now or self.pace.due()):
-            with self.pace.saving():
+        if self.path is not None and (now or self.interval.due()):
+            with self.interval.saving():
                 if self.broken is not None:
                     self.broken.flush()
                 self.verdicts.save(self.path)
@@ -244,7 +244,7 @@ class _VerdictWriter:
 
 
 def _runs(attack: Attack, classes: int) -> tuple[MultiRunAttack | None, int, int]:
-    """An attack as one of many runs, how many those are, and about how many passes all of them take an image."""
+    """(multi-run view of an attack or None, number of runs, approximate passes per image over all runs)."""
     if hasattr(attack, "targets_for"):
         many = cast(MultiRunAttack, attack)
         count = many.runs(classes)
@@ -253,66 +253,70 @@ def _runs(attack: Attack, classes: int) -> tuple[MultiRunAttack | None, int, int
 
 
 def _run_attack(
-    bench: _Evaluator, number: int, attack: Attack, keeper: _VerdictWriter, tell: Callable[[float, str], None]
+    evaluator: _Evaluator, number: int, attack: Attack, writer: _VerdictWriter, report: Callable[[float, str], None]
 ) -> None:
-    """One attack, run by run, on the images that still stand; `tell(share of the attack done, where)` as it goes."""
-    verdicts, device = bench.verdicts, bench.images.device
+    """Run one attack, run by run, on the images that are still robust; `report(share of the attack done, where)`."""
+    verdicts, device = evaluator.verdicts, evaluator.images.device
     name = verdicts.attacks[number]
     many, runs, cost = _runs(attack, verdicts.clean_logits.shape[1])
     for run in range(runs):
         rows = verdicts.entrants(number, run)
-        for first in range(0, len(rows), bench.batch_size):
-            here = rows[first : first + bench.batch_size]
+        for first in range(0, len(rows), evaluator.batch_size):
+            here = rows[first : first + evaluator.batch_size]
             index = torch.from_numpy(here).to(device)
-            images, labels = bench.images[index], bench.labels[index]
-            aims = many.targets_for(run, bench.clean_logits[index], labels) if many else labels
-            rng = rng_for(bench.seed, "evaluate", name, run, device=device).each(verdicts.ids[here])
-            before, began = bench.passes, time.monotonic()
-            bench.fast.watch()
+            images, labels = evaluator.images[index], evaluator.labels[index]
+            targets = many.targets_for(run, evaluator.clean_logits[index], labels) if many else labels
+            rng = rng_for(evaluator.seed, "evaluate", name, run, device=device).each(verdicts.ids[here])
+            before, began = evaluator.passes, time.monotonic()
+            evaluator.fast.watch()
 
             def within(
                 calls: int, done: float = run + first / len(rows), share: float = len(here) / len(rows), run: int = run
             ) -> None:
-                tell((done + share * min(calls * runs / cost, 1)) / runs, f"{name} {run + 1}/{runs}")
+                report((done + share * min(calls * runs / cost, 1)) / runs, f"{name} {run + 1}/{runs}")
 
-            bench.fast.tell = within
+            evaluator.fast.on_call = within
             try:
-                found = _search(many.attack_in(run) if many else attack, bench.fast, images, aims, bench.threat, rng)
+                found = _search(
+                    many.attack_in(run) if many else attack, evaluator.fast, images, targets, evaluator.threat, rng
+                )
             except NoGradient as error:
                 verdicts.flags = tuple(dict.fromkeys((*verdicts.flags, f"{NO_GRADIENT}: {error}")))
                 found = AttackResult(images, torch.full((len(images),), -1, device=device))
-            bench.fast.tell = lambda calls: None
-            fell = _judge(bench, found, here, number, run, aims)
-            keeper.keep(here[fell], found.points[torch.from_numpy(fell).to(device)])
-            verdicts.passes[number] += bench.passes - before
-            if bench.fast.flat is not None:
-                verdicts.flat[number] += int(bench.fast.flat.sum()), len(bench.fast.flat)
+            evaluator.fast.on_call = lambda calls: None
+            fell = _verify(evaluator, found, here, number, run, targets)
+            writer.keep(here[fell], found.points[torch.from_numpy(fell).to(device)])
+            verdicts.passes[number] += evaluator.passes - before
+            if evaluator.fast.flat is not None:
+                verdicts.flat[number] += int(evaluator.fast.flat.sum()), len(evaluator.fast.flat)
             verdicts.runs_faced[here] = run + 1
-            keeper.spent(name, time.monotonic() - began)
-            keeper.save()
-            tell((run + (first + len(here)) / len(rows)) / runs, f"{name} {run + 1}/{runs}")
+            writer.spent(name, time.monotonic() - began)
+            writer.save()
+            report((run + (first + len(here)) / len(rows)) / runs, f"{name} {run + 1}/{runs}")
     verdicts.pass_on(number)
 
 
 def _search(
-    attack: Attack, model: nn.Module, images: Tensor, aims: Tensor, threat: ThreatModel, rng: Rng
+    attack: Attack, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng
 ) -> AttackResult:
-    """What the attack finds, with the steps if it tells them."""
+    """The result of an attack, with the number of steps where the attack reports it."""
     search = getattr(attack, "search", None)
     if search is not None:
-        return cast(AttackResult, search(model, images, aims, threat, rng))
-    points = attack(model, images, aims, threat, rng)
+        return cast(AttackResult, search(model, images, targets, threat, rng))
+    points = attack(model, images, targets, threat, rng)
     return AttackResult(points, torch.full((len(points),), -1, dtype=torch.int64, device=points.device))
 
 
 @torch.no_grad()
-def _judge(bench: _Evaluator, found: AttackResult, rows: np.ndarray, number: int, run: int, aims: Tensor) -> np.ndarray:
-    """Write down who fell. Never trust an attack: the untouched model is asked again, and an image outside the threat
-    model counts as no attack."""
-    verdicts, threat = bench.verdicts, bench.threat
-    index = torch.from_numpy(rows).to(bench.images.device)
-    images, labels = bench.images[index], bench.labels[index]
-    logits = bench.judge(found.points)
+def _verify(
+    evaluator: _Evaluator, found: AttackResult, rows: np.ndarray, number: int, run: int, targets: Tensor
+) -> np.ndarray:
+    """Record which images are broken. Never trust an attack: the original model classifies its result again, and an
+    image outside the threat model does not count."""
+    verdicts, threat = evaluator.verdicts, evaluator.threat
+    index = torch.from_numpy(rows).to(evaluator.images.device)
+    images, labels = evaluator.images[index], evaluator.labels[index]
+    logits = evaluator.reference(found.points)
     finite = torch.isfinite(logits).all(1)
     fell = ((logits.argmax(1) != labels) | ~finite) & threat.contains(found.points, images)
     flags = fell.cpu().numpy()
@@ -321,7 +325,7 @@ def _judge(bench: _Evaluator, found: AttackResult, rows: np.ndarray, number: int
     verdicts.fell_to[where] = number
     verdicts.fell_in_run[where] = run
     verdicts.fell_at_step[where] = found.step[fell].cpu().numpy()
-    verdicts.target[where] = aims[fell][:, 1].cpu().numpy() if aims.ndim == 2 else -1
+    verdicts.target[where] = targets[fell][:, 1].cpu().numpy() if targets.ndim == 2 else -1
     verdicts.distance[where] = threat.distance(found.points, images)[fell].float().cpu().numpy()
     verdicts.margin[where] = margin(logits, labels)[fell].float().cpu().numpy()
     verdicts.broken_logits[where] = logits[fell].float().cpu().numpy()

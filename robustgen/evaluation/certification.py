@@ -1,4 +1,4 @@
-"""Certificates by randomised smoothing: a radius in l2 within which no perturbation changes the smoothed answer.
+"""Certificates by randomized smoothing: an l2 radius within which no perturbation changes the smoothed prediction.
 
     g(x) = argmax_c P(f(x + n) = c),    n normal with standard deviation sigma in each pixel
 
@@ -27,14 +27,14 @@ from robustgen.storage.files import SaveInterval, differences
 from robustgen.storage.weights import weights_digest
 
 _NO_CLASS = -1
-"""The winner of a noisy copy whose logits are not all finite: a vote for nobody."""
+"""The vote of a noisy copy whose logits are not all finite: it counts for no class."""
 
 
 @dataclass(frozen=True)
 class Smoothed:
-    """The smoothed classifier g(x) = most likely class of model(x + noise), noise ~ N(0, sigma^2): two questions to it.
+    """The smoothed classifier g(x) = most likely class of model(x + noise), noise ~ N(0, sigma^2).
 
-    `predict` and `certify` of this module, with the model and sigma given once; further arguments are theirs.
+    Its methods call `predict` and `certify` of this module with this model and sigma; further arguments are passed on.
     """
 
     model: nn.Module
@@ -45,7 +45,7 @@ class Smoothed:
         return predict(self.model, images, self.sigma, **how)
 
     def certify(self, images: Tensor, labels: Tensor, **how: Any) -> Certificates:
-        """Classes and radii, one row an image."""
+        """Classes and radii, one row per image."""
         return certify(self.model, images, labels, self.sigma, **how)
 
 
@@ -63,29 +63,29 @@ def certify(
     path: Path | None = None,
     progress: Progress = silent,
 ) -> Certificates:
-    """CERTIFY of Cohen et al. for each image: the class that the smoothed classifier gives, and how far it holds.
+    """CERTIFY of Cohen et al. for each image: the class of the smoothed classifier, and its certified radius.
 
         c = the class with most votes of `selection` noisy copies
         k = votes for c of `samples` new noisy copies
         p = lower one-sided Clopper-Pearson bound of P(f(x + n) = c) at level 1 - alpha
         abstain if p < 1/2, else radius = sigma * PhiInv(p)
 
-    For each image the statement is wrong with probability at most alpha over the noise. An image is given up as soon
-    as it would abstain even if every remaining copy voted for c: that changes no answer. Nothing else stops early.
+    For each image the statement is wrong with probability at most alpha over the noise. Sampling stops as soon
+    as the result would be to abstain even if every remaining copy voted for c. Nothing else stops early.
 
     Args (N images):
         model: images (N, C, H, W) in [0, 1], noise added and not clipped, to logits (N, K); used in evaluation mode
-            and left as found. Copies with NaN or infinite logits vote for nobody.
+            and restored afterwards. Copies with NaN or infinite logits vote for no class.
         images: float32 in [0, 1], on the model's device.
-        labels: (N,) integers in [0, K); they decide nothing, and make accuracies of the certificates.
+        labels: (N,) integers in [0, K); they do not affect certificates, only certified accuracies.
         sigma: standard deviation of the noise, in pixels of [0, 1].
-        seed: of the noise. Copy j of an image depends on the seed, the image's content, j and the kind of device alone,
-            so that neither the order of the images nor the batch size changes a certificate.
-        batch_size: copies that go through the model together.
-        path: where certificates are saved as they come, and taken up again.
+        seed: seed of the noise. Copy j of an image depends only on the seed, the image's content, j and the kind of
+            device, so that neither the order of the images nor the batch size changes a certificate.
+        batch_size: copies in one forward pass.
+        path: file in which certificates are saved while the work runs, and from which it resumes.
 
     Raises:
-        ValueError: images, labels or numbers that cannot be certified; `path` holds other certificates.
+        ValueError: images, labels or numbers cannot be certified, or `path` holds other certificates.
     """
     _check_numbers(sigma, samples, alpha, batch_size, selection)
     check_images(images, labels)
@@ -99,9 +99,9 @@ def certify(
         return found
     spare = samples - _votes_needed(samples, alpha)
     each = selection + samples
-    pace = SaveInterval()
+    interval = SaveInterval()
 
-    def tell(copies: int) -> None:
+    def report(copies: int) -> None:
         done, count = int(found.done.sum()), len(found)
         note = f"{done} of {count} images, {int((found.predicted != ABSTAINED).sum())} certified"
         progress(done * each + copies, count * each, "passes", note)
@@ -112,16 +112,16 @@ def certify(
         for row in np.flatnonzero(~found.done):
             rng = rng_for(seed, "certify", int(ids[row]), device=images.device)
             winners = _winners(model, images[row], sigma, each, rng, batch_size)
-            chosen, votes, spent = _count(winners, selection, spare, tell)
+            chosen, votes, spent = _count(winners, selection, spare, report)
             lower = lower_bound(votes, samples, alpha)
             certain = lower >= 0.5
             found.votes[row], found.spent[row], found.lower[row] = votes, spent, lower
             found.predicted[row] = chosen if certain else ABSTAINED
             found.radius[row] = sigma * NormalDist().inv_cdf(lower) if certain else 0.0
-            if path is not None and pace.due():
-                with pace.saving():
+            if path is not None and interval.due():
+                with interval.saving():
                     found.save(path)
-    tell(0)
+    report(0)
     if path is not None:
         found.save(path)
     return found
@@ -140,8 +140,8 @@ def predict(
 ) -> np.ndarray:
     """PREDICT of Cohen et al.: the class (N,) that the smoothed classifier gives each image, or ABSTAINED.
 
-    The two classes with most votes, k1 >= k2, are told apart by a two-sided binomial test of k1 in k1 + k2 at 1/2;
-    abstains if its p-value exceeds alpha. An answer differs from g(x) with probability at most alpha.
+    The two classes with most votes, k1 >= k2, are compared by a two-sided binomial test of k1 in k1 + k2 at 1/2;
+    abstains if its p-value exceeds alpha. A prediction differs from g(x) with probability at most alpha.
 
     Arguments are those of `certify`.
     """
@@ -182,17 +182,17 @@ def _votes_needed(samples: int, alpha: float) -> int:
 
 
 def _winners(model: nn.Module, image: Tensor, sigma: float, count: int, rng: Rng, batch_size: int) -> Iterator[Tensor]:
-    """The classes that `count` noisy copies of an image (C, H, W) are given, a batch at a time."""
-    for noise in _noises(image, count, rng, batch_size):
+    """The predicted classes of `count` noisy copies of an image (C, H, W), one batch at a time."""
+    for noise in _noise_batches(image, count, rng, batch_size):
         logits = batch_invariant(model, noise.mul_(sigma).add_(image))
         yield torch.where(torch.isfinite(logits).all(1), logits.argmax(1), _NO_CLASS)
 
 
-def _noises(image: Tensor, count: int, rng: Rng, batch_size: int) -> Iterator[Tensor]:
+def _noise_batches(image: Tensor, count: int, rng: Rng, batch_size: int) -> Iterator[Tensor]:
     """Standard normal noise for `count` copies of an image, in batches (n, C, H, W) laid out channels-last.
 
-    From a torch.Generator seeded by the place of `rng`: `Rng.normal` costs two to four times as much, and brought the
-    whole above 1.05 times the passes of small networks. The price: numbers differ between CPU and GPU. They are drawn
+    From a torch.Generator seeded by the place of `rng`: `Rng.normal` costs two to four times as much, and raised the
+    total above 1.05 times the passes of small networks. In return, numbers differ between CPU and GPU. They are drawn
     in blocks of a fixed number of copies, so that batches may be cut anywhere.
     """
     channels, height, width = image.shape
@@ -210,10 +210,12 @@ def _noises(image: Tensor, count: int, rng: Rng, batch_size: int) -> Iterator[Te
         yield drawn[:size].permute(0, 3, 1, 2)
 
 
-def _count(winners: Iterator[Tensor], selection: int, spare: int, tell: Callable[[int], None]) -> tuple[int, int, int]:
+def _count(
+    winners: Iterator[Tensor], selection: int, spare: int, report: Callable[[int], None]
+) -> tuple[int, int, int]:
     """(class selected, votes for it, copies spent) from the winners of the selection and, after it, the estimation.
 
-    Gives up with the first vote that leaves more than `spare` votes against the class.
+    Stops at the first vote with which more than `spare` votes are against the class.
     """
     ballots: list[np.ndarray] = []
     chosen, votes, against, seen = _NO_CLASS, 0, 0, 0
@@ -230,16 +232,16 @@ def _count(winners: Iterator[Tensor], selection: int, spare: int, tell: Callable
         other = here != chosen
         more = int(other.sum())
         if against + more > spare:
-            # The place of the vote that was too many, so that batches do not show in the record.
+            # The position of the deciding vote, so that the record does not depend on batches.
             last = int(np.flatnonzero(other.cpu().numpy())[spare - against])
             return chosen, votes + last - (spare - against), seen - len(here) + last + 1
         against, votes = against + more, votes + len(here) - more
-        tell(seen)
+        report(seen)
     return chosen, votes, seen
 
 
 def _most_voted(winners: np.ndarray) -> int:
-    """The class with most votes, the first among equals; _NO_CLASS when nobody voted for any."""
+    """The class with most votes, the first among equals; _NO_CLASS where all votes are invalid."""
     valid = winners[winners != _NO_CLASS]
     return int(np.bincount(valid).argmax()) if len(valid) else _NO_CLASS
 
@@ -254,16 +256,16 @@ def _check_numbers(sigma: float, samples: int, alpha: float, batch_size: int, se
             raise ValueError(f"{name} must be at least 1, got {value}")
     needed = int(np.ceil(np.log2(1 / alpha)))
     if samples < needed:
-        raise ValueError(f"{samples} samples can certify nothing at alpha {alpha:g}; take at least {needed}")
+        raise ValueError(f"{samples} samples cannot certify any image at alpha {alpha:g}; use at least {needed}")
 
 
 def _resumed(path: Path, wanted: Certificates) -> Certificates:
     found = Certificates.load(path)
     changes = differences(found.about(), wanted.about())
     if not changes and not (np.array_equal(found.ids, wanted.ids) and np.array_equal(found.labels, wanted.labels)):
-        changes = ["its images are others"]
+        changes = ["its images differ"]
     if changes:
         raise ValueError(
-            f"{path} holds other certificates: {'; '.join(changes[:3])}; choose another place, or remove it"
+            f"{path} holds other certificates: {'; '.join(changes[:3])}; choose another path, or remove it"
         )
     return found

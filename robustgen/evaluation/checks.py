@@ -1,4 +1,4 @@
-"""What makes a robust accuracy doubtful, said in a sentence; and what makes an evaluation impossible, as an error."""
+"""Checks of an evaluation: red flags for robust accuracies that are doubtful, errors where none can be measured."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustgen.records.verdicts import Verdicts
 
 
 def check_images(images: Tensor, labels: Tensor) -> None:
-    """Raises ValueError unless images are (N, C, H, W) floats in [0, 1] with a label each."""
+    """Raise ValueError unless images are (N, C, H, W) floats in [0, 1] with one label each."""
     if images.ndim != 4 or not images.is_floating_point():
         raise ValueError(
             f"expected float images of shape (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}"
@@ -23,7 +23,7 @@ def check_images(images: Tensor, labels: Tensor) -> None:
         raise ValueError(f"image {wrong} holds NaN or infinite pixels")
     if images.min() < 0 or images.max() > 1:
         raise ValueError(
-            f"pixels must lie in [0, 1], got {images.min():.3g} to {images.max():.3g}; normalisation belongs inside "
+            f"pixels must lie in [0, 1], got {images.min():.3g} to {images.max():.3g}; normalization belongs inside "
             "the model"
         )
     if labels.is_floating_point() or labels.shape != images.shape[:1]:
@@ -33,7 +33,7 @@ def check_images(images: Tensor, labels: Tensor) -> None:
 
 
 def check_logits(logits: Tensor, labels: Tensor) -> None:
-    """Raises ValueError where nothing can be evaluated: wrong shapes, labels out of range."""
+    """Raise ValueError if logits have a wrong shape or labels are out of range."""
     if logits.ndim != 2 or len(logits) != len(labels):
         raise ValueError(
             f"the model must return logits (N, K), got shape {tuple(logits.shape)} for {len(labels)} images"
@@ -47,11 +47,11 @@ FLAGS = (
     "nan-logits", "random-logits", "batch-dependence", "training-mode", "probabilities", "zero-gradients", NO_GRADIENT,
     "normalised-twice", "not-normalised", "near-chance", "refused-successes", "black-box-better",
 )  # fmt: skip
-"""Names of the flags, with which their sentences begin; docs/flags.md has a section for each."""
+"""Names of the red flags, with which their sentences begin; docs/flags.md has a section for each."""
 
 
 def training_flag(model: nn.Module) -> list[str]:
-    """Sentences about the mode a model came in."""
+    """Red flag for a model in training mode."""
     if model.training:
         return ["training-mode: the model came in training mode; it was evaluated in evaluation mode and put back"]
     return []
@@ -59,7 +59,7 @@ def training_flag(model: nn.Module) -> list[str]:
 
 @torch.no_grad()
 def flags_of(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -> list[str]:
-    """Sentences about a model in evaluation mode before it is attacked. `logits` are its answers for `images`."""
+    """Red flags of a model in evaluation mode before it is attacked. `logits` are its outputs for `images`."""
     flags = []
     count, clean = len(images), torch.nan_to_num(logits)
     broken = int((~torch.isfinite(logits)).any(1).sum())
@@ -71,11 +71,13 @@ def flags_of(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -
     again = torch.nan_to_num(model(images))
     repeatable = torch.allclose(again, clean, rtol=1e-4, atol=1e-4)
     if not repeatable:
-        flags.append("random-logits: the model answers differently when asked again; use the suite autoattack-rand")
+        flags.append(
+            "random-logits: the model returns different logits for the same images; use the suite autoattack-rand"
+        )
     elif count > 1 and not _close(torch.nan_to_num(model(images[: count // 2])), clean[: count // 2]):
         flags.append(
-            "batch-dependence: an image's logits depend on those beside it (statistics of the batch?); attacks then "
-            " change several images at once, and no verdict is an image's own"
+            "batch-dependence: an image's logits depend on the other images of the batch (batch statistics?); attacks "
+            "then change several images at once, and a verdict does not belong to one image"
         )
     rows = logits[torch.isfinite(logits).all(1)]
     if len(rows) and rows.min() >= 0 and torch.allclose(rows.sum(1), torch.ones_like(rows[:, 0]), atol=1e-3):
@@ -89,7 +91,7 @@ def flags_of(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -
             f"zero-gradients: {100 * share:.0f} % of the images have a cross-entropy without gradient (saturated or "
             "rounded?); gradient attacks are weak there: try other objectives, or a differentiable stand-in (BPDA)"
         )
-    return flags + (_normalisation_flags(model, images, labels, logits) if repeatable and not broken else [])
+    return flags + (_normalization_flags(model, images, labels, logits) if repeatable and not broken else [])
 
 
 def _close(first: Tensor, second: Tensor) -> bool:
@@ -97,7 +99,7 @@ def _close(first: Tensor, second: Tensor) -> bool:
 
 
 def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> float | None:
-    """Share of images whose cross-entropy has no gradient at all; None where there is nothing to differentiate."""
+    """Fraction of images whose cross-entropy has a zero gradient; None where the loss is not differentiable."""
     if not len(images):
         return 0.0
     with torch.enable_grad():
@@ -109,8 +111,8 @@ def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> float |
     return float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
 
 
-def _normalisation_flags(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -> list[str]:
-    """A model that is far better behind one normalisation more, or one less, is used wrongly."""
+def _normalization_flags(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -> list[str]:
+    """Red flags of a model whose accuracy rises by one normalization more, or one less."""
     if len(images) < 32:
         return []
     mean = images.mean((0, 2, 3), keepdim=True)
@@ -123,12 +125,12 @@ def _normalisation_flags(model: nn.Module, images: Tensor, labels: Tensor, logit
     ):
         right = float((model(changed).argmax(1) == labels).float().mean())
         if right > asis + 0.1:
-            flags.append(f"{name}: {100 * asis:.0f} % right as it is, {100 * right:.0f} % with normalisation {what}")
+            flags.append(f"{name}: {100 * asis:.0f} % right as it is, {100 * right:.0f} % with normalization {what}")
     return flags
 
 
 def flags_after(verdicts: Verdicts) -> list[str]:
-    """Sentences about a finished evaluation."""
+    """Red flags of a finished evaluation."""
     flags = []
     classes = verdicts.clean_logits.shape[1]
     accuracy = verdicts.clean_accuracy.value
@@ -145,8 +147,8 @@ def flags_after(verdicts: Verdicts) -> list[str]:
             )
         if verdicts.rejected[number] > max(1, 0.01 * len(verdicts)):
             flags.append(
-                f"refused-successes: {verdicts.rejected[number]} successes of {name} did not hold when the model was "
-                "asked itself; it may answer at random, or near its decision boundary precision decides"
+                f"refused-successes: {verdicts.rejected[number]} successes of {name} were not confirmed by the "
+                "model itself; it may be stochastic, or numerical precision decides near its decision boundary"
             )
     if "square" in verdicts.attacks:
         saved = int((verdicts.fell_to == verdicts.attacks.index("square")).sum())

@@ -1,4 +1,4 @@
-"""A denoiser before a classifier, so that a classifier trained without noise can be smoothed."""
+"""A denoiser before a classifier, so that a classifier trained without noise can be certified by smoothing."""
 
 from __future__ import annotations
 
@@ -15,22 +15,22 @@ class Denoised(nn.Module):
     x is an image in [0, 1] that already carries noise of standard deviation sigma; in the [-1, 1] of the diffusion
     model that is 2 sigma. Nothing is added here, so `certify(Denoised(classifier, diffusion, sigma), ..., sigma)`.
 
-    The denoiser must not be told the class. So the diffusion model is one of a single class, or trained with
-    `label_dropout` above 0, which teaches it images without a label. The mean over the classes of a model without
-    would cost K calls, and is not the denoiser of the mixture.
+    The denoiser must not be conditioned on the class. So the diffusion model has a single class, or is trained with
+    `label_dropout` above 0, which also trains it without labels. The mean over the classes of another model would cost
+    K calls, and is not the denoiser of the mixture.
 
     Raises:
-        ValueError: the diffusion model knows only images with a label.
+        ValueError: the diffusion model is conditional only.
 
-    Source: Carlini et al. 2022, arXiv:2206.10550; with EDM's denoiser no noise level has to be looked up.
+    Source: Carlini et al. 2022, arXiv:2206.10550; EDM's denoiser takes the noise level itself, without a look-up.
     """
 
     def __init__(self, classifier: nn.Module, diffusion: Diffusion, sigma: float):
         super().__init__()
         if not diffusion.knows_unlabelled:
             raise ValueError(
-                f"this diffusion model knows only images with one of its {diffusion.classes} labels, so it cannot "
-                "denoise an image of unknown class; fit one with --set generators.edm.label_dropout=0.1"
+                f"this diffusion model is only conditional on its {diffusion.classes} labels, so it cannot "
+                "denoise an image of unknown class; train one with --set generators.edm.label_dropout=0.1"
             )
         self.classifier, self.diffusion, self.sigma = classifier, diffusion, sigma
 

@@ -1,4 +1,4 @@
-"""A faster copy of a model for attacks to climb; what it proposes is judged by the model itself."""
+"""A faster copy of a model for attacks; the model itself verifies what they find."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from torch.nn.utils.fusion import fuse_conv_bn_eval
 from robustgen.modes import channels_last
 
 TOLERANCE = 1e-3
-"""By how much the copy's logits may differ, as a share of the largest."""
+"""Largest difference of the copy's logits, as a fraction of the largest logit."""
 
 
 class _Affine(nn.Module):
@@ -38,9 +38,9 @@ class _Affine(nn.Module):
 def prepared(model: nn.Module, images: Tensor) -> nn.Module:
     """A copy in evaluation mode, without parameters' gradients, channels-last, batch norms folded away.
 
-    A batch norm right after a convolution that nothing else reads is folded into its weights, the others become one
-    multiply-add. Models that cannot be copied or traced, or whose copy answers differently for `images`, are prepared
-    as far as that goes, at worst not at all.
+    A batch norm right after a convolution whose output nothing else reads is folded into its weights; others become one
+    multiply-add. Where a model cannot be copied or traced, or the copy's logits for `images` differ, the last step that
+    works is used, at worst the model itself.
     """
     best = model
     for attempt in (_laid_out, _folded):
@@ -48,7 +48,7 @@ def prepared(model: nn.Module, images: Tensor) -> nn.Module:
             candidate = attempt(model)
             if _same(candidate, model, images):
                 best = candidate
-        except Exception:  # whatever a foreign module's code raises when it is copied, traced or called
+        except Exception:  # foreign code may raise anything when it is copied, traced or called
             continue
     return best
 

@@ -1,4 +1,4 @@
-"""Named protocols: which attacks, in which order, with how many runs. A shortcut has another name."""
+"""Named protocols: which attacks, in which order, with how many runs. A cheaper variant has a name of its own."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from robustgen.contracts import Attack
 from robustgen.objectives import cross_entropy, dlr, margin, targeted_dlr, targeted_margin
 
 NEEDED: dict[Any, tuple[int, Any]] = {dlr: (3, margin), targeted_dlr: (4, targeted_margin)}
-"""Classes an objective needs, and what stands in where there are fewer."""
+"""Number of classes that an objective requires, and its replacement where there are fewer."""
 
 
 @dataclass(frozen=True)
 class Suite:
-    """The attacks of a protocol against classifiers of some number of classes.
+    """The attacks of a protocol for classifiers of some number of classes.
 
-    notes  what had to be done otherwise, a sentence each
+    notes  deviations from the protocol, one sentence each
     """
 
     attacks: dict[str, Attack]
@@ -42,7 +42,7 @@ def autoattack(norm: str, classes: int) -> dict[str, Attack]:
 
 
 def autoattack_plus(norm: str, classes: int) -> dict[str, Attack]:
-    """AutoAttack, version plus: restarts, and the untargeted attacks besides."""
+    """AutoAttack, version plus: restarts, and the untargeted attacks too."""
     return {
         "apgd-ce": Restarts(APGD(100, cross_entropy), 5),
         "apgd-dlr": Restarts(APGD(100, dlr), 5),
@@ -54,7 +54,7 @@ def autoattack_plus(norm: str, classes: int) -> dict[str, Attack]:
 
 
 def autoattack_rand(norm: str, classes: int) -> dict[str, Attack]:
-    """AutoAttack, version rand, for models that answer at random: gradients averaged over 20 passes."""
+    """AutoAttack, version rand, for stochastic models: gradients averaged over 20 passes (EOT)."""
     return {"apgd-ce": APGD(100, cross_entropy, eot=20), "apgd-dlr": APGD(100, dlr, eot=20)}
 
 
@@ -81,12 +81,12 @@ def swift(norm: str, classes: int) -> dict[str, Attack]:
 
 
 def pgd_40(norm: str, classes: int) -> dict[str, Attack]:
-    """PGD with Adam on the margin, 40 steps, the step falling as the papers say."""
+    """PGD with Adam on the margin, 40 steps, the step size decreasing as the papers say."""
     return {"pgd-40": evaluation_attack(40, margin)}
 
 
 def pgd_40_code(norm: str, classes: int) -> dict[str, Attack]:
-    """The same with the step falling as the official code has it."""
+    """The same with the step size of the official code."""
     return {"pgd-40": evaluation_attack(40, margin, decay="code")}
 
 
@@ -115,11 +115,11 @@ SUITES: dict[str, Callable[[str, int], dict[str, Attack]]] = {
 def find_suite(name: str, norm: str = "linf", classes: int = 10) -> Suite:
     """A protocol for a norm and a number of classes.
 
-    With fewer than 10 classes targeted attacks aim at all that are wrong. With fewer than 3 (targeted: 4) the DLR
-    objective does not exist, and the margin stands in; the notes say so.
+    With fewer than 10 classes targeted attacks target all wrong classes. With fewer than 3 (targeted: 4) the DLR
+    objective does not exist, and the margin replaces it; the notes say so.
 
     Raises:
-        ValueError: with the known names.
+        ValueError: unknown name; lists the known ones.
     """
     if name not in SUITES:
         raise ValueError(f"unknown suite {name!r}; known: {', '.join(SUITES)}")
@@ -133,7 +133,7 @@ def find_suite(name: str, norm: str = "linf", classes: int = 10) -> Suite:
 
 
 def fit_objective(attack: Attack, classes: int) -> Attack:
-    """The attack with an objective that so many classes allow."""
+    """The attack with an objective that exists for this number of classes."""
     inner: Any = getattr(attack, "attack", None)
     if inner is not None:
         return dataclasses.replace(cast(Any, attack), attack=fit_objective(inner, classes))
@@ -142,6 +142,6 @@ def fit_objective(attack: Attack, classes: int) -> Attack:
 
 
 def _each_target(attack: Attack, targets: int, classes: int) -> MultiTargeted:
-    """One run for each of the likeliest wrong classes."""
+    """One run for each of the most likely wrong classes."""
     count = min(targets, classes - 1)
     return MultiTargeted(attack, restarts=count, targets=count)

@@ -197,7 +197,7 @@ def load_generator(folder: Path) -> tuple[Model, dict[str, Any]]:
         model = Gaussian(info.shape, len(info.classes), about["rank"])
     elif isinstance(settings, AugmentedConfig):
         model = Augmented(info.shape, len(info.classes), settings.augment, about["held"])
-    load_weights(folder / "weights.safetensors", model)
+    load_weights(model, folder / "weights.safetensors")
     channels_last(model).eval()
     return model, about
 

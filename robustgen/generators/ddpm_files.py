@@ -12,7 +12,7 @@ from robustgen.config.generators import DDPMConfig
 from robustgen.generators.ddpm import DDPM
 from robustgen.generators.ddpm_unet import DDPMUNet
 from robustgen.storage.files import read_json, write_json
-from robustgen.storage.weights import fit_weights, read_weights, save_weights
+from robustgen.storage.weights import assign_weights, read_weights, save_weights
 
 RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """Names in files from before diffusers 0.15 (google/ddpm-cifar10-32), and since then."""
@@ -104,7 +104,7 @@ def load_diffusers(folder: Path) -> tuple[DDPM, dict[str, Any]]:
         dropout=settings.dropout,
         groups=config.get("norm_num_groups", 32),
     )
-    fit_weights(weights_of(folder), _read(weights_of(folder)), network)
+    assign_weights(network, _read(weights_of(folder)), weights_of(folder))
     model = DDPM(
         network,
         shape,

@@ -13,9 +13,9 @@ from torch import nn
 
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
-from robustgen.models.files import load_weights
 from robustgen.models.hub import PREFIX, load
 from robustgen.models.wide_resnet import Normalize
+from robustgen.storage.weights import load_weights
 
 
 def load_model(

@@ -10,8 +10,8 @@ from torch import nn
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.models.catalog import INFOS, RELEASES, Release
-from robustgen.models.files import put_weights, read_weights
 from robustgen.storage.downloads import weights_folder
+from robustgen.storage.weights import assign_weights, read_weights
 
 PREFIX = "hub:"
 
@@ -55,8 +55,8 @@ def _fits(own: DatasetInfo, other: DatasetInfo) -> bool:
     return own.shape == other.shape and len(own.classes) == len(other.classes)
 
 
-def places(full: str, release: Release) -> list[Path]:
-    """Where the weights may lie, the first that is fetched first; RobustBench's own folder counts when named."""
+def weights_candidates(full: str, release: Release) -> list[Path]:
+    """Paths where the weights may be, the fetched file first; RobustBench's own folder counts when named."""
     data, norm, name = full.split("/")
     folder = weights_folder()
     return [
@@ -72,7 +72,7 @@ def locate(full: str, release: Release) -> Path:
     Raises:
         ValueError: it is not there; says which file from where goes to which place.
     """
-    candidates = places(full, release)
+    candidates = weights_candidates(full, release)
     for place in candidates:
         if place.is_file():
             return place
@@ -99,7 +99,7 @@ def open_release(release: Release, path: Path) -> nn.Module:
     """The network of a published classifier with the weights of a file: a checkpoint, or JAX's `.npy`."""
     model = build(release)
     network = model[-1] if isinstance(model, nn.Sequential) else model
-    put_weights(network, read_weights(path), path, release.unused)
+    assign_weights(network, read_weights(path), path, release.unused)
     return model
 
 

@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.models.files import load_weights
+from robustgen.storage.weights import load_weights
 
 Layer = tuple[str, int, tuple[int, int]]
 """Name, channels, height and width of the kernel."""

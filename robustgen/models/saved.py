@@ -63,5 +63,5 @@ def load_classifier(folder: Path) -> nn.Module:
     """
     about = read_about(folder)
     model = build_model(about["architecture"], info_of(about))
-    load_weights(folder / "weights.safetensors", model)
+    load_weights(model, folder / "weights.safetensors")
     return channels_last(model).eval()

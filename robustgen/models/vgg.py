@@ -7,8 +7,8 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from robustgen.models.files import put_weights, read_weights
 from robustgen.models.wide_resnet import Normalize
+from robustgen.storage.weights import assign_weights, read_weights
 
 CHANNELS = (64, 128, 256, 512, 512)
 DEPTHS = (2, 2, 3, 3, 3)
@@ -101,7 +101,7 @@ def load_vgg(path: Path) -> Vgg:
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; leave it as it was
         model = Vgg()
     weights = {name: value for name, value in read_weights(path).items() if not name.startswith("classifier.")}
-    put_weights(model, weights, path)
+    assign_weights(model, weights, path)
     return model.eval()
 
 
@@ -110,5 +110,5 @@ def load_lpips(vgg: Path, heads: Path) -> Lpips:
     network = load_vgg(vgg)
     with torch.random.fork_rng(devices=[]):
         model = Lpips(network)
-    put_weights(model.heads, read_weights(heads), heads)
+    assign_weights(model.heads, read_weights(heads), heads)
     return model.eval()

@@ -22,8 +22,8 @@ COPIES = {
     "near-copies of training images": 16,
     "near-copies of test images": 32,
 }
-"""Bits of the column `copy`; 0 is an image of its own."""
-BLOCK = 4096
+"""Bits of the column `copy`; 0 is an image without copies."""
+BLOCK_ROWS = 4096
 CANDIDATES = 4
 """Nearest images by rounded arithmetic, of which the nearest by exact arithmetic is taken."""
 
@@ -94,9 +94,9 @@ def _exact(pixels: Tensor, others: Tensor, candidates: Tensor, norm: str) -> Ten
 def _identities(proxies: ProxySet, progress: Progress) -> np.ndarray:
     """(N,) a 64-bit hash of each image's bytes: fewer than one pair in 10,000 sets of 50 million is wrongly equal."""
     ids = np.empty(len(proxies), dtype=np.int64)
-    for first in range(0, len(ids), BLOCK):
-        ids[first : first + BLOCK] = content_ids(proxies.block(first, min(first + BLOCK, len(ids))))
-        progress(min(first + BLOCK, len(ids)), len(ids), "images")
+    for first in range(0, len(ids), BLOCK_ROWS):
+        ids[first : first + BLOCK_ROWS] = content_ids(proxies.block(first, min(first + BLOCK_ROWS, len(ids))))
+        progress(min(first + BLOCK_ROWS, len(ids)), len(ids), "images")
     return ids
 
 
@@ -120,8 +120,8 @@ def find_copies(
 
     Args:
         real: "training" and "test" to real images, (n, H, W, C) uint8.
-        near: also look for what is nearly a copy. Its rows are saved as they come, to go on there when killed. Adds
-            the columns `training_distance`, `test_distance` and, where asked for, `within_distance`, float32.
+        near: also look for what is nearly a copy. Rows are saved while it runs, so that a killed run resumes. Adds
+            the columns `training_distance`, `test_distance` and, with `near.within`, `within_distance`, float32.
 
     Raises:
         ValueError: real images of another shape.
@@ -176,16 +176,18 @@ def _distances(
     rows = PartialRows(proxies.folder / "checking", np.dtype([(name, "<f4") for name in fields]), plan)
 
     def blocks(images: np.ndarray) -> Iterator[tuple[int, np.ndarray]]:
-        return ((first, images[first : first + BLOCK]) for first in range(0, len(images), BLOCK))
+        return ((first, images[first : first + BLOCK_ROWS]) for first in range(0, len(images), BLOCK_ROWS))
 
-    for first in range(rows.done, len(proxies), BLOCK):
-        stop = min(first + BLOCK, len(proxies))
+    for first in range(rows.done, len(proxies), BLOCK_ROWS):
+        stop = min(first + BLOCK_ROWS, len(proxies))
         images = proxies.block(first, stop)
         found = np.empty(len(images), dtype=rows.dtype)
         for name, others in real.items():
             found[name] = nearest(images, blocks(others), near.norm, device)
         if near.within:
-            earlier = ((start, proxies.block(start, min(start + BLOCK, stop))) for start in range(0, stop, BLOCK))
+            earlier = (
+                (start, proxies.block(start, min(start + BLOCK_ROWS, stop))) for start in range(0, stop, BLOCK_ROWS)
+            )
             found["within"] = nearest(images, earlier, near.norm, device, before=first)
         rows.add(found)
         progress(stop, len(proxies), "images", "near copies")

@@ -1,4 +1,4 @@
-"""Published sets into proxy sets, and proxy sets out again."""
+"""Import of published sets as proxy sets, and export of proxy sets."""
 
 from __future__ import annotations
 
@@ -12,12 +12,21 @@ import numpy as np
 from robustgen.contracts import Progress, silent
 from robustgen.proxy.formats import FORMATS, Export, Source
 from robustgen.proxy.formats.source import BLOCK
-from robustgen.proxy.store import FORMAT, ProxySet, claim, class_counts, digest_of, read_array, shard_name, write_rows
+from robustgen.proxy.store import (
+    MANIFEST_FORMAT,
+    ProxySet,
+    class_counts,
+    digest_of,
+    ensure_settings,
+    read_array,
+    shard_name,
+    write_rows,
+)
 from robustgen.storage.files import write_json
 
 
 def open_source(paths: Sequence[Path], format: str) -> Source:
-    """Files of a named format, looked at but not yet read.
+    """Open files of a named format without reading their pixels.
 
     Raises:
         ValueError: unknown format, or files that do not fit it.
@@ -25,7 +34,7 @@ def open_source(paths: Sequence[Path], format: str) -> Source:
     if format not in FORMATS:
         raise ValueError(f"unknown format {format!r}; known: {', '.join(FORMATS)}")
     if not paths:
-        raise ValueError("there is nothing to import")
+        raise ValueError("no files to import; pass at least one")
     return FORMATS[format].read(paths)
 
 
@@ -48,14 +57,14 @@ def import_proxies(
     height, width, channels = source.shape
     count, size = len(source.labels), height * width * channels
     plan: dict[str, Any] = {
-        "format": FORMAT,
+        "format": MANIFEST_FORMAT,
         "count": count,
         "shape": [channels, height, width],
         "classes": list(source.classes),
         "shard_images": shard_images,
         "generator": made_by,
     }
-    claim(folder, plan)
+    ensure_settings(folder, plan)
     if (folder / "manifest.json").exists():
         return ProxySet(folder)
     starts = list(range(0, count, shard_images))
@@ -76,8 +85,8 @@ def import_proxies(
                 cut = None
                 continue
             cut = cut or _Cut(source.blocks(first), source.shape)
-            told = _telling(cut.take(number), first, count, progress)
-            digest = write_rows(path, np.uint8, (number, height, width, channels), told)
+            reported = _reporting(cut.take(number), first, count, progress)
+            digest = write_rows(path, np.uint8, (number, height, width, channels), reported)
             shards.append({"file": path.name, "count": number, "sha256": digest})
     except ValueError:
         for path in (*names, folder / "plan.json"):
@@ -104,7 +113,7 @@ def _is_whole(path: Path, count: int, source: Source) -> bool:
     return path.exists() and read_array(path, mapped=True).shape == (count, *source.shape)
 
 
-def _telling(parts: Iterator[np.ndarray], first: int, count: int, progress: Progress) -> Iterator[np.ndarray]:
+def _reporting(parts: Iterator[np.ndarray], first: int, count: int, progress: Progress) -> Iterator[np.ndarray]:
     for part in parts:
         yield part
         first += len(part)
@@ -112,7 +121,7 @@ def _telling(parts: Iterator[np.ndarray], first: int, count: int, progress: Prog
 
 
 class _Cut:
-    """Blocks of any size, cut anew at the ends of shards."""
+    """Blocks of any size, cut again at the ends of shards."""
 
     def __init__(self, blocks: Iterator[np.ndarray], shape: tuple[int, int, int]):
         self.blocks, self.rest = blocks, np.empty((0, *shape), dtype=np.uint8)
@@ -129,10 +138,10 @@ class _Cut:
 def export_proxies(proxies: ProxySet, path: Path, format: str, *, kept: bool, progress: Progress = silent) -> int:
     """Write a set, or the images of it that are kept, as a file or folder that others read; returns how many.
 
-    Labels are `label`, or the class asked for where nothing was labelled.
+    Labels are `label`, or the sampled class where the set is not labeled.
 
     Raises:
-        ValueError: a format that is only read, nothing to write, or something in the way.
+        ValueError: the format is read-only, no images to write, or `path` exists.
     """
     write = FORMATS[format].write
     if write is None:

@@ -1,4 +1,4 @@
-"""Which images of a proxy set are used: the rules of `keep`."""
+"""Selection of images of a proxy set for training: the rules of `keep`."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from robustgen.config.recipe import KeepConfig
-from robustgen.proxy.ranking import refuse_scarce, top_per_class
+from robustgen.proxy.ranking import check_class_counts, top_per_class
 from robustgen.proxy.store import ProxySet, chunks, class_counts
 from robustgen.randomness import rng_for
 
 
 @dataclass(frozen=True)
 class Choice:
-    """What a rule chooses from.
+    """The input of a selection rule.
 
     proxies   the set
     settings  of `keep`
@@ -38,12 +38,12 @@ def everything(choice: Choice) -> np.ndarray:
 
 
 def top_confidence(choice: Choice) -> np.ndarray:
-    """The `per_class` images of each label of which the labeller is surest (arXiv:2103.01946, App. D)."""
+    """The `per_class` images of each label in which the labeller is most confident (arXiv:2103.01946, App. D)."""
     return choice.best(choice.proxies.column("confidence"), choice.settings.per_class)
 
 
 def above_confidence(choice: Choice) -> np.ndarray:
-    """Every image of whose label the labeller is at least as sure as `confidence`; no class may be left empty."""
+    """Every image whose label has at least this `confidence`; no class may be left empty."""
     kept = choice.proxies.column("confidence") >= np.float32(choice.settings.confidence)
     if choice.among is not None:
         kept &= choice.among
@@ -51,12 +51,12 @@ def above_confidence(choice: Choice) -> np.ndarray:
     if not counts.all():
         raise ValueError(
             f"no image of class {int(counts.argmin())} has a confidence of at least {choice.settings.confidence:g}; "
-            "ask for less, or sample more"
+            "set a lower confidence, or sample more"
         )
     return kept
 
 
-def balanced(choice: Choice) -> np.ndarray:
+def balanced_per_class(choice: Choice) -> np.ndarray:
     """The first `per_class` images of each label: classes balanced, and nothing else.
 
     What the author of arXiv:2103.01946 says was done, against its text (google-deepmind/deepmind-research, issue 213).
@@ -65,17 +65,17 @@ def balanced(choice: Choice) -> np.ndarray:
 
 
 def boundary(choice: Choice) -> np.ndarray:
-    """The images of each label nearest to the labeller's decision boundary, and a share drawn uniformly from the rest.
+    """The images of each label nearest to the labeller's decision boundary, and a random fraction of the rest.
 
-    Near is a small difference between the two highest probabilities; the share is `uniform` of `per_class`. After the
-    idea of arXiv:2501.10466, which clusters features of a network; here its probabilities say where the boundary is.
+    Near means a small difference between the two highest probabilities; the fraction is `uniform` of `per_class`. After
+    the idea of arXiv:2501.10466, which clusters features of a network; here its probabilities locate the boundary.
     """
     labels, classes = choice.proxies.column("label"), len(choice.proxies.classes)
-    refuse_scarce(labels, choice.settings.per_class, classes, choice.among)
+    check_class_counts(labels, choice.settings.per_class, classes, choice.among)
     drawn = round(choice.settings.uniform * choice.settings.per_class)
     near = choice.best(-choice.proxies.column("margin"), choice.settings.per_class - drawn)
     rest = ~near if choice.among is None else ~near & choice.among
-    return near | choice.best(places(choice.proxies, "keep"), drawn, rest)
+    return near | choice.best(uniform_scores(choice.proxies, "keep"), drawn, rest)
 
 
 def discriminator(choice: Choice) -> np.ndarray:
@@ -84,18 +84,18 @@ def discriminator(choice: Choice) -> np.ndarray:
 
 
 def by_column(choice: Choice) -> np.ndarray:
-    """The `per_class` images of each label with the highest value in a `column` of one's own."""
+    """The `per_class` images of each label with the highest value in a `column` of the user."""
     assert choice.settings.column is not None
     values = choice.proxies.column(choice.settings.column)
     if values.dtype.kind not in "fiub":
-        raise ValueError(f"column {choice.settings.column!r} holds {values.dtype}, no numbers to rank by")
+        raise ValueError(f"column {choice.settings.column!r} holds {values.dtype}, expected numbers")
     return choice.best(values, choice.settings.per_class)
 
 
 RULES: dict[str, Callable[[Choice], np.ndarray]] = {
     "top-confidence": top_confidence,
     "above-confidence": above_confidence,
-    "balanced": balanced,
+    "balanced": balanced_per_class,
     "boundary": boundary,
     "discriminator": discriminator,
     "by-column": by_column,
@@ -103,8 +103,8 @@ RULES: dict[str, Callable[[Choice], np.ndarray]] = {
 }
 
 
-def places(proxies: ProxySet, *place: object) -> np.ndarray:
-    """(N,) float32: a uniform number for each image, from the set's seed and the image's position alone."""
+def uniform_scores(proxies: ProxySet, *place: object) -> np.ndarray:
+    """(N,) float32: a uniform random number for each image, from the set's seed and its position."""
     stream = rng_for(int(proxies.manifest.get("seed", 0)), *place)
     drawn = np.empty(len(proxies), dtype=np.float32)
     for some in chunks(len(proxies)):
@@ -117,7 +117,7 @@ def keep(proxies: ProxySet, settings: KeepConfig) -> None:
     """Mark the images that are used in the column `kept`.
 
     Raises:
-        ValueError: a column that the rule needs is missing (says which command makes it), or a class has too few.
+        ValueError: a column that the rule requires is missing (says which command writes it), or a class is too small.
     """
     if settings.rule != "all":
         proxies.column("label")

@@ -16,10 +16,10 @@ from robustgen.proxy.partial_rows import PartialRows
 from robustgen.proxy.store import ProxySet
 
 SCORES = np.dtype([("label", "<i4"), ("second", "<i4"), ("margin", "<f4"), ("confidence", "<f4")])
-"""What labelling says of an image; the last column appears last."""
+"""Columns that labeling writes; the last column appears last."""
 LABELS = ("predicted", "condition")
 QUEUE = 16
-"""Batches whose results may wait on the device: fetching them makes it stand still."""
+"""Batches whose results may wait on the device: fetching them makes it idle."""
 
 
 @torch.no_grad()
@@ -35,19 +35,19 @@ def pseudo_label(
 ) -> None:
     """Add the columns `label`, `second`, `margin` and `confidence`.
 
-    label       likeliest class; with labels="condition" the class that was asked of the generator (arXiv:2302.04638)
-    second      the next likeliest class, int32
-    margin      probability of the likeliest class minus that of the next, float32
+    label       most likely class; with labels="condition" the class that the generator sampled (arXiv:2302.04638)
+    second      the second most likely class, int32
+    margin      probability of the most likely class minus that of the second, float32
     confidence  softmax probability of `label`, float32
 
-    Reading goes on while the device works. Rows are saved as they come; a killed run goes on there.
+    Images are read while the device works. Rows are saved while it runs; a killed run resumes there.
 
     Args:
-        made_by: what the manifest says of the classifier.
+        made_by: description of the classifier for the manifest.
 
     Raises:
-        ValueError: the classifier has another number of classes than the set, or answers with NaN; or labelling by
-            another one is half done.
+        ValueError: the classifier has another number of classes than the set, or returns NaN; or labeling by
+            another one is unfinished.
     """
     if labels not in LABELS:
         raise ValueError(f"unknown labels {labels!r}; known: {', '.join(LABELS)}")
@@ -87,14 +87,14 @@ def pseudo_label(
                 probabilities = batch_invariant(model, to_unit(pixels)).softmax(1)
                 if probabilities.shape[1] != len(proxies.classes):
                     raise ValueError(
-                        f"the labeller knows {probabilities.shape[1]} classes, the proxy set {len(proxies.classes)}"
+                        f"the labeller has {probabilities.shape[1]} classes, the proxy set {len(proxies.classes)}"
                     )
                 asked = None if condition is None else condition[first : first + len(pixels)].astype(np.int64)
                 waiting.append(_scores(probabilities, asked))
                 if len(waiting) == QUEUE or number + 1 == len(starts):
                     fetch()
     except ValueError:
-        if not rows.done:  # an unfit labeller must not keep out the next one
+        if not rows.done:  # a labeller that does not fit must not block the next one
             rows.remove()
         raise
     made_by = made_by if labels == "predicted" else {**made_by, "labels": labels}

@@ -1,4 +1,4 @@
-"""One proxy set out of several, in given shares."""
+"""Merge several proxy sets into one, in given proportions."""
 
 from __future__ import annotations
 
@@ -12,9 +12,17 @@ from typing import Any
 import numpy as np
 
 from robustgen.contracts import Progress, silent
-from robustgen.proxy.filtering import places
+from robustgen.proxy.filtering import uniform_scores
 from robustgen.proxy.ranking import top_per_class
-from robustgen.proxy.store import FORMAT, ProxySet, chunks, claim, class_counts, shard_name, write_rows
+from robustgen.proxy.store import (
+    MANIFEST_FORMAT,
+    ProxySet,
+    chunks,
+    class_counts,
+    ensure_settings,
+    shard_name,
+    write_rows,
+)
 from robustgen.storage.files import atomic_write, write_json
 
 
@@ -47,8 +55,8 @@ def merge(
     """All images of several sets in a new one, `kept` marking a draw in the given shares, even over the classes.
 
     Shards are hard links to those of the sets, which may then be removed; where links cannot be made, copies. Columns
-    that all have are put one after the other; `source` says from which set an image is. Drawn are, of the images that
-    each set keeps, as many as the shares allow, by a random number of each image's place.
+    that all sets have are concatenated; `source` is the set that an image comes from. Of the images that each set
+    keeps, as many are drawn as the shares allow, by a random number for each image.
 
     Raises:
         ValueError: sets that do not fit together, have no labels, or cannot give their shares.
@@ -63,7 +71,7 @@ def merge(
                 f"{first.shape} of {len(first.classes)}, or classes of other names; they cannot be merged"
             )
     plan: dict[str, Any] = {
-        "format": FORMAT,
+        "format": MANIFEST_FORMAT,
         "count": sum(map(len, sets)),
         "shape": list(first.shape),
         "classes": list(first.classes),
@@ -83,11 +91,11 @@ def merge(
     classes = len(first.classes)
     counts = [class_counts(label, classes, used) for label, used in zip(labels, among, strict=True)]
     given = per_class_of(counts, shares, [str(s.folder) for s in sets])
-    claim(folder, plan)
+    ensure_settings(folder, plan)
     if (folder / "manifest.json").exists():
         return ProxySet(folder)
     kept = [
-        top_per_class(label, places(s, "merge", seed, number), each, classes, used)
+        top_per_class(label, uniform_scores(s, "merge", seed, number), each, classes, used)
         for number, (s, label, used, each) in enumerate(zip(sets, labels, among, given, strict=True))
     ]
     number = 0

@@ -1,4 +1,4 @@
-"""Rows of long work over a proxy set, saved as they come, so that a killed process goes on where it was."""
+"""Rows of long work over a proxy set, saved while it runs, so that a killed process resumes where it stopped."""
 
 from __future__ import annotations
 
@@ -10,29 +10,29 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.proxy.store import claim, read_array, write_rows
+from robustgen.proxy.store import ensure_settings, read_array, write_rows
 
 SECONDS = 20.0
-"""Between two saves: what a killed process loses at most."""
+"""Time between two saves: the most work that a killed process loses."""
 
 
 class PartialRows:
     """Rows 0 .. done - 1 of a result, in files of a folder that goes when the work is finished.
 
     Raises:
-        ValueError: the folder holds half of another work.
+        ValueError: the folder holds unfinished work with other settings.
     """
 
     def __init__(self, folder: Path, dtype: np.dtype, plan: dict[str, Any]):
         self.folder, self.dtype = folder, dtype
-        claim(folder, plan, "asked.json")
+        ensure_settings(folder, plan, "asked.json")
         self.files = sorted(folder.glob("rows-*.npy"))
         self.done = 0
         for path in self.files:
             first = int(path.stem.removeprefix("rows-"))
             found = read_array(path, mapped=True)
             if first != self.done or found.dtype != dtype:
-                raise ValueError(f"{folder} is damaged at {path.name}; remove it to start that work anew")
+                raise ValueError(f"{folder} is damaged at {path.name}; remove it to restart that work")
             self.done += len(found)
         self._waiting: list[np.ndarray] = []
         self._saved = time.monotonic()

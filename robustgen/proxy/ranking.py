@@ -7,7 +7,7 @@ import numpy as np
 from robustgen.proxy.store import chunks, class_counts
 
 _BITS = 11
-"""Of the key that a pass decides: a table of 2048 counts a class."""
+"""Bits of the key that one pass decides: a table of 2048 counts per class."""
 
 
 def _keys(scores: np.ndarray) -> np.ndarray:
@@ -31,8 +31,8 @@ def _rank_of_equals(labels: np.ndarray) -> np.ndarray:
     return rank
 
 
-def refuse_scarce(labels: np.ndarray, per_class: int, classes: int, among: np.ndarray | None = None) -> None:
-    """Raises ValueError if a class has fewer than `per_class` images (of those `among`)."""
+def check_class_counts(labels: np.ndarray, per_class: int, classes: int, among: np.ndarray | None = None) -> None:
+    """Raise ValueError if a class has fewer than `per_class` images (of those `among`)."""
     counts = class_counts(labels, classes, among)
     if counts.min() < per_class:
         poorest = int(counts.argmin())
@@ -48,7 +48,7 @@ def top_per_class(
     """(N,) bool: the `per_class` best-scored images of each label; among equal scores the earlier. NaN is the worst.
 
     A radix selection: each pass over the columns decides 11 more bits of the score of the last image kept, by
-    counting. Columns may be memory-mapped; beside the result it needs 2048 counts a class.
+    counting. Columns may be memory-mapped; besides the result it needs 2048 counts per class.
 
     Args:
         among: (N,) bool, the images to choose from; all when not given.
@@ -56,7 +56,7 @@ def top_per_class(
     Raises:
         ValueError: a class has fewer images than that; says which.
     """
-    refuse_scarce(labels, per_class, classes, among)
+    check_class_counts(labels, per_class, classes, among)
     kept = np.zeros(len(labels), dtype=bool)
     if not per_class:
         return kept

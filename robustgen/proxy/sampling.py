@@ -14,7 +14,15 @@ from torch import Tensor
 from robustgen.contracts import Progress, silent
 from robustgen.generators.contracts import GenerativeModel
 from robustgen.images import to_bytes
-from robustgen.proxy.store import FORMAT, ProxySet, claim, digest_of, read_array, shard_name, write_rows
+from robustgen.proxy.store import (
+    MANIFEST_FORMAT,
+    ProxySet,
+    digest_of,
+    ensure_settings,
+    read_array,
+    shard_name,
+    write_rows,
+)
 from robustgen.randomness import rng_for
 from robustgen.runtime import distributed
 from robustgen.storage.arrays import write_array
@@ -43,20 +51,20 @@ def sample_proxies(
 ) -> ProxySet:
     """`count` images, classes in turn, into a folder; finished shards are kept when run again.
 
-    A shard is written while the next is made. Under torchrun each process makes every so-manieth shard.
+    A shard is written while the next is sampled. Under torchrun, process r of P samples shards r, r + P, r + 2P ...
 
     Args:
         classes: names; their number is the generator's.
         batch_size: images in one pass; changes nothing but speed.
         shard_images: images in a file; one shard is what a killed run loses at most.
-        made_by: what to write into the manifest about the generator; a half-made set is only taken up again by
-            the same.
+        made_by: description of the generator for the manifest; an unfinished set is only resumed by the same
+            generator.
 
     Raises:
-        ValueError: the folder holds a set, or a part of one, that was made otherwise.
+        ValueError: the folder holds a set, or a part of one, with other settings.
     """
     plan: dict[str, Any] = {
-        "format": FORMAT,
+        "format": MANIFEST_FORMAT,
         "count": count,
         "shape": list(generator.shape),
         "classes": list(classes),
@@ -66,10 +74,10 @@ def sample_proxies(
     }
     rank, world = distributed.place()
     if rank == 0:
-        claim(folder, plan)
+        ensure_settings(folder, plan)
     distributed.wait_for_all()
     if rank:
-        claim(folder, plan)
+        ensure_settings(folder, plan)
     if (folder / "manifest.json").exists():
         return ProxySet(folder)
     numbers = range(-(-count // shard_images))
@@ -92,7 +100,7 @@ def sample_proxies(
             done += len(ids)
             progress(done, total, "images")
             for entry in entries[-1:]:
-                entry.result()  # one shard in memory beside the one that is made; a full disk is heard of at once
+                entry.result()  # at most two shards in memory; raises the error of a full disk at once
             entries.append(disk.submit(_stored, path, shard, len(ids)))
         shards = [entry.result() for entry in entries]
     parts = distributed.gathered(shards)
@@ -112,7 +120,7 @@ def sample_proxies(
 
 
 def _stored(path: Path, shard: np.ndarray | None, count: int) -> dict[str, Any]:
-    """What the manifest says of a shard, written first where it is new; runs beside the sampling of the next."""
+    """What the manifest says of a shard, written first where it is new; runs while the next is sampled."""
     digest = digest_of(path) if shard is None else write_rows(path, np.uint8, shard.shape, [shard])
     return {"file": path.name, "count": count, "sha256": digest}
 

@@ -1,9 +1,9 @@
-"""Proxy sets: generated images in immutable shards, what is known of each in columns beside them. NumPy only.
+"""Proxy sets: generated images in immutable shards, per-image values in columns next to them. NumPy only.
 
 PROXY/
   manifest.json        count, shape, shards with digests, where the images come from, what each column is
   images-00000.npy     uint8 (n, H, W, C), memory-mapped
-  condition.npy        the class asked for        label.npy, confidence.npy, kept.npy ...   one value an image
+  condition.npy        the class sampled           label.npy, confidence.npy, kept.npy ...   one value per image
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import numpy as np
 from robustgen.contracts import Progress, silent
 from robustgen.storage.files import atomic_write, differences, read_json, write_json
 
-FORMAT = 1
+MANIFEST_FORMAT = 1
 CHUNK = 1 << 20
-"""Rows of a column that are looked at together: a few megabytes, whatever the set's size."""
+"""Rows of a column that are processed together: a few megabytes, for any size of the set."""
 MAKERS = {
     "label": "label",
     "confidence": "label",
@@ -49,7 +49,7 @@ def read_array(path: Path, mapped: bool = False) -> np.ndarray:
 
 
 def _expect_random_access(array: np.ndarray) -> None:
-    """Keep the system from reading megabytes around each image that is looked at."""
+    """Keep the system from reading megabytes around each image that is read."""
     mapping = getattr(array, "_mmap", None)
     if mapping is not None and hasattr(mmap, "MADV_RANDOM"):
         mapping.madvise(mmap.MADV_RANDOM)
@@ -58,7 +58,7 @@ def _expect_random_access(array: np.ndarray) -> None:
 def write_rows(path: Path, dtype: Any, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> str:
     """A `.npy` that appears whole, written as its parts come; returns its SHA-256.
 
-    The bytes are `numpy.save`'s. A full disk is an OSError with its number, which `numpy.save` does not tell.
+    The bytes are `numpy.save`'s. A full disk is an OSError with its number, which `numpy.save` does not report.
     """
     digest = hashlib.sha256()
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
@@ -81,18 +81,18 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def claim(folder: Path, plan: dict[str, Any], name: str = "plan.json") -> None:
-    """Make the folder this plan's, or make sure that it is: what is half made, or made, is of the same plan.
+def ensure_settings(folder: Path, plan: dict[str, Any], name: str = "plan.json") -> None:
+    """Store the settings of a proxy set, or verify that a finished or unfinished set has the same.
 
     Raises:
-        ValueError: the folder holds something made otherwise; says what differs.
+        ValueError: the folder was created with different settings; says which.
     """
     for found in (folder / "manifest.json", folder / name) if name == "plan.json" else (folder / name,):
         if found.exists():
             there = read_json(found)
             if other := differences({key: there.get(key) for key in plan}, plan):
                 raise ValueError(
-                    f"{folder} holds what was made otherwise: {'; '.join(other[:3])}; choose another folder, or "
+                    f"{folder} was created with different settings: {'; '.join(other[:3])}; choose another folder, or "
                     "remove it"
                 )
             return
@@ -134,8 +134,8 @@ class ProxySet:
             raise ValueError(f"{self.folder} holds no finished proxy set (no manifest.json); run: robustgen sample")
         self.manifest: dict[str, Any] = read_json(path)
         found = self.manifest.get("format") if isinstance(self.manifest, dict) else None
-        if found != FORMAT:
-            raise ValueError(f"{path}: expected format {FORMAT}, got {found!r}")
+        if found != MANIFEST_FORMAT:
+            raise ValueError(f"{path}: expected format {MANIFEST_FORMAT}, got {found!r}")
         try:
             counts = [int(entry["count"]) for entry in self.manifest["shards"]]
             names = [Path(entry["file"]) for entry in self.manifest["shards"]]
@@ -266,13 +266,13 @@ class ProxySet:
             found["kept"] = kept.tolist()
 
     def counts(self) -> np.ndarray:
-        """(K,) int64: images of each class that are used, by label, or by the class asked for before labelling."""
+        """(K,) int64: images of each class that are used, by label, or by the sampled class before labeling."""
         labels = self.column("label" if self.has("label") else "condition")
         among = self.column("kept") if "kept" in self.manifest["columns"] else None
         return class_counts(labels, len(self.classes), among)
 
     def kept(self) -> np.ndarray:
-        """Positions of the images that are used: those marked `kept`, or all where nothing was chosen."""
+        """Positions of the images that are used: those marked `kept`, or all where none were selected."""
         if "kept" not in self.manifest["columns"]:
             return np.arange(len(self))
         return np.flatnonzero(self.column("kept"))

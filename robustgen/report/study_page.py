@@ -193,7 +193,7 @@ def render_beside(results: Sequence[Results], missing: Sequence[str], command: s
                 "about": f"{run.recipe['name']}, {run.recipe['data']['name']}, {run.threat}, "
                 f"{run.recipe['evaluation']['suite']}, seed {run.recipe['seed']}",
                 "table": results_table(run),
-                "differs": differences(first.recipe, run.recipe)[:40],
+                "differs": differences(first.recipe, run.recipe, terms=("first", "here"))[:40],
             }
             for name, run in zip(names, results, strict=True)
         ],

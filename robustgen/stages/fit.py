@@ -66,6 +66,6 @@ def _start_from(model: Any, base: Path) -> None:
 
     _, about = load_generator(base)
     try:
-        load_weights(base / "weights.safetensors", model)
+        load_weights(model, base / "weights.safetensors")
     except ValueError as error:
         raise ValueError(f"a generator of kind {about['settings']['kind']} cannot be its base: {error}") from None

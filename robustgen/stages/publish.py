@@ -17,13 +17,12 @@ from robustgen.config.source import Source
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model, hub
 from robustgen.models.catalog import INFOS
-from robustgen.models.files import load_weights
 from robustgen.models.saved import info_of, load_classifier, read_about, save_classifier
 from robustgen.models.sources import open_classifier
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts
 from robustgen.storage.files import atomic_write, write_json
-from robustgen.storage.weights import save_weights
+from robustgen.storage.weights import load_weights, save_weights
 
 Reopened = Callable[[Tensor], Tensor]
 """Images to logits, by what was written."""

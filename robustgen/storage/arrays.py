@@ -13,22 +13,22 @@ from robustgen.storage.files import atomic_write
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """An uncompressed `.npz` that appears whole; equal arrays give equal bytes."""
+    """Write an uncompressed `.npz` that appears whole; equal arrays give equal bytes."""
     with atomic_write(path) as file:
         np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """A `.npy` that appears whole."""
+    """Write a `.npy` that appears whole."""
     with atomic_write(path) as file:
         np.save(file, array)
 
 
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
-    """All arrays of an `.npz`; never unpickles.
+    """Read all arrays of an `.npz`; never unpickles.
 
     Raises:
-        ValueError: missing, damaged or with pickled content.
+        ValueError: the file is missing, damaged or has pickled content.
     """
     if not path.exists():
         raise ValueError(f"there is no file {path}")
@@ -36,4 +36,4 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, MemoryError) as error:
-        raise ValueError(f"{path} is damaged or not an .npz ({error})") from None
+        raise ValueError(f"{path} is damaged or is not an .npz ({error})") from None

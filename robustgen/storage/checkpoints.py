@@ -1,4 +1,4 @@
-"""Checkpoints: named objects with a state, in one file that appears whole; loading runs no code."""
+"""Checkpoints: states of named objects in one file that appears whole; loading runs no code."""
 
 from __future__ import annotations
 
@@ -8,8 +8,7 @@ from typing import Any, Protocol
 
 import torch
 
-from robustgen.storage.files import atomic_write
-from robustgen.storage.weights import _first_line
+from robustgen.storage.files import atomic_write, first_line
 
 
 class Stateful(Protocol):
@@ -25,7 +24,7 @@ def save_checkpoint(path: Path, place: Mapping[str, Any], **objects: Stateful) -
 
 
 def load_checkpoint(path: Path, **objects: Stateful) -> dict[str, Any] | None:
-    """Put saved states back into `objects` and return the plain values; None where there is no checkpoint.
+    """Load saved states into `objects` and return the plain values; None where there is no checkpoint.
 
     Raises:
         ValueError: the file is damaged, or holds other objects.
@@ -39,7 +38,7 @@ def load_checkpoint(path: Path, **objects: Stateful) -> dict[str, Any] | None:
             thing.load_state_dict(states[name])
     except Exception as error:  # torch raises many kinds: zip, pickle, key and shape errors
         raise ValueError(
-            f"checkpoint {path} cannot be used ({_first_line(error)}); remove it to start that stage anew"
+            f"checkpoint {path} cannot be used ({first_line(error)}); remove it to restart that stage"
         ) from error
     place: dict[str, Any] = content["place"]
     return place

@@ -1,4 +1,4 @@
-"""Published files: fetched so that they can be taken up again, checked, unpacked without trust. No torch here."""
+"""Published files: downloads that resume, are verified, and are unpacked without trust. No torch here."""
 
 from __future__ import annotations
 
@@ -17,15 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
-Tell = Callable[[int, int, str], None]
-"""Told bytes done, bytes in all (0 when unknown), and the name of the file."""
+DownloadProgress = Callable[[int, int, str], None]
+"""Called with bytes done, bytes in total (0 when unknown), and the name of the file."""
 
 _CHUNK = 1 << 20
-_PATIENCE_SECONDS = 60
+_TIMEOUT_SECONDS = 60
 
 
 def weights_folder() -> Path:
-    """Where published weights are kept: $ROBUSTGEN_WEIGHTS, or ~/.cache/robustgen."""
+    """The folder of published weights: $ROBUSTGEN_WEIGHTS, or ~/.cache/robustgen."""
     return Path(os.environ.get("ROBUSTGEN_WEIGHTS") or Path.home() / ".cache" / "robustgen")
 
 
@@ -33,11 +33,11 @@ def weights_folder() -> Path:
 class Download:
     """A published file.
 
-    url      where it is
-    name     what it is called in the folder it goes to
+    url      its address
+    name     its name in the folder it is saved to
     digest   "md5:..." or "sha256:...", in full or its first digits; empty where none was published
-    unpacks  for an archive: a path that is there once it has been unpacked; empty for other files
-    limit    bytes that an archive may unpack to, at most
+    unpacks  for an archive: a path that exists once it has been unpacked; empty for other files
+    limit    largest number of bytes that an archive may unpack to
     """
 
     url: str
@@ -48,12 +48,12 @@ class Download:
 
     @property
     def leaves(self) -> str:
-        """The path, in the folder, by which one sees that it has been fetched."""
+        """The path in the folder that shows that it has been fetched."""
         return self.unpacks or self.name
 
 
 def problem_with(path: Path, digest: str) -> str:
-    """What is wrong with a file's digest, as part of a sentence; empty when it is right or none is known."""
+    """What is wrong with a file's digest, as part of a sentence; empty when it is right or unknown."""
     if not digest:
         return ""
     kind, _, wanted = digest.partition(":")
@@ -62,13 +62,13 @@ def problem_with(path: Path, digest: str) -> str:
     return "" if found.startswith(wanted) else f"has {kind} {found}, expected {wanted}"
 
 
-def fetch(item: Download, folder: Path, tell: Tell) -> bool:
-    """Bring a file into a folder, and unpack it if it is an archive; False when it is there already.
+def fetch(item: Download, folder: Path, progress: DownloadProgress) -> bool:
+    """Download a file into a folder, and unpack it if it is an archive; returns False when it exists already.
 
-    A download that was cut off is taken up where it stopped, when the server can and the file is still the same.
+    An interrupted download resumes where it stopped, if the server supports that and the file is still the same.
 
     Raises:
-        ValueError: out of reach, cut off, or another file than was published; says what to do.
+        ValueError: the file cannot be reached, is cut off, or is not the published one; says what to do.
     """
     if (folder / item.leaves).exists():
         return False
@@ -76,7 +76,7 @@ def fetch(item: Download, folder: Path, tell: Tell) -> bool:
     if not target.exists():
         folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{item.name}.download"
-        _receive(item, part, target, tell)
+        _receive(item, part, target, progress)
         if wrong := problem_with(part, item.digest):
             part.unlink()
             _validator_of(part).unlink(missing_ok=True)
@@ -88,20 +88,20 @@ def fetch(item: Download, folder: Path, tell: Tell) -> bool:
     if item.unpacks:
         unpack(target, folder, item.limit)
         if not (folder / item.unpacks).exists():
-            raise ValueError(f"{target} holds no {item.unpacks}; it is another archive than expected")
+            raise ValueError(f"{target} does not contain {item.unpacks}; it is not the expected archive; remove it")
         target.unlink()
     return True
 
 
 def _validator_of(part: Path) -> Path:
-    """Where the server's mark of the version that `part` belongs to is kept."""
+    """The file that holds the server's tag of the version that `part` belongs to."""
     return part.with_name(part.name + ".etag")
 
 
-def _receive(item: Download, part: Path, target: Path, tell: Tell) -> None:
-    """All bytes of a file into `part`, from where it ends."""
+def _receive(item: Download, part: Path, target: Path, progress: DownloadProgress) -> None:
+    """Download a file into `part`, resuming at its end."""
     if not item.url.startswith(("https://", "http://")):
-        raise ValueError(f"{item.name} cannot be fetched; get it by hand and put it at {target}")
+        raise ValueError(f"{item.name} cannot be fetched automatically; download it by hand and put it at {target}")
     validator = _validator_of(part)
     have = part.stat().st_size if part.exists() and validator.exists() else 0
     headers = {"User-Agent": "robustgen", "Accept-Encoding": "identity"}
@@ -109,7 +109,7 @@ def _receive(item: Download, part: Path, target: Path, tell: Tell) -> None:
         headers |= {"Range": f"bytes={have}-", "If-Range": validator.read_text()}
     try:
         with urllib.request.urlopen(
-            urllib.request.Request(item.url, headers=headers), timeout=_PATIENCE_SECONDS
+            urllib.request.Request(item.url, headers=headers), timeout=_TIMEOUT_SECONDS
         ) as answer:
             if answer.headers.get_content_type() == "text/html":
                 raise ValueError(
@@ -124,28 +124,28 @@ def _receive(item: Download, part: Path, target: Path, tell: Tell) -> None:
             if version := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
                 validator.write_text(version)
             else:
-                validator.unlink(missing_ok=True)  # nothing tells one version from another: begin anew next time
+                validator.unlink(missing_ok=True)  # versions cannot be distinguished: restart next time
             with part.open("ab" if have else "wb") as file:
                 while chunk := answer.read(_CHUNK):
                     file.write(chunk)
                     have += len(chunk)
-                    tell(have, total, item.name)
+                    progress(have, total, item.name)
     except urllib.error.HTTPError as error:
         error.close()
-        if error.code == 416:  # nothing is left to send
+        if error.code == 416:  # the server has nothing left to send
             if error.headers.get("Content-Range", "") == f"bytes */{have}":
                 return
             part.unlink()
-            raise ValueError(f"{item.url} has changed since it was begun; repeat the command") from None
+            raise ValueError(f"{item.url} has changed since the download began; repeat the command") from None
         raise ValueError(_advice(item, target, f"{error.code} {error.reason}")) from None
     except (urllib.error.URLError, http.client.HTTPException, TimeoutError, ConnectionError) as error:
         raise ValueError(_advice(item, target, str(getattr(error, "reason", error)) or type(error).__name__)) from None
     if total and have < total:
-        raise ValueError(f"{item.url} was cut off after {have} of {total} bytes; repeat the command to go on")
+        raise ValueError(f"{item.url} was cut off after {have} of {total} bytes; repeat the command to resume")
 
 
 def _continues(answer: http.client.HTTPResponse, have: int) -> bool:
-    """Whether the server sends what comes after the first `have` bytes, and not the whole file."""
+    """Whether the server sends the bytes after the first `have`, and not the whole file."""
     if not have:
         return False
     span = re.match(r"bytes (\d+)-", answer.headers.get("Content-Range", ""))
@@ -154,16 +154,17 @@ def _continues(answer: http.client.HTTPResponse, have: int) -> bool:
 
 def _advice(item: Download, target: Path, reason: str) -> str:
     return (
-        f"{item.url} cannot be fetched from here ({reason}); get it on a connected machine and put it at {target}, "
-        "then repeat the command"
+        f"{item.url} cannot be fetched from here ({reason}); download it on a connected machine and put it at {target}"
+        ", then repeat the command"
     )
 
 
 def unpack(archive: Path, folder: Path, limit: int) -> None:
-    """Unpack a `.zip`, `.tar` or `.tar.gz` into a folder: plain files alone, all of them or none.
+    """Unpack a `.zip`, `.tar` or `.tar.gz` into a folder: regular files only, all of them or none.
 
     Raises:
-        ValueError: damaged, more than `limit` bytes, a link or a device inside, or a path that leads out of the folder.
+        ValueError: the archive is damaged, holds more than `limit` bytes, a link or a device, or a path that leads
+            out of the folder.
     """
     aside = folder / f".unpacking-{archive.name}"
     shutil.rmtree(aside, ignore_errors=True)
@@ -196,21 +197,25 @@ def unpack(archive: Path, folder: Path, limit: int) -> None:
         RuntimeError,
         OSError,
     ) as error:
-        if isinstance(error, OSError) and error.errno is not None:  # a full disk, not what gzip says of damaged data
+        if isinstance(error, OSError) and error.errno is not None:  # a full disk, not gzip's error about damaged data
             raise
-        raise ValueError(f"{archive} is damaged or no archive ({error}); remove it and repeat the command") from None
+        raise ValueError(
+            f"{archive} is damaged or not an archive ({error}); remove it and repeat the command"
+        ) from None
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
 
 def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
-    """(name, bytes, content) of the files of an archive, folders left out."""
+    """(name, bytes, content) of each file of an archive, without folders."""
     if zipfile.is_zipfile(archive):
         with zipfile.ZipFile(archive) as content:
             for entry in content.infolist():
                 kind = (entry.external_attr >> 28) & 0xF  # of a Unix file mode: 4 a folder, 8 a file; 0 elsewhere
                 if kind not in (0, 4, 8):
-                    raise ValueError(f"{archive} holds {entry.filename!r}, which is no plain file; it was not unpacked")
+                    raise ValueError(
+                        f"{archive} holds {entry.filename!r}, which is not a regular file; it was not unpacked"
+                    )
                 if not entry.is_dir():
                     with content.open(entry) as inside:
                         yield entry.filename, entry.file_size, inside
@@ -218,7 +223,7 @@ def _members(archive: Path) -> Iterator[tuple[str, int, IO[bytes]]]:
     with tarfile.open(archive, "r|*") as tar:
         for member in tar:
             if not member.isfile() and not member.isdir():
-                raise ValueError(f"{archive} holds {member.name!r}, which is no plain file; it was not unpacked")
+                raise ValueError(f"{archive} holds {member.name!r}, which is not a regular file; it was not unpacked")
             source = tar.extractfile(member)
             if source is not None:
                 yield member.name, member.size, source

@@ -1,4 +1,4 @@
-"""Published weight files of feature networks: what they are called, where they come from, whether they are genuine."""
+"""Published weight files of feature networks: their names, their addresses, and whether a file is genuine."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ from robustgen.storage.downloads import weights_folder
 class WeightsFile:
     """One published file.
 
-    name     what it is called in the folder
-    url      where its authors keep it
-    sha256   how its SHA-256 begins; eight hexadecimal digits at least
-    purpose  what it is for
+    name     its name in the folder
+    url      its authors' address
+    sha256   the first digits of its SHA-256; at least eight hexadecimal digits
+    purpose  what it is used for
     """
 
     name: str
@@ -36,7 +36,7 @@ PUBLISHED: dict[str, WeightsFile] = {
         "vgg16-397923af.pth",
         "https://download.pytorch.org/models/vgg16-397923af.pth",
         "397923af",
-        "VGG-16 trained on ImageNet: the network inside LPIPS, for nearest neighbours",
+        "VGG-16 trained on ImageNet: the network inside LPIPS, for nearest neighbors",
     ),
     "lpips-vgg": WeightsFile(
         "lpips_v0.1_vgg.pth",
@@ -49,28 +49,28 @@ PUBLISHED: dict[str, WeightsFile] = {
 
 
 def has_weights(name: str) -> bool:
-    """Whether a file of that name is there; `find_weights` looks at its content too."""
+    """Whether a file of that name exists; `find_weights` verifies its content too."""
     return (weights_folder() / PUBLISHED[name].name).is_file()
 
 
 def find_weights(name: str) -> Path:
-    """The path of a published file that the user keeps.
+    """The path of a published file in the user's folder.
 
     Raises:
-        ValueError: it is not there (says from where to get it, and where to put it), or is not the published one.
+        ValueError: it is missing (says where to get it and where to put it), or is not the published one.
     """
     wanted = PUBLISHED[name]
     path = weights_folder() / wanted.name
     if not path.is_file():
         raise ValueError(
-            f"there is no {wanted.name} ({wanted.purpose}) in {path.parent}; run: robustgen fetch {name}; or get it "
-            f"from {wanted.url} and put it there under this name, or name another folder in ROBUSTGEN_WEIGHTS"
+            f"there is no {wanted.name} ({wanted.purpose}) in {path.parent}; run: robustgen fetch {name}; or download "
+            f"it from {wanted.url} and put it there under this name, or set ROBUSTGEN_WEIGHTS to another folder"
         )
     with path.open("rb") as file:
         found = hashlib.file_digest(file, "sha256").hexdigest()
     if not found.startswith(wanted.sha256):
         raise ValueError(
             f"{path} is not the published file: its SHA-256 begins with {found[: len(wanted.sha256)]}, expected "
-            f"{wanted.sha256}; get it again from {wanted.url}"
+            f"{wanted.sha256}; download it again from {wanted.url}"
         )
     return path

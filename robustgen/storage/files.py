@@ -1,4 +1,4 @@
-"""Run folders: every file name of a run, files that appear whole, locks, provenance. No torch here."""
+"""Files that appear whole, save intervals, locks, differences of settings. No torch here."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _PART = ".part"
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """A file that appears under its name complete or not at all: written aside, synced, renamed."""
+    """Write a file that appears under its name complete or not at all: written to a temporary name, synced, renamed."""
     path.parent.mkdir(parents=True, exist_ok=True)
     aside = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
     try:
@@ -36,15 +36,20 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Raises ValueError with the file's name when it is not JSON."""
+    """Read a JSON file. Raises ValueError with the file's name when it is not JSON."""
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"{path} is not a JSON file ({error}); restore it or remove it") from None
 
 
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or the name of its type where it has no message."""
+    return (str(error).splitlines() or [type(error).__name__])[0]
+
+
 class SaveInterval:
-    """Says when to save: as often as costs a fiftieth of the time, at most once a second."""
+    """Save interval: saving takes at most 2 % of the run time, and happens at most once a second."""
 
     def __init__(self) -> None:
         self._last, self._cost = time.monotonic(), 0.0
@@ -54,7 +59,7 @@ class SaveInterval:
 
     @contextmanager
     def saving(self) -> Iterator[None]:
-        """Around a save: what it costs sets the pace."""
+        """Measure a save, whose duration sets the interval."""
         began = time.monotonic()
         yield
         self._last = time.monotonic()
@@ -63,15 +68,15 @@ class SaveInterval:
 
 @contextmanager
 def locked(folder: Path, file_name: str = "") -> Iterator[None]:
-    """Keep other processes from writing into a folder, or one file of it; the system lifts the lock of the dead.
+    """Keep other processes from writing into a folder, or one file of it.
 
-    What killed processes left half-written there is removed first.
+    The system releases the lock of a process that dies. Half-written files of killed processes are removed first.
 
     Raises:
         ValueError: another process holds it.
     """
     folder.mkdir(parents=True, exist_ok=True)
-    if os.name != "posix":  # pragma: no cover - flock is POSIX; elsewhere nothing guards
+    if os.name != "posix":  # pragma: no cover - flock is POSIX; other systems do not lock
         yield
         return
     import fcntl
@@ -84,7 +89,7 @@ def locked(folder: Path, file_name: str = "") -> Iterator[None]:
             file.seek(0)
             holder = file.read().strip() or "unknown"
             raise ValueError(
-                f"{folder / file_name} is in use by process {holder}; wait for it, or choose another place with --into"
+                f"{folder / file_name} is in use by process {holder}; wait for it, or choose another folder with --into"
             ) from None
         file.truncate(0)
         file.write(str(os.getpid()))
@@ -94,17 +99,22 @@ def locked(folder: Path, file_name: str = "") -> Iterator[None]:
         yield
 
 
-def differences(found: Any, wanted: Any, path: str = "") -> list[str]:
-    """Where two recipes differ, a line each: "train.beta is 6.0 there, 5.0 here"."""
+def differences(found: Any, wanted: Any, path: str = "", terms: tuple[str, str] = ("stored", "requested")) -> list[str]:
+    """Where two sets of settings differ, one line for each: "train.beta: stored 6.0, requested 5.0".
+
+    Args:
+        path: prefix of the settings' names.
+        terms: what the lines call the two sets.
+    """
     if isinstance(found, dict) and isinstance(wanted, dict):
         lines = []
         for key in sorted({*found, *wanted}):
             name = f"{path}.{key}" if path else str(key)
             if key not in found:
-                lines.append(f"{name} is new here")
+                lines.append(f"{name}: not {terms[0]}, {terms[1]} {json.dumps(wanted[key])}")
             elif key not in wanted:
-                lines.append(f"{name} is only there")
+                lines.append(f"{name}: {terms[0]} {json.dumps(found[key])}, not {terms[1]}")
             else:
-                lines += differences(found[key], wanted[key], name)
+                lines += differences(found[key], wanted[key], name, terms)
         return lines
-    return [] if found == wanted else [f"{path} is {json.dumps(found)} there, {json.dumps(wanted)} here"]
+    return [] if found == wanted else [f"{path}: {terms[0]} {json.dumps(found)}, {terms[1]} {json.dumps(wanted)}"]

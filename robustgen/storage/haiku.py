@@ -1,4 +1,4 @@
-"""The JAX form of DeepMind's WideResNets: a `.npy` file of Haiku parameters and state, under the names of ours."""
+"""The JAX form of DeepMind's WideResNets: a `.npy` file of Haiku parameters and state, under our parameter names."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ _AVERAGES = {"mean_ema": "running_mean", "var_ema": "running_var"}
 
 
 def read_haiku(path: Path) -> dict[str, Tensor]:
-    """Weights by the names of `WideResNet`, running no code of the file.
+    """Read weights by the parameter names of `WideResNet`, running no code of the file.
 
     The file holds (parameters, state), two dictionaries of module name -> name -> array:
 
@@ -27,11 +27,11 @@ def read_haiku(path: Path) -> dict[str, Tensor]:
         its state     mean_ema, var_ema: average    -> running_mean, running_var (C)
 
     A module is called `wide_res_net/resnet_lay_1_block_0/conv_0` or the same with `~` between its parts. The first
-    block of each group has a shortcut there even where channels do not change, which ours has not: networks of width
-    1 do not fit.
+    block of each group has a shortcut there even where channels do not change; ours does not, so networks of width 1
+    do not fit.
 
     Raises:
-        ValueError: another file, or a module that no WideResNet has.
+        ValueError: the file has another layout, or a module that a WideResNet does not have.
 
     Source: google-deepmind/deepmind-research, adversarial_robustness/jax (eval.py, model_zoo.py: layout and names).
     """
@@ -40,14 +40,14 @@ def read_haiku(path: Path) -> dict[str, Tensor]:
         params, state = content
         found = {**_parameters(params), **_state(state)}
     except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} holds no Haiku WideResNet: expected parameters and state ({error})") from None
+        raise ValueError(f"{path} does not hold a Haiku WideResNet: expected parameters and state ({error})") from None
     return {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)) for name, value in found.items()}
 
 
 def _parameters(params: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
     found = {}
     for module, values in params.items():
-        name = _ours(module)
+        name = _our_name(module)
         for key, value in values.items():
             array = np.asarray(value)
             if key == "w":
@@ -63,12 +63,12 @@ def _state(state: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:
     found = {}
     for module, values in state.items():
         owner, _, average = module.rpartition("/")
-        found[f"{_ours(owner)}.{_AVERAGES[average]}"] = np.asarray(values["average"]).reshape(-1)
+        found[f"{_our_name(owner)}.{_AVERAGES[average]}"] = np.asarray(values["average"]).reshape(-1)
     return found
 
 
-def _ours(module: str) -> str:
-    """`wide_res_net/~/resnet_lay_1_block_0/~/conv_0` is `layer.1.block.0.conv_0`."""
+def _our_name(module: str) -> str:
+    """`layer.1.block.0.conv_0` for `wide_res_net/~/resnet_lay_1_block_0/~/conv_0`."""
     parts = [part for part in module.split("/") if part != "~"][1:]
     if not parts:
         raise ValueError(f"the module {module!r} has no name inside a network")

@@ -1,4 +1,4 @@
-"""What a result may depend on: versions, processor, commit, command line."""
+"""Provenance of a result: versions, processor, commit, command line."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def environment() -> dict[str, str]:
-    """What a result may depend on: versions, processor, commit."""
+    """Versions, processor and commit, on which a result may depend."""
     packages = ("robustgen", "torch", "numpy", "scipy", "scikit-learn", "pillow")
     versions = {}
     for package in packages:

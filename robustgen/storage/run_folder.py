@@ -12,7 +12,7 @@ from robustgen.storage.provenance import environment
 
 
 class RunDir:
-    """Where the parts of a run lie. Names only: nothing is created before something is written."""
+    """Paths of a run's files. Names only: nothing is created before something is written."""
 
     def __init__(self, root: Path | str):
         self.root = Path(root)
@@ -33,7 +33,7 @@ class RunDir:
         return self.root / "timings.json"
 
     @property
-    def unmade(self) -> Path:
+    def failed_stages_file(self) -> Path:
         return self.root / "unmade.json"
 
     @property
@@ -76,20 +76,21 @@ class RunDir:
     def certificates(self, arm: str) -> Path:
         return self.root / "certification" / f"{arm}.npz"
 
-    def claim(self, recipe: Mapping[str, Any], migrate: Callable[[Any], Any] = lambda content: content) -> None:
-        """Make this the folder of a recipe, or make sure that it is.
+    def ensure_recipe(self, recipe: Mapping[str, Any], migrate: Callable[[Any], Any] = lambda content: content) -> None:
+        """Store the recipe in this folder, or verify that the stored recipe is the same.
 
         Args:
-            understood: fills in a stored recipe's settings that have come since it was written.
+            recipe: the settings, as JSON-like content.
+            migrate: converts a stored recipe of an older version: fills in settings that it lacks.
 
         Raises:
-            ValueError: the folder holds a run of another recipe (the differences are listed), or other files.
+            ValueError: the folder holds a run of another recipe (lists the differences), or other files.
         """
         if not self.recipe.exists():
-            strangers = [p.name for p in self.root.iterdir() if p.name != ".lock"] if self.root.exists() else []
-            if strangers:
+            others = [p.name for p in self.root.iterdir() if p.name != ".lock"] if self.root.exists() else []
+            if others:
                 raise ValueError(
-                    f"{self.root} holds other files ({', '.join(sorted(strangers)[:3])}) and no recipe.json; "
+                    f"{self.root} holds other files ({', '.join(sorted(others)[:3])}) and no recipe.json; "
                     "choose an empty or new folder with --into"
                 )
             write_json(self.recipe, recipe)
@@ -106,19 +107,19 @@ class RunDir:
         write_json(self.environment, environment())
 
     def add_timing(self, stage: str, seconds: float) -> None:
-        """Add to the seconds a stage has taken, over all the times it was resumed."""
+        """Add seconds to the time of a stage, which sums over all resumptions."""
         taken = read_json(self.timings) if self.timings.exists() else {}
         taken[stage] = round(taken.get(stage, 0.0) + seconds, 3)
         write_json(self.timings, taken)
 
     def failed_stages(self) -> dict[str, str]:
-        """Stages that the run went on without, and why."""
-        found: dict[str, str] = read_json(self.unmade) if self.unmade.exists() else {}
+        """Stages that failed while the run continued, with the reason."""
+        found: dict[str, str] = read_json(self.failed_stages_file) if self.failed_stages_file.exists() else {}
         return found
 
     def record_failure(self, stage: str, why: str | None) -> None:
-        """Note why a stage could not be made, or with None that it has been."""
+        """Record why a stage failed; with None, that it succeeded."""
         found = self.failed_stages()
         if found.pop(stage, None) == why:
             return
-        write_json(self.unmade, found if why is None else {**found, stage: why})
+        write_json(self.failed_stages_file, found if why is None else {**found, stage: why})

@@ -1,4 +1,4 @@
-"""Reading published pickles without running code: NumPy arrays and plain values, nothing else."""
+"""Read published pickles without running code: NumPy arrays and plain values only."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+
+from robustgen.storage.files import first_line
 
 _ALLOWED = {
     ("numpy.core.multiarray", "_reconstruct"),
@@ -20,7 +22,7 @@ _ALLOWED = {
     ("numpy", "dtype"),
     ("_codecs", "encode"),
 }
-"""What pickles of NumPy arrays name, in old and new NumPy and in Python 2."""
+"""Functions and types that pickles of NumPy arrays refer to, in old and new NumPy and in Python 2."""
 
 
 _STAND_INS = {
@@ -29,7 +31,7 @@ _STAND_INS = {
     ("haiku._src.data_structures", "frozendict"): dict,
     ("collections", "OrderedDict"): dict,
 }
-"""Mappings of other packages, for which a plain dictionary does."""
+"""Mappings of other packages, which are read as plain dictionaries."""
 
 
 class _ArraysOnly(pickle.Unpickler):
@@ -37,15 +39,15 @@ class _ArraysOnly(pickle.Unpickler):
         if (module, name) in _STAND_INS:
             return _STAND_INS[module, name]
         if (module, name) not in _ALLOWED:
-            raise pickle.UnpicklingError(f"it asks for {module}.{name}, which plain image data does not need")
+            raise pickle.UnpicklingError(f"it refers to {module}.{name}, which plain image data does not need")
         return super().find_class(module, name)
 
 
 def load_plain_pickle(path: Path, encoding: str = "bytes") -> Any:
-    """The content of a pickle that holds NumPy arrays, numbers, strings and containers of them.
+    """Read a pickle that holds NumPy arrays, numbers, strings and containers of them.
 
     Raises:
-        ValueError: missing, truncated, or with anything else inside; nothing of it is run.
+        ValueError: the file is missing, truncated, or holds anything else; none of its code is run.
     """
     if not path.exists():
         raise ValueError(f"there is no file {path}")
@@ -53,10 +55,10 @@ def load_plain_pickle(path: Path, encoding: str = "bytes") -> Any:
 
 
 def load_object_array(path: Path) -> Any:
-    """The objects of a `.npy` file that was saved from Python objects, read as `load_plain_pickle` reads.
+    """Read the objects of a `.npy` file that was saved from Python objects, as `load_plain_pickle` does.
 
     Raises:
-        ValueError: missing, no such file, truncated, or with anything but arrays, values and containers inside.
+        ValueError: the file is missing, not a `.npy`, truncated, or holds anything but arrays, values and containers.
     """
     if not path.exists():
         raise ValueError(f"there is no file {path}")
@@ -66,7 +68,7 @@ def load_object_array(path: Path) -> Any:
             read = np.lib.format.read_array_header_1_0 if version == (1, 0) else np.lib.format.read_array_header_2_0
             _, _, dtype = read(file)
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{path} is no .npy file ({error})") from None
+            raise ValueError(f"{path} is not an .npy file ({error})") from None
         if not dtype.hasobject:
             raise ValueError(f"{path} holds one array of {dtype}, expected Python objects")
         content = _load(path, file.read(), "latin1")
@@ -77,5 +79,4 @@ def _load(path: Path, content: bytes, encoding: str) -> Any:
     try:
         return _ArraysOnly(io.BytesIO(content), encoding=encoding).load()
     except Exception as error:  # a damaged pickle may raise nearly anything
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
-        raise ValueError(f"{path} cannot be read as a pickle of plain arrays ({detail})") from None
+        raise ValueError(f"{path} cannot be read as a pickle of plain arrays ({first_line(error)})") from None

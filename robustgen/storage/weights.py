@@ -1,67 +1,116 @@
-"""Weights files: written and read without running code, loaded strictly."""
+"""Weights files: written and read without running code, loaded strictly; ours and published layouts alike."""
 
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Collection
 from pathlib import Path
+from typing import Any
 
 import torch
-from safetensors import SafetensorError
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from robustgen.storage.files import atomic_write
+from robustgen.storage.files import atomic_write, first_line
+from robustgen.storage.haiku import read_haiku
+
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema_state_dict")
+"""Keys under which published checkpoints hold the weights."""
+PREFIXES = ("module.", "_orig_mod.", "model.", "0.")
+"""What DataParallel, compilation, RobustBench and a Sequential of one network put before every name."""
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
-    """The model's state as safetensors; equal weights give equal bytes."""
+    """Write the model's state as safetensors; equal weights give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     with atomic_write(path) as file:
         file.write(save(tensors))
 
 
 def read_weights(path: Path) -> dict[str, Tensor]:
-    """Raises ValueError when the file is missing or damaged."""
-    if not path.exists():
-        raise ValueError(f"there is no weights file {path}; has that stage finished?")
+    """Read tensors by name from `.safetensors`, `.pt`, `.pth`, `.th`, or JAX's `.npy`, running no code of the file.
+
+    Dictionaries that published checkpoints wrap around the weights (WRAPPERS) are removed.
+
+    Raises:
+        ValueError: the file is missing, damaged, or holds anything but tensors by name.
+    """
+    if not path.is_file():
+        raise ValueError(
+            f"there is no weights file {path}; check the path, or whether the stage that writes it is done"
+        )
+    if path.suffix == ".npy":
+        return read_haiku(path)
     try:
-        return load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise ValueError(f"weights file {path} is damaged ({_first_line(error)})") from error
+        content: Any = (
+            load_file(path)
+            if path.suffix == ".safetensors"
+            else torch.load(path, map_location="cpu", weights_only=True)
+        )
+    except Exception as error:  # parsers and unpicklers raise many kinds of errors
+        raise ValueError(f"{path} is damaged, or is not a file of weights only ({first_line(error)})") from None
+    for key in WRAPPERS:
+        if isinstance(content, dict) and isinstance(content.get(key), dict):
+            content = content[key]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        raise ValueError(f"{path} holds {type(content).__name__}, expected tensors by name")
+    return dict(content)
 
 
-def load_weights(path: Path, model: nn.Module) -> None:
-    """Strict: raises ValueError that lists what is missing, unknown or of another shape."""
-    fit_weights(path, read_weights(path), model)
+def load_weights(model: nn.Module, path: Path) -> nn.Module:
+    """Return the model with the weights of a file, which must fit exactly (`assign_weights`)."""
+    return assign_weights(model, read_weights(path), path)
 
 
-def fit_weights(path: Path, found: dict[str, Tensor], model: nn.Module) -> None:
-    """`load_weights` for tensors that were read from the file already."""
-    wanted = model.state_dict()
-    missing = sorted(wanted.keys() - found.keys())
-    unknown = sorted(found.keys() - wanted.keys())
+def assign_weights(model: nn.Module, weights: dict[str, Tensor], path: Path, unused: tuple[str, ...] = ()) -> nn.Module:
+    """Return the model with weights that were read from `path`; names and shapes must fit exactly.
+
+    Prefixes that wrappers put before every name (PREFIXES) are removed, unless the model's own names have them.
+    Counters of batches may be absent: files from before torch 0.4.1 have none.
+
+    Args:
+        unused: prefixes of names that the file has and the network never uses.
+
+    Raises:
+        ValueError: lists missing names, unknown names, and shapes that differ.
+    """
+    own = model.state_dict()
+    weights = _without_prefixes(weights, own.keys())
+    if unused:
+        weights = {name: value for name, value in weights.items() if not name.startswith(unused)}
+    counters = {name for name in own if name.endswith("num_batches_tracked")}
     shapes = [
-        f"{name} is {tuple(found[name].shape)}, not {tuple(wanted[name].shape)}"
-        for name in sorted(wanted.keys() & found.keys())
-        if found[name].shape != wanted[name].shape
+        f"{name} is {tuple(weights[name].shape)}, expected {tuple(own[name].shape)}"
+        for name in own.keys() & weights.keys()
+        if weights[name].shape != own[name].shape
     ]
     problems = [
-        *([f"missing: {_some(missing)}"] if missing else []),
-        *([f"unknown: {_some(unknown)}"] if unknown else []),
-        *([f"other shapes: {_some(shapes)}"] if shapes else []),
+        f"{what}: {_shortened(sorted(names))}"
+        for what, names in (
+            ("missing", own.keys() - weights.keys() - counters),
+            ("unknown", weights.keys() - own.keys()),
+            ("other shapes", shapes),
+        )
+        if names
     ]
     if problems:
-        raise ValueError(f"{path} does not fit {type(model).__name__}: {'; '.join(problems)}")
-    model.load_state_dict(found)
+        raise ValueError(f"{path} does not fit this {type(model).__name__}: {'; '.join(problems)}")
+    model.load_state_dict({**{name: own[name] for name in counters}, **weights})
+    return model
 
 
-def _some(names: list[str], shown: int = 5) -> str:
+def _without_prefixes(weights: dict[str, Tensor], wanted: Collection[str]) -> dict[str, Tensor]:
+    for _ in range(4):
+        for prefix in PREFIXES:
+            ours = any(name.startswith(prefix) for name in wanted)
+            if weights and not ours and all(name.startswith(prefix) for name in weights):
+                weights = {name.removeprefix(prefix): value for name, value in weights.items()}
+    return weights
+
+
+def _shortened(names: list[str], shown: int = 5) -> str:
     more = f" and {len(names) - shown} more" if len(names) > shown else ""
     return ", ".join(names[:shown]) + more
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -124,7 +124,7 @@ def test_findings_of_something_else_are_refused(analysis, subject, tmp_path):
     ):
         with pytest.raises(ValueError, match=f"holds another analysis: .*{message}.*remove it"):
             analysis(other, path=path)
-    with pytest.raises(ValueError, match="seed is 0 there, 1 here"):
+    with pytest.raises(ValueError, match="seed: stored 0, requested 1"):
         analysis(subject, path=path, seed=1)
 
 

@@ -29,13 +29,13 @@ from robustgen.analysis.fidelity import (
 from robustgen.analysis.quality import measure
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.models import build_model
-from robustgen.models.files import load_weights, put_weights, read_weights
 from robustgen.models.inception import Inception, load_inception, resize_like_tensorflow1
 from robustgen.models.vgg import Lpips, Vgg, load_lpips, load_vgg
 from robustgen.randomness import rng_for
 from robustgen.records.quality import SELF, TEST, TRAIN, About, Estimate, Quality, compare, entropy
 from robustgen.storage import feature_weights as weights
 from robustgen.storage.feature_weights import PUBLISHED, find_weights, has_weights
+from robustgen.storage.weights import assign_weights, load_weights, read_weights
 
 
 def rows(count: int, width: int, *place: object) -> torch.Tensor:
@@ -344,7 +344,7 @@ def test_lpips_is_a_weighted_distance_of_directions(random_vgg, tmp_path):
     torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-6)
     assert all((value >= 0).all() for value in stored.values())  # as LPIPS trains them: a distance
     with pytest.raises(ValueError, match="does not fit"):
-        put_weights(Lpips(random_vgg).heads, {**stored, "lin5": torch.zeros(1)}, heads)
+        assign_weights(Lpips(random_vgg).heads, {**stored, "lin5": torch.zeros(1)}, heads)
 
 
 # Weight files

@@ -409,7 +409,7 @@ def test_records_are_kept_reused_and_refused_for_other_images(analysis, subject,
     other = replace(subject, generated=subject.generated.flip(0))
     with pytest.raises(ValueError, match=r"holds another analysis: made_for is .* remove it"):
         measure(other, path=tmp_path / "a.npz")
-    with pytest.raises(ValueError, match="seed is 0 there, 1 here"):
+    with pytest.raises(ValueError, match="seed: stored 0, requested 1"):
         measure(subject, path=tmp_path / "a.npz", seed=1)
 
 

@@ -113,7 +113,7 @@ def test_a_file_arrives_whole_and_is_not_fetched_again(server, tmp_path):
 def test_a_download_that_was_cut_off_goes_on(server, tmp_path):
     server.files["x.bin"], server.cut["x.bin"] = BODY, 1_234_567
     item = Download(f"{server.place}/x.bin", "x.bin", DIGEST)
-    with pytest.raises(ValueError, match=r"was cut off after 1234567 of 3000000 bytes; repeat the command to go on"):
+    with pytest.raises(ValueError, match=r"was cut off after 1234567 of 3000000 bytes; repeat the command to resume"):
         fetch(item, tmp_path, quiet)
     assert not (tmp_path / "x.bin").exists()
     assert fetch(item, tmp_path, quiet) and (tmp_path / "x.bin").read_bytes() == BODY
@@ -141,7 +141,7 @@ def test_a_download_that_was_killed_at_its_end_is_taken_as_it_is(server, tmp_pat
     (tmp_path / "y.bin.download").write_bytes(BODY + b"more")
     (tmp_path / "y.bin.download.etag").write_text(server.version)
     server.files["y.bin"] = BODY
-    with pytest.raises(ValueError, match="has changed since it was begun"):
+    with pytest.raises(ValueError, match="has changed since the download began"):
         fetch(Download(f"{server.place}/y.bin", "y.bin"), tmp_path, quiet)
     assert fetch(Download(f"{server.place}/y.bin", "y.bin"), tmp_path, quiet)
 
@@ -170,13 +170,13 @@ def test_digests_may_be_their_first_digits(tmp_path):
     [
         (
             "{}/missing.bin",
-            r"cannot be fetched from here \(404 Not Found\); get it on a connected machine and put it at .*x",
+            r"cannot be fetched from here \(404 Not Found\); download it on a connected machine and put it at .*x",
         ),
         ("{}/page.html", "answered with a web page, not the file; open it in a browser and put the file at"),
         ("http://127.0.0.1:1/x", r"cannot be fetched from here \(.*Connection refused"),
         ("http://nowhere.invalid/x", r"cannot be fetched from here"),
-        ("file:///etc/passwd", "x cannot be fetched; get it by hand and put it at"),
-        ("", "x cannot be fetched; get it by hand"),
+        ("file:///etc/passwd", "x cannot be fetched automatically; download it by hand and put it at"),
+        ("", "x cannot be fetched automatically; download it by hand"),
     ],
 )
 def test_what_is_out_of_reach_is_said_with_what_to_do(server, tmp_path, url, message):
@@ -197,7 +197,7 @@ def test_archives_are_unpacked_and_then_removed(server, tmp_path, form):
     assert sorted(p.name for p in tmp_path.iterdir()) == ["readme", "set"]
     assert not fetch(item, tmp_path, quiet)
     server.files["x"] = archive([("other", b"")], form)
-    with pytest.raises(ValueError, match="holds no set2; it is another archive"):
+    with pytest.raises(ValueError, match="does not contain set2; it is not the expected archive"):
         fetch(Download(f"{server.place}/x", "y", unpacks="set2"), tmp_path, quiet)
 
 
@@ -244,19 +244,19 @@ WHOLE = archive([("set/a", BODY[:100_000])])
         (archive([("c:/evil", b"x")]), "leads out"),
         (archive([("../evil", b"x")], "zip"), "leads out"),
         (archive([("/evil", b"x")], "zip"), "leads out"),
-        (archive([link("set/l", "/etc/passwd")]), "holds 'set/l', which is no plain file"),
-        (archive([("set/a", b"x"), link("set/h", "set/a", tarfile.LNKTYPE)]), "no plain file"),
-        (archive([link("set/d", "", tarfile.CHRTYPE)]), "no plain file"),
-        (zip_link(), "holds 'set/link', which is no plain file"),
+        (archive([link("set/l", "/etc/passwd")]), "holds 'set/l', which is not a regular file"),
+        (archive([("set/a", b"x"), link("set/h", "set/a", tarfile.LNKTYPE)]), "not a regular file"),
+        (archive([link("set/d", "", tarfile.CHRTYPE)]), "not a regular file"),
+        (zip_link(), "holds 'set/link', which is not a regular file"),
         (archive([("set/a", bytes(2000)), ("set/b", bytes(99_000))]), "unpacks to more than 100000 bytes"),
         (archive([("set/a", bytes(100_001))], "zip"), "unpacks to more than 100000 bytes"),
         (bomb(), "unpacks to more than 100000 bytes"),
         (lying_zip(), "is damaged"),
         (WHOLE[:-5000], "is damaged"),
         (WHOLE[:50], "is damaged"),
-        (archive([("set/a", BODY[:1000])], "zip")[:-30], "is damaged or no archive"),
-        (b"", "is damaged or no archive"),
-        (b"junk" * 1000, "is damaged or no archive"),
+        (archive([("set/a", BODY[:1000])], "zip")[:-30], "is damaged or not an archive"),
+        (b"", "is damaged or not an archive"),
+        (b"junk" * 1000, "is damaged or not an archive"),
     ],
 )
 def test_an_archive_that_is_not_right_leaves_nothing(tmp_path, content, message):

@@ -242,7 +242,7 @@ def test_a_finished_file_is_taken_as_it_is_and_another_is_refused(tmp_path):
     model.calls.clear()
     assert same(certify(model, images, labels, 0.25, samples=100, path=path), first) and not model.calls
     for changed, message in (
-        ({"sigma": 0.5}, r"sigma is 0\.25 there, 0\.5 here"),
+        ({"sigma": 0.5}, r"sigma: stored 0\.25, requested 0\.5"),
         ({"samples": 200}, "samples is 100 there, 200 here"),
         ({"selection": 10}, "selection is 100 there, 10 here"),
         ({"alpha": 0.01}, r"alpha is 0\.001 there, 0\.01 here"),
@@ -282,7 +282,7 @@ def test_the_model_is_left_as_found():
         ({"sigma": 0.0}, "sigma must be a finite number above 0, got 0"),
         ({"sigma": math.nan}, "sigma must be"),
         ({"alpha": 0.0}, "alpha must lie between 0 and 0.5"),
-        ({"samples": 9}, "9 samples can certify nothing at alpha 0.001; take at least 10"),
+        ({"samples": 9}, "9 samples cannot certify any image at alpha 0.001; use at least 10"),
         ({"selection": 0}, "selection must be at least 1"),
         ({"batch_size": 0}, "batch_size must be at least 1"),
         ({"images": some_images(2, (3, 2, 2)) * 255}, "pixels must lie in"),
@@ -387,7 +387,7 @@ def test_denoised_smoothing_calls_the_denoiser_once_at_twice_the_noise():
 
 
 def test_what_cannot_denoise_unlabelled_images_is_refused():
-    with pytest.raises(ValueError, match=r"knows only images with one of its 3 labels.*label_dropout"):
+    with pytest.raises(ValueError, match=r"is only conditional on its 3 labels.*label_dropout"):
         Denoised(network(), diffusion(), 0.25)
     assert Denoised(network(), diffusion(1), 0.25)(some_images(2)).shape == (2, 4)
 
@@ -455,9 +455,9 @@ def test_a_run_certifies_what_it_trained(robustgen, tmp_path):
         "certify", "r/classifiers/edm-0", "--samples", 40, "--every", 5, "--images", 3, "--into", "c.npz",
         "--recipe", "digits-certified",
     )  # fmt: skip
-    assert code == 2 and "c.npz holds other certificates: model is" in err and err.count("\n") == 1
+    assert code == 2 and "c.npz holds other certificates: model:" in err and err.count("\n") == 1
     code, _, err = robustgen("certify", "r/labeller", "--denoise", "r/generators/edm", "--into", "d.npz")
-    assert code == 2 and "knows only images with one of its 10 labels" in err and err.count("\n") == 1
+    assert code == 2 and "is only conditional on its 10 labels" in err and err.count("\n") == 1
     code, out, _ = robustgen("certify", "r/labeller", "--dry-run")
     assert code == 0 and "would certify" in out
 

@@ -163,7 +163,7 @@ class Flawed(nn.Module):
     ("flaw", "sentence"),
     [
         ("nan", "clean images give NaN or infinite logits; they count as broken, not as robust"),
-        ("random", "answers differently when asked again"),
+        ("random", "returns different logits for the same images"),
         ("probabilities", "probabilities, not logits"),
         ("saturated", "without gradient"),
     ],

@@ -22,9 +22,9 @@ from robustgen.evaluation.prepare import prepared
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.models.external import load_model, with_normalization
-from robustgen.models.files import load_weights, read_weights
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts, adversarial_file
+from robustgen.storage.weights import load_weights, read_weights
 from robustgen.threat import ThreatModel
 
 sys.path[:0] = [str(REPOSITORY / "benchmarks"), str(REPOSITORY / "examples")]
@@ -318,9 +318,12 @@ def test_models_come_from_functions_and_weights_files(tmp_path):
         (lambda: load_model("hub:Wang2023Better", INFO), "known: Wang2023Better_WRN-28-10"),
         (lambda: load_model("nothing", INFO), "neither a folder made by train"),
         (lambda: load_model(str(tmp_path / "wrn.pt"), INFO), "--architecture"),
-        (lambda: load_model(spec, INFO, tmp_path / "short.pt"), r"differs in shape: 1.weight \(4, 63\) for \(4, 64\)"),
-        (lambda: load_model(spec, INFO, tmp_path / "less.pt"), "lacks 1.bias"),
-        (lambda: load_model(spec, INFO, tmp_path / "wrn.pt"), "lacks 1.bias, 1.weight"),
+        (
+            lambda: load_model(spec, INFO, tmp_path / "short.pt"),
+            r"other shapes: 1.weight is \(4, 63\), expected \(4, 64\)",
+        ),
+        (lambda: load_model(spec, INFO, tmp_path / "less.pt"), "missing: 1.bias"),
+        (lambda: load_model(spec, INFO, tmp_path / "wrn.pt"), "missing: 1.bias, 1.weight"),
         (lambda: read_weights(tmp_path / "list.pt"), "expected tensors by name"),
         (lambda: read_weights(tmp_path / "junk.pt"), "damaged"),
         (lambda: read_weights(tmp_path / "none.pt"), "there is no weights file"),

@@ -14,10 +14,10 @@ from robustgen.images import DatasetInfo
 from robustgen.models import build_model, catalog, hub
 from robustgen.models.catalog import INFOS, RELEASES, Release
 from robustgen.models.external import load_model
-from robustgen.models.files import put_weights
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts
 from robustgen.storage.haiku import read_haiku
+from robustgen.storage.weights import assign_weights
 
 CIFAR = INFOS["cifar10"]
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -142,7 +142,7 @@ def test_weights_load_from_every_published_layout(layout, small):
 def test_prefixes_that_are_the_networks_own_stay_on(tmp_path):
     model = nn.Sequential(nn.Linear(2, 2))
     torch.save({name: torch.ones_like(value) for name, value in model.state_dict().items()}, tmp_path / "x.pt")
-    from robustgen.models.files import load_weights
+    from robustgen.storage.weights import load_weights
 
     assert (load_weights(model, tmp_path / "x.pt")[0].weight == 1).all()
 
@@ -150,9 +150,9 @@ def test_prefixes_that_are_the_networks_own_stay_on(tmp_path):
 def test_weights_the_network_never_uses_are_named_not_guessed(tmp_path):
     model = nn.Linear(2, 2)
     extra = {**model.state_dict(), "sub_block1.weight": torch.zeros(3)}
-    put_weights(model, dict(extra), tmp_path / "x", unused=("sub_block1.",))
-    with pytest.raises(ValueError, match=r"it has besides sub_block1\.weight$"):
-        put_weights(model, dict(extra), tmp_path / "x")
+    assign_weights(model, dict(extra), tmp_path / "x", unused=("sub_block1.",))
+    with pytest.raises(ValueError, match=r"unknown: sub_block1\.weight$"):
+        assign_weights(model, dict(extra), tmp_path / "x")
 
 
 def test_a_wrong_checkpoint_lists_what_differs(small):
@@ -163,8 +163,10 @@ def test_a_wrong_checkpoint_lists_what_differs(small):
         load_model("hub:Small2026", CIFAR)
     said = str(caught.value)
     assert "small.pt does not fit this WideResNet" in said and "\n" not in said
-    assert "has besides layer.0.block.1.batchnorm_0.bias" in said and "more" in said
-    assert "differs in shape: logits.bias (100,) for (10,), logits.weight (100, 128) for (10, 128)" in said
+    assert "unknown: layer.0.block.1.batchnorm_0.bias" in said and "more" in said
+    assert (
+        "other shapes: logits.bias is (100,), expected (10,), logits.weight is (100, 128), expected (10, 128)" in said
+    )
     for content in (b"", b"junk", pickle.dumps({"x": print})):
         (small / "small.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"small\.pt is damaged"):
@@ -273,7 +275,7 @@ def test_jax_weights_give_the_logits_that_jax_would(name, tmp_path):
     model = network(name)
     params, state = to_haiku(model)
     save_pair(tmp_path / "w.npy", (params, state))
-    loaded = put_weights(build_model(name, CIFAR), read_haiku(tmp_path / "w.npy"), tmp_path / "w.npy").eval()
+    loaded = assign_weights(build_model(name, CIFAR), read_haiku(tmp_path / "w.npy"), tmp_path / "w.npy").eval()
     blocks = len(model.layer[0].block)
     expected = haiku_forward(
         params, state, IMAGES.permute(0, 2, 3, 1).numpy(), blocks, np.float32(CIFAR.mean), np.float32(CIFAR.std)
@@ -311,13 +313,13 @@ def test_jax_files_run_no_code_and_must_fit(small, capsys):
     wide, _ = to_haiku(network("wrn-10-1"))
     cases = [
         (({"a": Malicious()}, {}), r"builtins\.print"),
-        ((params, {}), r"lacks batchnorm\.running_mean"),
-        (({**params, "wide_res_net/~/more": {"w": np.zeros((2, 2))}}, state), r"has besides more\.weight"),
-        ((wide, state), "differs in shape"),
+        ((params, {}), r"missing: batchnorm\.running_mean"),
+        (({**params, "wide_res_net/~/more": {"w": np.zeros((2, 2))}}, state), r"unknown: more\.weight"),
+        ((wide, state), "other shapes"),
         (({"wide_res_net": {"w": 1}}, state), "has no name inside a network"),
         (({"a/b": {"q": 1}}, state), "has a parameter 'q'"),
         ((params, {"wide_res_net/x/other": {"average": 1}}), "other"),
-        (([1], 2), "holds no Haiku WideResNet"),
+        (([1], 2), "does not hold a Haiku WideResNet"),
     ]
     for pair, message in cases:
         save_pair(file, pair)
@@ -327,8 +329,8 @@ def test_jax_files_run_no_code_and_must_fit(small, capsys):
     save_pair(file, (params, state))
     whole = file.read_bytes()
     for content, message in (
-        (b"", "is no .npy file"),
-        (b"junk", "is no .npy file"),
+        (b"", "is not an .npy file"),
+        (b"junk", "is not an .npy file"),
         (whole[:200], "cannot be read as a pickle of plain arrays"),
         (whole[:-100], "cannot be read as a pickle of plain arrays"),
     ):

@@ -98,9 +98,9 @@ def test_sampling_broken_off_and_taken_up_gives_the_same_bytes(generator, proxie
 
 
 def test_another_plan_in_the_same_folder_is_refused(generator, proxies):
-    with pytest.raises(ValueError, match=r"made otherwise: count is 100 there, 99 here"):
+    with pytest.raises(ValueError, match=r"created with different settings: count: stored 100, requested 99"):
         sample_proxies(generator, 99, proxies.folder, classes=CLASSES, shard_images=30)
-    with pytest.raises(ValueError, match=r"made otherwise: generator\.kind"):
+    with pytest.raises(ValueError, match=r"created with different settings: generator\.kind"):
         sample_proxies(generator, 100, proxies.folder, classes=CLASSES, shard_images=30, made_by={"kind": "other"})
 
 
@@ -170,7 +170,7 @@ def test_what_cannot_be_kept_is_said(proxies):
 
 
 def test_a_labeller_of_other_classes_is_refused(proxies):
-    with pytest.raises(ValueError, match="knows 64 classes, the proxy set 3"):
+    with pytest.raises(ValueError, match="has 64 classes, the proxy set 3"):
         pseudo_label(proxies, nn.Flatten(), made_by={})
 
 
@@ -194,7 +194,7 @@ def test_labelling_broken_off_goes_on_and_gives_the_same_bytes(proxies, generato
     with pytest.raises(KeyboardInterrupt):
         pseudo_label(again, Dies(), made_by={"weights": "x"}, batch_size=20)
     assert len(list((again.folder / "labelling").glob("rows-*"))) == 2 and not again.has("label")
-    with pytest.raises(ValueError, match=r"holds what was made otherwise: made_by\.weights"):
+    with pytest.raises(ValueError, match=r"was created with different settings: made_by\.weights"):
         pseudo_label(ProxySet(again.folder), Rows(), made_by={"weights": "y"})
     seen = []
     counting = Rows()
@@ -205,7 +205,7 @@ def test_labelling_broken_off_goes_on_and_gives_the_same_bytes(proxies, generato
 
 
 def test_an_unfit_labeller_does_not_keep_out_the_next(proxies):
-    with pytest.raises(ValueError, match="knows 64 classes"):
+    with pytest.raises(ValueError, match="has 64 classes"):
         pseudo_label(proxies, nn.Flatten(), made_by={"weights": "y"})
     with pytest.raises(ValueError, match=r"answer to image 0 of .* is not a number"):
         pseudo_label(proxies, nn.Sequential(Rows(), Broken()), made_by={"weights": "z"})

@@ -115,7 +115,7 @@ def test_a_published_set_comes_in_whole(name, tmp_path, robustgen):
     assert robustgen("import", *paths, "--into", tmp_path / "p", "--shard-images", 25)[0] == 0
     assert contents(tmp_path / "p") == before
     code, _, err = robustgen("import", *paths, "--into", tmp_path / "p", "--shard-images", 20)
-    assert code == 2 and "shard_images is 25 there, 20 here" in err
+    assert code == 2 and "shard_images: stored 25, requested 20" in err
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -249,7 +249,7 @@ def test_links_and_devices_in_archives_are_refused(tmp_path, robustgen):
     for kind, link in ((tarfile.SYMTYPE, "/etc/passwd"), (tarfile.LNKTYPE, "0.png"), (tarfile.CHRTYPE, "")):
         with tarfile.open(tmp_path / "x.tar", "w") as archive:
             add(archive, "0.png", b"", kind, link)
-        refused(robustgen, tmp_path, [tmp_path / "x.tar"], "is a link or device, no plain file")
+        refused(robustgen, tmp_path, [tmp_path / "x.tar"], "is a link or device, not a regular file")
 
 
 @pytest.mark.parametrize("name", FORMATS)
@@ -306,7 +306,7 @@ def test_what_does_not_fit_is_said(tmp_path, robustgen):
     with tarfile.open(tmp_path / "x.tar", "w") as archive:
         add(archive, "0.png", png(IMAGES[0]))
     refused(robustgen, tmp_path, [tmp_path / "x.tar"], "1 samples have no picture or no .cls, such as '0'")
-    refused(robustgen, tmp_path, ["x.xyz"], "say --format NAME; known: npz, binary, pickle, webdataset, folder")
+    refused(robustgen, tmp_path, ["x.xyz"], "pass --format NAME; known: npz, binary, pickle, webdataset, folder")
     code, _, err = robustgen("import", tmp_path / "x.npz", "--into", tmp_path / "p", "--format", "hdf5")
     assert code == 2 and "unknown format 'hdf5'; known: npz, binary" in err
 

@@ -71,7 +71,7 @@ def test_merging_again_gives_the_same_and_another_seed_another_draw(sets, tmp_pa
     assert contents(merge(sets, [1, 1], tmp_path / "C").folder) == first
     other = merge(sets, [1, 1], tmp_path / "D", seed=1)
     assert other.column("kept").sum() == 180 and (other.column("kept")[90:] != merge_kept(tmp_path / "C")[90:]).any()
-    with pytest.raises(ValueError, match="holds what was made otherwise: generator"):
+    with pytest.raises(ValueError, match="was created with different settings: generator"):
         merge(sets, [1, 2], tmp_path / "C")
 
 
@@ -187,7 +187,7 @@ def test_the_nearest_do_not_depend_on_blocks(monkeypatch):
 
 def test_a_check_broken_off_goes_on(copied, monkeypatch):
     proxies, real = copied
-    monkeypatch.setattr("robustgen.proxy.copies.BLOCK", 16)
+    monkeypatch.setattr("robustgen.proxy.copies.BLOCK_ROWS", 16)
     monkeypatch.setattr("robustgen.proxy.partial_rows.SECONDS", 0.0)
     near = NearDuplicate("l2", 0.5, within=True)
     find_copies(proxies, real, near=near)
@@ -200,7 +200,7 @@ def test_a_check_broken_off_goes_on(copied, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         find_copies(proxies, real, near=near, progress=dies)
     assert (proxies.folder / "checking").exists()
-    with pytest.raises(ValueError, match="holds what was made otherwise: norm"):
+    with pytest.raises(ValueError, match="was created with different settings: norm"):
         find_copies(ProxySet(proxies.folder), real, near=NearDuplicate("linf", 0.1, within=True))
     find_copies(ProxySet(proxies.folder), real, near=near)
     assert contents(proxies.folder) == whole

@@ -229,7 +229,7 @@ def test_another_recipe_in_the_folder_of_a_study_is_refused(study):
         [sys.executable, "-m", "robustgen", "run", str(path), "--into", str(folder), "--set", "train.beta=5"],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 2 and "train.beta is 6.0 there, 5.0 here" in done.stderr
+    assert done.returncode == 2 and "train.beta: stored 6.0, requested 5.0" in done.stderr
 
 
 def test_a_dry_study_writes_nothing(tmp_path):
@@ -243,7 +243,7 @@ def test_watching_shows_stages_curves_and_accuracies(study, tmp_path):
     assert out.count("finished; 7 of 7 stages done") == 2 and "real only, averaging=0" in out
     recipe = override(SMOKE, [])
     run = RunDir(tmp_path / "r")
-    run.claim(recipe.to_json())
+    run.ensure_recipe(recipe.to_json())
     assert "not running; 0 of 20 stages done" in frame(run.root)
     lines = [{"step": step, "loss": 2.0 - step / 10} for step in range(1, 9)]
     lines.append({"step": 8, "averaged_clean": 0.75, "averaged_robust": 0.25})
@@ -261,7 +261,7 @@ def test_watching_shows_stages_curves_and_accuracies(study, tmp_path):
 def test_watching_ends_with_the_run_and_is_left_by_ctrl_c(study, tmp_path):
     folder, _, _ = study
     assert "finished" in finish("watch", folder)
-    RunDir(tmp_path / "r").claim(SMOKE.to_json())
+    RunDir(tmp_path / "r").ensure_recipe(SMOKE.to_json())
     process = subprocess.Popen(
         [sys.executable, "-m", "robustgen", "watch", str(tmp_path / "r"), "--every", "0.2"],
         stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
@@ -283,6 +283,6 @@ def test_the_seeds_of_a_study_are_ordinary_recipes(tmp_path):
     recipe = override(SMOKE, ["seeds=5,7"])
     runs = single_runs(recipe, tmp_path)
     assert [(one.seed, one.seeds, run.root.name) for one, run in runs] == [(5, (), "seed-5"), (7, (), "seed-7")]
-    RunDir(tmp_path).claim(recipe.to_json())
+    RunDir(tmp_path).ensure_recipe(recipe.to_json())
     with pytest.raises(ValueError, match="no seed of the study"):
         folders_of([tmp_path])

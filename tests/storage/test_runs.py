@@ -74,38 +74,38 @@ def test_a_folder_in_use_is_refused_until_its_process_is_gone(tmp_path):
 
 def test_a_run_folder_belongs_to_one_recipe(tmp_path):
     run = RunDir(tmp_path / "run")
-    run.claim({"train": {"beta": 6.0}, "seed": 0})
-    run.claim({"seed": 0, "train": {"beta": 6.0}})
-    with pytest.raises(ValueError, match=r"train.beta is 6.0 there, 5.0 here"):
-        run.claim({"train": {"beta": 5.0}, "seed": 0})
+    run.ensure_recipe({"train": {"beta": 6.0}, "seed": 0})
+    run.ensure_recipe({"seed": 0, "train": {"beta": 6.0}})
+    with pytest.raises(ValueError, match=r"train.beta: stored 6.0, requested 5.0"):
+        run.ensure_recipe({"train": {"beta": 5.0}, "seed": 0})
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos" / "me.jpg").touch()
     with pytest.raises(ValueError, match=r"other files \(me.jpg\)"):
-        RunDir(tmp_path / "photos").claim({})
+        RunDir(tmp_path / "photos").ensure_recipe({})
 
 
 def test_a_run_that_an_older_version_began_goes_on(tmp_path):
     run, recipe = RunDir(tmp_path / "run"), RECIPES["digits-smoke"]
     older = recipe.to_json()
     del older["train"]["validation_attack"], older["labeller"]["attack"]["mode"]
-    run.claim(older)
-    run.claim(recipe.to_json(), with_defaults)
+    run.ensure_recipe(older)
+    run.ensure_recipe(recipe.to_json(), with_defaults)
     assert read_json(run.recipe) == recipe.to_json()
     older["train"]["beta"] = 1.5
     write_json(run.recipe, older)
-    with pytest.raises(ValueError, match=r"another recipe: train\.beta is 1\.5 there, 6\.0 here; choose"):
-        run.claim(recipe.to_json(), with_defaults)
-    write_json(run.recipe, {**older, "colour": "red"})
-    with pytest.raises(ValueError, match="colour is only there"):
-        run.claim(recipe.to_json(), with_defaults)
+    with pytest.raises(ValueError, match=r"another recipe: train\.beta: stored 1\.5, requested 6\.0; choose"):
+        run.ensure_recipe(recipe.to_json(), with_defaults)
+    write_json(run.recipe, {**older, "color": "red"})
+    with pytest.raises(ValueError, match='color: stored "red", not requested'):
+        run.ensure_recipe(recipe.to_json(), with_defaults)
 
 
 def test_differences_name_each_setting():
     found = {"a": 1, "b": {"c": [1, 2]}, "old": 0}
     assert differences(found, {"a": 1, "b": {"c": [1, 3]}, "new": 0}) == [
-        "b.c is [1, 2] there, [1, 3] here",
-        "new is new here",
-        "old is only there",
+        "b.c: stored [1, 2], requested [1, 3]",
+        "new: not stored, requested 0",
+        "old: stored 0, not requested",
     ]
 
 
@@ -137,22 +137,22 @@ def test_checkpoints_bring_everything_back(tmp_path):
 def test_a_damaged_checkpoint_says_what_to_do(tmp_path):
     save_checkpoint(tmp_path / "c.pt", {}, model=network())
     (tmp_path / "c.pt").write_bytes((tmp_path / "c.pt").read_bytes()[:500])
-    with pytest.raises(ValueError, match="remove it to start that stage anew"):
+    with pytest.raises(ValueError, match="remove it to restart that stage"):
         load_checkpoint(tmp_path / "c.pt", model=network())
 
 
 def test_weights_load_strictly_and_list_what_differs(tmp_path):
     save_weights(tmp_path / "w.safetensors", network())
-    load_weights(tmp_path / "w.safetensors", network())
+    load_weights(network(), tmp_path / "w.safetensors")
     with pytest.raises(
-        ValueError, match=r"missing: 2\.bias, 2\.weight.*other shapes: 0\.weight is \(4, 3\), not \(4, 5\)"
+        ValueError, match=r"missing: 2\.bias, 2\.weight.*other shapes: 0\.weight is \(4, 3\), expected \(4, 5\)"
     ):
-        load_weights(tmp_path / "w.safetensors", nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)))
+        load_weights(nn.Sequential(nn.Linear(5, 4), nn.BatchNorm1d(4), nn.Linear(4, 2)), tmp_path / "w.safetensors")
     (tmp_path / "w.safetensors").write_bytes(b"garbage")
     with pytest.raises(ValueError, match="damaged"):
-        load_weights(tmp_path / "w.safetensors", network())
+        load_weights(network(), tmp_path / "w.safetensors")
     with pytest.raises(ValueError, match="no weights file"):
-        load_weights(tmp_path / "none.safetensors", network())
+        load_weights(network(), tmp_path / "none.safetensors")
 
 
 def test_a_file_that_is_not_json_is_named(tmp_path):
@@ -160,4 +160,4 @@ def test_a_file_that_is_not_json_is_named(tmp_path):
     write_json(run.recipe, {})
     run.recipe.write_text("{cut")
     with pytest.raises(ValueError, match=r"recipe\.json is not a JSON file"):
-        run.claim({})
+        run.ensure_recipe({})

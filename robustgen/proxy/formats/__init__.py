@@ -20,13 +20,15 @@ FORMATS: dict[str, Format] = {
 
 
 def format_of(paths: Sequence[Path]) -> str:
-    """The format that the files' names speak for.
+    """Infer the format from the files' names.
 
     Raises:
-        ValueError: none does; names the known ones.
+        ValueError: the names do not match a format; lists the known ones.
     """
     for name, member in FORMATS.items():
         if paths and member.fits(paths):
             return name
     shown = ", ".join(str(path) for path in paths[:3])
-    raise ValueError(f"the name of {shown} tells no format; say --format NAME; known: {', '.join(FORMATS)}")
+    raise ValueError(
+        f"cannot infer the format of {shown} from its name; pass --format NAME; known: {', '.join(FORMATS)}"
+    )

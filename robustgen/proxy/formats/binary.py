@@ -1,4 +1,4 @@
-"""Raw `.bin` of CIFAR-sized images, 3,072 bytes each in (H, W, C) order, with an `.npy` of labels beside it.
+"""Raw `.bin` of CIFAR-sized images, 3,072 bytes each in (H, W, C) order, with an `.npy` of labels.
 
 As Sehwag et al. (arXiv:2104.09425) publish their set: NAME_images.bin and NAME_labels.npy.
 """
@@ -18,13 +18,13 @@ BYTES = 3072
 
 
 def read(paths: Sequence[Path]) -> Source:
-    """From the `.bin`; labels from the `.npy` that is given with it, or lies beside it."""
+    """From the `.bin`; labels from the `.npy` that is given with it, or is next to it."""
     images = [path for path in paths if path.suffix == ".bin"]
     labels = [path for path in paths if path.suffix == ".npy"]
     if len(images) != 1 or len(labels) > 1 or len(paths) > 2:
         raise ValueError(f"expected one .bin and one .npy of labels, got {', '.join(path.name for path in paths)}")
-    beside = images[0].with_name(f"{images[0].stem.removesuffix('_images')}_labels.npy")
-    where = labels[0] if labels else beside
+    neighbor = images[0].with_name(f"{images[0].stem.removesuffix('_images')}_labels.npy")
+    where = labels[0] if labels else neighbor
     for path in (images[0], where):
         if not path.is_file():
             raise ValueError(f"there is no file {path}")

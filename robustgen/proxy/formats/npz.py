@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.proxy.formats.source import BLOCK, Export, Format, Source, checked_labels, numbered, refuse_wandering
+from robustgen.proxy.formats.source import BLOCK, Export, Format, Source, check_member_names, checked_labels, numbered
 from robustgen.storage.files import atomic_write
 
 BOMB = 200
@@ -80,7 +80,7 @@ def _open(path: Path) -> tuple[_Member, np.ndarray]:
     try:
         with zipfile.ZipFile(path) as archive:
             names = archive.namelist()
-            refuse_wandering(names, path)
+            check_member_names(names, path)
             if not {"image.npy", "label.npy"} <= set(names) or len(set(names)) < len(names):
                 raise ValueError(f"{path}: expected arrays 'image' and 'label', got {', '.join(names) or 'none'}")
             images, labels = _member(path, archive, "image"), _member(path, archive, "label")

@@ -19,7 +19,7 @@ def decode(source: Path | BinaryIO, name: str, shape: tuple[int, int, int] | Non
 
     Args:
         name: for messages.
-        shape: which it must have, told from its header; any when not given. Grey becomes colour where that is wanted.
+        shape: required shape, read from its header; any when not given. Grey becomes color where that is wanted.
 
     Raises:
         ValueError: no picture, a damaged one, one of another shape, or one that would unpack to a vast size.
@@ -34,7 +34,7 @@ def decode(source: Path | BinaryIO, name: str, shape: tuple[int, int, int] | Non
             found = (image.height, image.width, channels)
             if not channels or max(image.size) > LARGEST:
                 raise ValueError(
-                    f"{image.mode} of {image.width}x{image.height} pixels; expected grey or RGB, not large"
+                    f"{image.mode} of {image.width}x{image.height} pixels; expected gray or RGB, not large"
                 )
             if shape is not None and found != shape:
                 raise ValueError(f"its shape is {found}, that of the first image {shape}")

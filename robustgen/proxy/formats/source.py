@@ -1,4 +1,4 @@
-"""What a format of published sets is, and what it makes of files."""
+"""The contract of formats of published sets."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Export:
-    """What is written: labelled images in order.
+    """What is written: labeled images in order.
 
     shape    (height, width, channels)
     labels   (N,) integers
@@ -60,7 +60,7 @@ class Format:
 
 
 def checked_labels(labels: np.ndarray, count: int, origin: Path) -> np.ndarray:
-    """Labels as int32. Raises ValueError unless they are one integer an image, from 0 to less than a million."""
+    """Labels as int32. Raises ValueError unless they are one integer per image, from 0 to less than a million."""
     if labels.shape != (count,):
         raise ValueError(f"{origin}: expected one label for each of {count} images, got shape {labels.shape}")
     if labels.dtype.kind not in "iu":
@@ -75,8 +75,8 @@ def numbered(labels: np.ndarray) -> tuple[str, ...]:
     return tuple(str(k) for k in range(int(labels.max()) + 1))
 
 
-def refuse_wandering(names: Sequence[str], origin: Path) -> None:
-    """Raises ValueError if an archive names a place outside itself."""
+def check_member_names(names: Sequence[str], origin: Path) -> None:
+    """Raise ValueError if an archive has a member whose path leads out of it."""
     for name in names:
         if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or name[1:2] == ":":
             raise ValueError(f"{origin} is refused: it holds {name!r}, a name that leads out of the archive")

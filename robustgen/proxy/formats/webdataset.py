@@ -1,4 +1,4 @@
-"""WebDataset: `.tar` archives of samples, a picture KEY.png and its label KEY.cls beside it.
+"""WebDataset: `.tar` archives of samples, a picture KEY.png with its label KEY.cls.
 
 Nothing is unpacked to disk: labels are read in one pass, pictures then where they lie in the archives.
 """
@@ -13,7 +13,7 @@ from pathlib import Path
 import numpy as np
 
 from robustgen.proxy.formats.pictures import SUFFIXES, decode
-from robustgen.proxy.formats.source import BLOCK, Format, Source, checked_labels, numbered, refuse_wandering
+from robustgen.proxy.formats.source import BLOCK, Format, Source, check_member_names, checked_labels, numbered
 
 _LARGEST_PICTURE = 16 * 1024**2
 _LARGEST_LABEL = 32
@@ -23,8 +23,8 @@ def _index(path: Path) -> list[tuple[str, int, int, int]]:
     """(name, offset, bytes, label) of each sample, in the archive's order.
 
     Raises:
-        ValueError: damaged, cut off or compressed; a member that is no plain file or leads out; samples that are no
-            pairs.
+        ValueError: damaged, cut off or compressed; a member that is not a regular file or leads out; samples that
+            are not pairs.
     """
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
@@ -38,11 +38,11 @@ def _index(path: Path) -> list[tuple[str, int, int, int]]:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
                 archive.members = []  # type: ignore[attr-defined]  # or millions would stay in memory
-                refuse_wandering([member.name], path)
+                check_member_names([member.name], path)
                 if member.isdir():
                     continue
                 if not member.isfile() or member.sparse is not None:
-                    raise ValueError(f"{path} is refused: {member.name!r} is a link or device, no plain file")
+                    raise ValueError(f"{path} is refused: {member.name!r} is a link or device, not a regular file")
                 folder, _, base = member.name.rpartition("/")
                 key, suffix = f"{folder}/{base.partition('.')[0]}", f".{base.partition('.')[2]}".lower()
                 if suffix == ".cls":
@@ -66,7 +66,7 @@ def read(paths: Sequence[Path]) -> Source:
     """The archives, in the order given, as one set."""
     samples = [(path, *sample) for path in paths for sample in _index(path)]
     if not samples:
-        raise ValueError(f"{paths[0]} holds no pictures with a .cls beside them")
+        raise ValueError(f"{paths[0]} holds no pictures with a .cls of the same name")
     labels = checked_labels(np.array([sample[4] for sample in samples], dtype=np.int64), len(samples), paths[0])
 
     def picture(place: int, shape: tuple[int, int, int] | None = None) -> np.ndarray:
