@@ -44,7 +44,7 @@ def test_every_command_is_understood(page, line, tmp_path):
     if words[0] in JUDGES:
         run = REPOSITORY / "tests" / "fixtures" / "version-0.1" / "run"
         for word in words:
-            if word.startswith(("models/", "runs/")) and not (tmp_path / word).exists():
+            if re.fullmatch(r"(models|runs)/[\w-]+", word) and not (tmp_path / word).exists():
                 (tmp_path / word).parent.mkdir(exist_ok=True)
                 (tmp_path / word).symlink_to(run if word.startswith("runs/") else run / "classifiers" / "edm-0")
     if words[0] not in READ_ONLY and "--help" not in words and "--dry-run" not in words and words[0] not in FILES_READ:

@@ -73,8 +73,9 @@ def trained_for(place: str) -> Origin:
         asked = read_json(folder / "asked.json")
         if "data" in asked:
             return Origin(DataConfig.model_validate(asked["data"]), own, str(folder / "asked.json"))
-    recipe = folder.resolve().parent.parent / "recipe.json"
-    if folder.resolve().parent.name == "classifiers" and recipe.exists():
+    above = folder.resolve().parent
+    recipe = (above.parent if above.name == "classifiers" else above) / "recipe.json"
+    if recipe.exists():
         content = read_json(recipe)
         return Origin(DataConfig.model_validate(content["data"]), own, str(recipe))
     where = f"{folder / 'model.json'}, which does not name the split: all test images"

@@ -463,7 +463,11 @@ def test_a_run_certifies_what_it_trained(robustgen, tmp_path):
 
 
 def test_a_classifier_without_noise_is_certified_behind_a_denoiser(robustgen, tmp_path):
-    dropped = (*SMALL, "--set", "generators.edm.label_dropout=0.2", "--recipe", "digits-certified")
+    (tmp_path / "small.yaml").write_text(
+        "base: digits-certified\ndata: {test: 20, validation: 30}\nlabeller: {schedule: {total_images: 256}}\n"
+        "generators: {edm: {total_images: 256, warmup_images: 64, channels: 8, label_dropout: 0.2}}\n"
+    )
+    dropped = ("--recipe", "small.yaml")
     assert robustgen("fit", "edm", "--into", "g", *dropped)[0] == 0
     assert robustgen("train", "--plain", "--into", "m", *dropped)[0] == 0
     code, _, err = robustgen("certify", "m", "--denoise", "g", "--samples", 30, "--images", 4, "--into", "c.npz")
@@ -471,7 +475,7 @@ def test_a_classifier_without_noise_is_certified_behind_a_denoiser(robustgen, tm
     assert Certificates.load(tmp_path / "c.npz").finished
     assert robustgen("fit", "gaussian", "--into", "gaussian")[0] == 0
     code, _, err = robustgen("certify", "m", "--denoise", "gaussian", "--samples", 30, "--images", 4)
-    assert code == 2 and "is no diffusion model but a gaussian" in err
+    assert code == 2 and "gaussian holds a gaussian; a denoiser must be a diffusion model" in err
 
 
 @pytest.mark.parametrize("loss", ["gaussian-noise", "stability", "consistency", "smoothadv", "macer"])

@@ -207,7 +207,8 @@ def test_the_command_line_publishes_and_can_be_repeated(folder, robustgen, tmp_p
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("publish nowhere --to onnx --into x", "nowhere is neither a folder made by train"),
+        ("publish nowhere --to onnx --into x", "nothing says what images nowhere takes: publish needs --data"),
+        ("publish nowhere --to onnx --into x --data digits", "nowhere is neither a folder made by train"),
         ("publish model --to gif --into x", "unknown form 'gif'; known: safetensors"),
         ("publish model --into x", "Missing option '--to'"),
         ("publish model --to onnx", "Missing option '--into'"),

@@ -232,7 +232,7 @@ def test_pages_are_made_from_records_within_seconds_and_without_torch(runs, tmp_
     places = ", ".join(f"Path({str(run.root)!r})" for run in runs)
     code = (
         "import sys\nfrom pathlib import Path\nfrom robustgen.report.page import write_report\n"
-        "from robustgen.report.study_page import write_reports\nfrom robustgen.storage.files import RunDir\n"
+        "from robustgen.report.study_page import write_reports\nfrom robustgen.storage.run_folder import RunDir\n"
         f"write_reports([{places}], Path({str(tmp_path / 'all.html')!r}), 'x')\nassert 'torch' not in sys.modules"
     )
     began = time.process_time(), time.monotonic()
