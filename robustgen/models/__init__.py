@@ -1,4 +1,4 @@
-"""Classifiers: images (N, C, H, W) in [0, 1] to logits (N, K), normalisation inside.
+"""Classifiers: images (N, C, H, W) in [0, 1] to logits (N, K), normalization inside.
 
 A name is a family, its sizes, and what differs from the published form: wrn-28-10, wrn-10-1-relu, preact-resnet-18.
 -relu and -silu choose the activation; -unnormalised leaves pixels as they are, for weights trained so; -stem2 lets the
@@ -58,7 +58,7 @@ EXAMPLES = {
 
 
 def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None) -> nn.Module:
-    """A network by name for a data set, initialised by `initialise` when `rng` is given.
+    """A network by name for a data set, initialized by `initialize` when `rng` is given.
 
     Raises:
         ValueError: unknown name, or sizes the family does not have.
@@ -101,7 +101,7 @@ def _options(words: list[str], info: DatasetInfo) -> dict[str, Any] | None:
 
 
 def initialize(model: nn.Module, rng: Rng) -> None:
-    """The official initialisation: truncated normal convolutions, a last layer of zeros.
+    """The official initialization: truncated normal convolutions, a last layer of zeros.
 
     Convolutions: normal with std 1 / sqrt(fan_in), cut at two of them (which leaves 0.88 / sqrt(fan_in)), as
     Haiku's default; their biases, where they have any: zeros. Linear layers: zeros, so that training starts from
