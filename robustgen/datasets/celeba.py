@@ -1,7 +1,7 @@
-"""CelebA by hair colour, from the official aligned images: black, blond, brown, grey (Liu et al. 2015).
+"""CelebA by hair color, from the official aligned images: black, blond, brown, grey (Liu et al. 2015).
 
 Sehwag et al. (arXiv:2104.09425) use 64x64 CelebA in four classes, 109,036 training and 12,376 validation images, and
-publish no list of them. The four classes here are ours: images with exactly one of the four hair colours. Numbers on it
+publish no list of them. The four classes here are ours: images with exactly one of the four hair colors. Numbers on it
 do not compare with theirs; their folders, where one has them, are read by the data set `folder`.
 """
 
@@ -22,7 +22,7 @@ TRAIN, VALIDATION = 0, 1
 
 
 def load(path: Path | None = None, size: int | None = None) -> tuple[ImageSet, ImageSet | None]:
-    """The official training images, and the official validation images as the test set, of one hair colour each.
+    """The official training images, and the official validation images as the test set, of one hair color each.
 
     Args:
         path: the folder that holds `img_align_celeba`, `list_attr_celeba.txt` and `list_eval_partition.txt`;
@@ -49,7 +49,7 @@ def load(path: Path | None = None, size: int | None = None) -> tuple[ImageSet, I
     for wanted in (TRAIN, VALIDATION):
         names = [name for name, part in parts.items() if part == str(wanted) and name in labels]
         if not names:
-            raise ValueError(f"{partition} names no images of part {wanted} with one hair colour; is it damaged?")
+            raise ValueError(f"{partition} names no images of part {wanted} with one hair color; is it damaged?")
         images = read_files([pictures / Path(name).name for name in names], size or 64)
         found.append((images, np.array([labels[name] for name in names], dtype=np.int64)))
     info = info_from("celeba", *found[0], CLASSES)
@@ -58,7 +58,7 @@ def load(path: Path | None = None, size: int | None = None) -> tuple[ImageSet, I
 
 
 def read_hair(path: Path) -> dict[str, int]:
-    """Class of each image that has exactly one of the four hair colours, by its name.
+    """Class of each image that has exactly one of the four hair colors, by its name.
 
     Raises:
         ValueError: not the official list of attributes.
@@ -67,7 +67,7 @@ def read_hair(path: Path) -> dict[str, int]:
     header = lines[1].split() if len(lines) > 1 else []
     absent = [name for name in HAIR if name not in header]
     if absent:
-        raise ValueError(f"{path} is no list of CelebA's attributes: its second line lacks {', '.join(absent)}")
+        raise ValueError(f"{path} is not the list of CelebA's attributes: its second line lacks {', '.join(absent)}")
     columns = [1 + header.index(name) for name in HAIR]
     labels = {}
     for line in lines[2:]:
@@ -76,7 +76,7 @@ def read_hair(path: Path) -> dict[str, int]:
             raise ValueError(
                 f"{path} is damaged: {len(values)} values in the line {line[:40]!r}, expected {1 + len(header)}"
             )
-        colours = [k for k, column in enumerate(columns) if values[column] == "1"]
-        if len(colours) == 1:
-            labels[values[0]] = colours[0]
+        colors = [k for k, column in enumerate(columns) if values[column] == "1"]
+        if len(colors) == 1:
+            labels[values[0]] = colors[0]
     return labels

@@ -1,6 +1,6 @@
 """Images of one's own in a folder for each class, of any size, in any format that Pillow reads.
 
-`FOLDER/CLASS/*.png`, or `FOLDER/train/CLASS/...` with `FOLDER/test/...` (or val) beside it. Classes are numbered in
+`FOLDER/CLASS/*.png`, or `FOLDER/train/CLASS/...` with `FOLDER/test/...` (or val) next to it. Classes are numbered in
 the order of their names.
 """
 
@@ -28,7 +28,7 @@ def load(path: Path | None = None, size: int | None = None, name: str = "folder"
         name: what the data set is called.
 
     Raises:
-        ValueError: no such folder, no classes or images in it, a file that is no image, other classes in the test part.
+        ValueError: no such folder, no classes or images in it, an unreadable image, other classes in the test part.
     """
     if path is None:
         raise ValueError("data set folder needs its place; say which with --data folder=PATH")
@@ -51,7 +51,7 @@ def load(path: Path | None = None, size: int | None = None, name: str = "folder"
 
 
 def _read(folder: Path, size: int | None, mode: str | None = None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Images (N, S, S, C) uint8, labels, and the names of the classes; grey when all images are, unless told."""
+    """Images (N, S, S, C) uint8, labels, and class names; gray if all images are, unless `mode` is given."""
     classes = tuple(sorted(place.name for place in folder.iterdir() if place.is_dir() and place.name[0] != "."))
     files = [
         (file, label)
@@ -84,7 +84,7 @@ def _alike(files: list[Path]) -> tuple[int, str]:
                 sizes.add(image.size)
                 modes.add(image.mode)
         except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{file} is no image that can be read ({error})") from None
+            raise ValueError(f"{file} cannot be read as an image ({error})") from None
     shortest = min(min(size) for size in sizes)
     size = shortest if len(sizes) == 1 else max([s for s in SIZES if s <= shortest], default=shortest)
     return size, "L" if modes <= {"1", "L", "I", "I;16", "F"} else "RGB"

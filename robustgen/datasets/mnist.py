@@ -11,7 +11,7 @@ import numpy as np
 from robustgen.images import DatasetInfo, ImageSet
 
 INFO = DatasetInfo("mnist", tuple("0123456789"), (1, 28, 28), (0.5,), (0.5,))
-"""Normalised to [-1, 1], as the released MNIST classifiers do."""
+"""Normalized to [-1, 1], as the released MNIST classifiers do."""
 
 _UNSIGNED_BYTES = 8
 
@@ -59,7 +59,7 @@ def read_idx(path: Path) -> np.ndarray:
     except (gzip.BadGzipFile, EOFError, zlib.error) as error:
         raise ValueError(f"{path} is damaged ({error})") from None
     if len(content) < 4 or content[:2] != b"\0\0" or content[2] != _UNSIGNED_BYTES:
-        raise ValueError(f"{path} is no idx file of unsigned bytes")
+        raise ValueError(f"{path} is not an idx file of unsigned bytes")
     start = 4 + 4 * content[3]
     shape = tuple(int(n) for n in np.frombuffer(content[4:start], dtype=">u4")) if len(content) >= start else ()
     if len(content) - start != np.prod(shape, dtype=object):

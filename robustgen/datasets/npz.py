@@ -49,7 +49,7 @@ def info_from(name: str, images: np.ndarray, labels: np.ndarray, classes: tuple[
 
 
 def load(path: Path | None = None) -> tuple[ImageSet, ImageSet | None]:
-    """From `FILE.npz`; a test set from `FILE_test.npz` beside it, when there is one.
+    """From `FILE.npz`; a test set from `FILE_test.npz` next to it, when it exists.
 
     Raises:
         ValueError: no path, or a file that does not fit.

@@ -51,10 +51,10 @@ def at_any_size(load: Callable[[Path | None], Loaded]) -> Callable[[Path | None,
 
 
 def read_files(files: Sequence[Path], size: int, mode: str = "RGB") -> np.ndarray:
-    """Image files as (N, size, size, C) uint8, in a Pillow mode: RGB, or L for grey.
+    """Image files as (N, size, size, C) uint8, in a Pillow mode: RGB, or L for gray.
 
     Raises:
-        ValueError: a file that is no image; says which.
+        ValueError: a file that is not an image; says which.
     """
     from PIL import Image
 
@@ -64,5 +64,5 @@ def read_files(files: Sequence[Path], size: int, mode: str = "RGB") -> np.ndarra
             with Image.open(file) as image:
                 pixels[i] = np.asarray(squared(image.convert(mode), size)).reshape(pixels.shape[1:])
         except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{file} is no image that can be read ({error})") from None
+            raise ValueError(f"{file} cannot be read as an image ({error})") from None
     return pixels

@@ -15,7 +15,7 @@ MEAN, STD = (0.4802, 0.4481, 0.3975), (0.2302, 0.2265, 0.2262)
 
 
 def load(path: Path | None = None, size: int | None = None) -> tuple[ImageSet, ImageSet | None]:
-    """Training images, and the official validation images as the test set; grey images become RGB.
+    """Training images, and the official validation images as the test set; gray images become RGB.
 
     Label k is the k-th WordNet id in the order of their names. The archive's own test part has no labels.
 

@@ -58,7 +58,7 @@ EXAMPLES = {
 
 
 def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None) -> nn.Module:
-    """A network by name for a data set, initialized by `initialise` when `rng` is given.
+    """A network by name for a data set, initialized by `initialize` when `rng` is given.
 
     Raises:
         ValueError: unknown name, or sizes the family does not have.

@@ -27,7 +27,7 @@ class Release:
     clean         reported accuracy on clean test images, per cent
     robust        the same under AutoAttack
     files         its weights, of which any one is enough; the first is fetched. Without an address: by hand
-    padding       zeros around the image, in pixels, before the network normalises
+    padding       zeros around the image, in pixels, before the network normalizes
     unused        beginnings of the names of weights in the file that the network never uses
     """
 
@@ -58,7 +58,7 @@ INFOS: dict[str, DatasetInfo] = {
     "cifar10 as it is": _info("cifar10", 10, (3, 32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
     "cifar100 as it is": _info("cifar100", 100, (3, 32, 32), (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
 }
-"""What the published networks see; "as it is": they do not normalise."""
+"""What the published networks see; "as it is": they do not normalize."""
 
 _EPS = {"linf": "linf:8/255", "l2": "l2:128/255"}
 _BUCKET = "https://storage.googleapis.com/dm-adversarial-robustness"

@@ -26,7 +26,7 @@ def load_model(
     Args:
         source: the function takes no arguments and returns an `nn.Module`. Naming one runs that file's code, as
             importing it would; weights files run none.
-        info: classes and normalisation of the data, for a known architecture.
+        info: classes and normalization of the data, for a known architecture.
         weights: a file to load into what the function returned, or into the published network.
         architecture: of a weights file: wrn-28-10, preact-resnet-18 ...
 
@@ -64,7 +64,7 @@ def _module(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"robustgen_external_{Path(path).stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(Path(path).resolve().parent))  # as if it were run: its neighbours can be imported
+    sys.path.insert(0, str(Path(path).resolve().parent))  # as if it were run: its neighbors can be imported
     try:
         spec.loader.exec_module(module)
     except Exception as error:

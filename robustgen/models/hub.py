@@ -86,7 +86,7 @@ def locate(full: str, release: Release) -> Path:
 
 
 def load(name: str, info: DatasetInfo | None = None, weights: Path | None = None) -> nn.Module:
-    """A published classifier with its weights, which must fit exactly; it normalises by itself, as published.
+    """A published classifier with its weights, which must fit exactly; it normalizes by itself, as published.
 
     Raises:
         ValueError: an unknown name, other images, no weights there, or weights of another network.

@@ -32,12 +32,12 @@ class _Block(nn.Module):
 
 
 class PreActResNet(nn.Module):
-    """PreActResNet-18 or -34 for images (N, C, H, W) in [0, 1]; normalisation is inside.
+    """PreActResNet-18 or -34 for images (N, C, H, W) in [0, 1]; normalization is inside.
 
     64, 128, 256 and 512 channels with strides 1, 2, 2, 2; 16x16 images and up. Not the usual PreActResNet-18,
     whose shortcuts are 1x1 from the activated input: this is the one whose weights were released.
 
-    Source: google-deepmind/deepmind-research, adversarial_robustness/pytorch/model_zoo.py (behaviour, names).
+    Source: google-deepmind/deepmind-research, adversarial_robustness/pytorch/model_zoo.py (behavior, names).
     """
 
     def __init__(
@@ -53,7 +53,7 @@ class PreActResNet(nn.Module):
         if depth not in BLOCKS:
             raise ValueError(f"PreActResNet comes in depths {', '.join(map(str, BLOCKS))}, got {depth}")
         self.activation = ACTIVATIONS[activation]
-        self.normalise = Normalize(mean, std)
+        self.normalize = Normalize(mean, std)
         self.conv_2d = convolution(len(mean), 64, 3, 1)
         channels = (64, 64, 128, 256, 512)
         for g, (blocks, stride) in enumerate(zip(BLOCKS[depth], (1, 2, 2, 2), strict=True)):
@@ -71,7 +71,7 @@ class PreActResNet(nn.Module):
         self.logits = nn.Linear(512, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = self.conv_2d(self.normalise(images))
+        out = self.conv_2d(self.normalize(images))
         for g in range(4):
             out = self.get_submodule(f"layer_{g}")(out)
         out = self.activation(self.batchnorm(out)).mean((2, 3))

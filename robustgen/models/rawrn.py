@@ -55,7 +55,7 @@ class _Group(nn.Module):
 
 
 class RaWRN(nn.Module):
-    """RaWRN-70-16 for images (N, C, H, W) in [0, 1]; normalisation is inside. There is no other size.
+    """RaWRN-70-16 for images (N, C, H, W) in [0, 1]; normalization is inside. There is no other size.
 
     A 3x3 stem of 96 channels; 30, 31 and 10 blocks of 216, 432 and 864 channels with strides 1, 2, 2, each with squeeze
     and excitation to a quarter; batch norm, activation, global average, linear layer.
@@ -78,7 +78,7 @@ class RaWRN(nn.Module):
         if (depth, width) != (70, 16):
             raise ValueError(f"RaWRN comes as rawrn-70-16 alone, got rawrn-{depth}-{width}")
         self.activation = ACTIVATIONS[activation]
-        self.normalise = Normalize(mean, std)
+        self.normalize = Normalize(mean, std)
         self.init_conv = convolution(len(mean), STEM, 3, 1)
         channels = (STEM, *WIDTHS)
         self.layer = nn.Sequential(
@@ -88,6 +88,6 @@ class RaWRN(nn.Module):
         self.logits = nn.Linear(channels[3], classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = self.layer(self.init_conv(self.normalise(images)))
+        out = self.layer(self.init_conv(self.normalize(images)))
         logits: Tensor = self.logits(self.activation(self.batchnorm(out)).mean((2, 3)))
         return logits

@@ -68,7 +68,7 @@ class _Bottleneck(nn.Module):
 
 
 class ResNeSt(nn.Module):
-    """ResNeSt-152 for small images (N, C, H, W) in [0, 1]; normalisation is inside.
+    """ResNeSt-152 for small images (N, C, H, W) in [0, 1]; normalization is inside.
 
     Four splits; a stem of three 3x3 convolutions (64, 64, 128 channels) without stride or pooling; 3, 8, 36 and 3
     blocks with strides 1, 2, 2, 2; global average, linear layer. Weights of Sehwag et al. 2021 (arXiv:2104.09425) were
@@ -91,7 +91,7 @@ class ResNeSt(nn.Module):
         if depth not in BLOCKS:
             raise ValueError(f"ResNeSt comes in depth {', '.join(map(str, BLOCKS))}, got {depth}")
         self.activation = ACTIVATIONS[activation]
-        self.normalise = Normalize(mean, std)
+        self.normalize = Normalize(mean, std)
         self.conv1 = nn.Sequential(
             nn.Conv2d(len(mean), STEM, 3, padding=1, bias=False),
             batch_norm(STEM),
@@ -112,7 +112,7 @@ class ResNeSt(nn.Module):
         self.fc = nn.Linear(inputs, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = self.activation(self.bn1(self.conv1(self.normalise(images))))
+        out = self.activation(self.bn1(self.conv1(self.normalize(images))))
         for g in range(4):
             out = self.get_submodule(f"layer{g + 1}")(out)
         logits: Tensor = self.fc(out.mean((2, 3)))

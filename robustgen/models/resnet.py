@@ -60,7 +60,7 @@ class _Bottleneck(nn.Module):
 
 
 class ResNet(nn.Module):
-    """ResNet-18, -34, -50, -101 or -152 for small images (N, C, H, W) in [0, 1]; normalisation is inside.
+    """ResNet-18, -34, -50, -101 or -152 for small images (N, C, H, W) in [0, 1]; normalization is inside.
 
     A 3x3 stem of 64 channels without pooling; four groups with strides 1, 2, 2, 2; global average, linear layer.
 
@@ -81,7 +81,7 @@ class ResNet(nn.Module):
         if depth not in BLOCKS:
             raise ValueError(f"ResNet comes in depths {', '.join(map(str, BLOCKS))}, got {depth}")
         self.activation = ACTIVATIONS[activation]
-        self.normalise = Normalize(mean, std)
+        self.normalize = Normalize(mean, std)
         self.conv1 = nn.Conv2d(len(mean), 64, 3, padding=1, bias=False)
         self.bn1 = batch_norm(64)
         block = _Basic if depth < 50 else _Bottleneck
@@ -95,7 +95,7 @@ class ResNet(nn.Module):
         self.linear = nn.Linear(inputs, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = self.activation(self.bn1(self.conv1(self.normalise(images))))
+        out = self.activation(self.bn1(self.conv1(self.normalize(images))))
         for g in range(4):
             out = self.get_submodule(f"layer{g + 1}")(out)
         logits: Tensor = self.linear(out.mean((2, 3)))

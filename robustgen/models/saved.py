@@ -39,7 +39,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """
     if str(folder).startswith("hub:"):
         raise ValueError(
-            f"{folder} is no folder; make it one: robustgen publish {folder} --to safetensors --into models/NAME"
+            f"{folder} is not a folder; convert it: robustgen publish {folder} --to safetensors --into models/NAME"
         )
     if not (folder / "model.json").exists():
         raise ValueError(f"{folder} holds no finished classifier (no model.json)")

@@ -31,8 +31,8 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
     model = load_model(source.place, info, source.weights, source.architecture)
     if source.normalise != "none":
         if source.architecture is not None or source.place.startswith("hub:"):
-            raise ValueError(f"{source.place} normalises by itself; leave out --normalise")
-        model = with_normalization(model, *_normalisation(source.normalise, info))
+            raise ValueError(f"{source.place} normalizes by itself; leave out --normalise")
+        model = with_normalization(model, *_normalization(source.normalise, info))
     return model.eval().requires_grad_(False)
 
 
@@ -55,7 +55,7 @@ def check_accepts(model: nn.Module, place: str, images: Tensor) -> None:
         ) from error
 
 
-def _normalisation(text: str, info: DatasetInfo) -> tuple[Sequence[float], Sequence[float]]:
+def _normalization(text: str, info: DatasetInfo) -> tuple[Sequence[float], Sequence[float]]:
     """Mean and deviation of each channel: the data set's, or as written."""
     if text == "data":
         return info.mean, info.std

@@ -63,7 +63,7 @@ class TradesWideResNet(nn.Module):
         super().__init__()
         blocks = blocks_a_group(depth, width)
         self.activation = ACTIVATIONS[activation]
-        self.normalise = Normalize(mean, std)
+        self.normalize = Normalize(mean, std)
         self.conv1 = nn.Conv2d(len(mean), 16, 3, padding=1, bias=False)
         self.block1 = _Group(blocks, 16, 16 * width, 1, self.activation)
         self.block2 = _Group(blocks, 16 * width, 32 * width, 2, self.activation)
@@ -72,6 +72,6 @@ class TradesWideResNet(nn.Module):
         self.fc = nn.Linear(64 * width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = self.block3(self.block2(self.block1(self.conv1(self.normalise(images)))))
+        out = self.block3(self.block2(self.block1(self.conv1(self.normalize(images)))))
         logits: Tensor = self.fc(self.activation(self.bn1(out)).mean((2, 3)))
         return logits

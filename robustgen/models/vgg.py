@@ -30,7 +30,7 @@ class Vgg(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.normalise = Normalize(MEAN, STD)
+        self.normalize = Normalize(MEAN, STD)
         layers: list[nn.Module] = []
         inputs = 3
         self.stops = []
@@ -50,8 +50,8 @@ class Vgg(nn.Module):
             ValueError: images too small for four poolings, or not of three channels.
         """
         if images.shape[1] != 3 or min(images.shape[2:]) < 16:
-            raise ValueError(f"VGG-16 needs colour images of 16x16 and up, got {tuple(images.shape[1:])}")
-        x, found = self.normalise(images), []
+            raise ValueError(f"VGG-16 needs color images of 16x16 and up, got {tuple(images.shape[1:])}")
+        x, found = self.normalize(images), []
         for number, layer in enumerate(self.features):
             x = layer(x)
             if number in self.stops:

@@ -83,7 +83,7 @@ class _Group(nn.Module):
 
 
 class WideResNet(nn.Module):
-    """WRN-depth-width, pre-activation, for images (N, C, H, W) in [0, 1]; normalisation is inside.
+    """WRN-depth-width, pre-activation, for images (N, C, H, W) in [0, 1]; normalization is inside.
 
     A 3x3 stem of 16 channels; three groups of (depth - 4) / 6 blocks with 16, 32 and 64 times `width` channels
     and strides 1, 2, 2; batch norm, activation, global average, linear layer. Images of 8x8 and up. With `stem` 2 the
@@ -93,7 +93,7 @@ class WideResNet(nn.Module):
         ValueError: depth is not 6n + 4.
 
     Source: arXiv:2010.03593; google-deepmind/deepmind-research, adversarial_robustness/pytorch/model_zoo.py
-    (behaviour and names; parameter counts are those of the paper).
+    (behavior and names; parameter counts are those of the paper).
     """
 
     def __init__(
@@ -110,7 +110,7 @@ class WideResNet(nn.Module):
         super().__init__()
         blocks, self.stem = blocks_a_group(depth, width), stem
         self.activation = ACTIVATIONS[activation]
-        self.normalise = Normalize(mean, std)
+        self.normalize = Normalize(mean, std)
         self.init_conv = convolution(len(mean), 16, 3, stem)
         channels = [16, 16 * width, 32 * width, 64 * width]
         self.layer = nn.Sequential(
@@ -123,7 +123,7 @@ class WideResNet(nn.Module):
         self.logits = nn.Linear(channels[3], classes)
 
     def forward(self, images: Tensor) -> Tensor:
-        out = self.layer(self.init_conv(pad_for(self.stem, self.normalise(images))))
+        out = self.layer(self.init_conv(pad_for(self.stem, self.normalize(images))))
         out = self.activation(self.batchnorm(out)).mean((2, 3))
         logits: Tensor = self.logits(out)
         return logits

@@ -239,7 +239,7 @@ class ProxySet:
 
         A column is there when it is named and its file is whole, and the files appear in the order given. So whoever
         finds the last of them finds all of them named, whenever the process was killed. A column too large to be held
-        beside others is given as a function that returns it.
+        together with others is given as a function that returns it.
         """
         for name in columns:
             (self.folder / f"{name}.npy").unlink(missing_ok=True)

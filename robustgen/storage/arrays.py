@@ -36,4 +36,4 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
         with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
             return {name: stored[name] for name in stored.files}
     except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, MemoryError) as error:
-        raise ValueError(f"{path} is damaged or is not an .npz ({error})") from None
+        raise ValueError(f"{path} is damaged or not an .npz ({error})") from None

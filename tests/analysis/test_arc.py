@@ -248,9 +248,9 @@ def test_a_finished_record_is_taken_as_it_is_and_another_is_refused(measured, su
     found, path = measured
     monkeypatch.setattr(proximity, "train_discriminator", None)
     assert np.array_equal(QUICK(subject, path=path).stands, found.stands)
-    with pytest.raises(ValueError, match=r"holds another analysis: analysis is .*remove it"):
+    with pytest.raises(ValueError, match=r"holds another analysis: analysis: .*remove it"):
         replace(QUICK, steps=3)(subject, path=path)
-    with pytest.raises(ValueError, match="made_for is"):
+    with pytest.raises(ValueError, match="made_for: stored"):
         QUICK(replace(subject, generated=subject.generated.flip(0)), path=path)
 
 

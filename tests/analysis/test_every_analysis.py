@@ -117,8 +117,8 @@ def test_findings_of_something_else_are_refused(analysis, subject, tmp_path):
     analysis(subject, path=path)
     model, images, labels = subject.model, subject.images, subject.labels
     for other, message in (
-        (Subject(model, images, labels, ThreatModel("linf", 0.03)), "threat is .*0.02.* there, .*0.03.* here"),
-        (Subject(model, images, labels, subject.threat, "other weights"), "made_for is .* there"),
+        (Subject(model, images, labels, ThreatModel("linf", 0.03)), "threat: stored .*0.02.*, requested .*0.03"),
+        (Subject(model, images, labels, subject.threat, "other weights"), "made_for: stored"),
         (Subject(model, images[:4], labels[:4], subject.threat), r"\d+ images there, 4 here"),
         (Subject(model, images.flip(0), labels.flip(0), subject.threat), "other images there"),
     ):

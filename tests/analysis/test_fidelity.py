@@ -254,7 +254,7 @@ def test_inception_loads_what_it_saved_strictly(random_inception, tmp_path):
     assert torch.equal(torch.get_rng_state(), state) and not found.training
     assert torch.equal(found.fc.weight, random_inception.fc.weight)
     torch.save({"fc.weight": torch.zeros(1008, 2048)}, path)
-    with pytest.raises(ValueError, match="lacks Conv2d_1a_3x3"):
+    with pytest.raises(ValueError, match="missing: Conv2d_1a_3x3"):
         load_inception(path)
 
 
@@ -308,7 +308,7 @@ def test_vgg_gives_the_papers_number_of_activations(random_vgg):
     assert shapes == [(64, 32, 32), (128, 16, 16), (256, 8, 8), (512, 4, 4), (512, 2, 2)]
     assert random_vgg(images).shape == (2, 124_928)
     # LPIPS's constants are for [-1, 1]: -0.030 and 0.458 in red.
-    torch.testing.assert_close(random_vgg.normalise(images)[:, 0], (2 * images[:, 0] - 1 + 0.030) / 0.458)
+    torch.testing.assert_close(random_vgg.normalize(images)[:, 0], (2 * images[:, 0] - 1 + 0.030) / 0.458)
     with pytest.raises(ValueError, match="16x16"):
         random_vgg(torch.rand(1, 3, 8, 8))
 
@@ -322,7 +322,7 @@ def test_vgg_has_the_published_names(random_vgg, tmp_path):
     torch.save({**state, "classifier.0.weight": torch.zeros(4, 3), "classifier.0.bias": torch.zeros(4)}, path)
     assert torch.equal(load_vgg(path).features[28].weight, state["features.28.weight"])
     torch.save({name: value for name, value in state.items() if name != "features.5.bias"}, path)
-    with pytest.raises(ValueError, match=r"lacks features\.5\.bias"):
+    with pytest.raises(ValueError, match=r"missing: features\.5\.bias"):
         load_vgg(path)
 
 

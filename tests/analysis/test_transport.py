@@ -407,7 +407,7 @@ def test_records_are_kept_reused_and_refused_for_other_images(analysis, subject,
     measure(subject, path=tmp_path / "a.npz")
     assert (tmp_path / "a.npz").stat().st_mtime_ns == before
     other = replace(subject, generated=subject.generated.flip(0))
-    with pytest.raises(ValueError, match=r"holds another analysis: made_for is .* remove it"):
+    with pytest.raises(ValueError, match=r"holds another analysis: made_for: stored .* remove it"):
         measure(other, path=tmp_path / "a.npz")
     with pytest.raises(ValueError, match="seed: stored 0, requested 1"):
         measure(subject, path=tmp_path / "a.npz", seed=1)

@@ -147,8 +147,8 @@ def test_mnist_is_read_from_the_original_files(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"", "no idx file"),
-        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "no idx file of unsigned bytes"),
+        (b"", "not an idx file"),
+        (b"\0\0\x0d\x01\0\0\0\x01\0\0\0\0", "not an idx file of unsigned bytes"),
         (idx(np.zeros((3, 4), np.uint8))[:-1], "cut off: 23 bytes do not hold values of shape"),
         (b"\0\0\x08\x03\0\0", "cut off"),
         (b"\0\0\x08\x03" + b"\xff" * 12, "cut off"),
@@ -231,7 +231,7 @@ def test_a_damaged_tiny_imagenet_is_one_clear_line(tiny_imagenet, tmp_path):
     assert "val_annotations.txt is missing" in broken(lambda place: (place / "val/val_annotations.txt").unlink())
     assert "is damaged: 'x" in broken(lambda place: (place / "val/val_annotations.txt").write_text("x\ty\n"))
     assert "is damaged" in broken(lambda place: (place / "val/val_annotations.txt").write_text(f"../../x\t{wnid}\n"))
-    assert "is no image that can be read" in broken(
+    assert "cannot be read as an image" in broken(
         lambda place: (place / f"train/{wnid}/images/{wnid}_3.JPEG").write_bytes(b"\xff\xd8 no")
     )
 

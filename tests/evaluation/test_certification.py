@@ -243,14 +243,14 @@ def test_a_finished_file_is_taken_as_it_is_and_another_is_refused(tmp_path):
     assert same(certify(model, images, labels, 0.25, samples=100, path=path), first) and not model.calls
     for changed, message in (
         ({"sigma": 0.5}, r"sigma: stored 0\.25, requested 0\.5"),
-        ({"samples": 200}, "samples is 100 there, 200 here"),
-        ({"selection": 10}, "selection is 100 there, 10 here"),
-        ({"alpha": 0.01}, r"alpha is 0\.001 there, 0\.01 here"),
-        ({"seed": 1}, "seed is 0 there, 1 here"),
-        ({"images": images.flip(0)}, "its images are others"),
-        ({"labels": 1 - labels}, "its images are others"),
+        ({"samples": 200}, "samples: stored 100, requested 200"),
+        ({"selection": 10}, "selection: stored 100, requested 10"),
+        ({"alpha": 0.01}, r"alpha: stored 0\.001, requested 0\.01"),
+        ({"seed": 1}, "seed: stored 0, requested 1"),
+        ({"images": images.flip(0)}, "its images differ"),
+        ({"labels": 1 - labels}, "its images differ"),
         ({"model": TwoSides(12).double().float()}, None),
-        ({"model": nn.Sequential(TwoSides())}, "model is"),
+        ({"model": nn.Sequential(TwoSides())}, "model: stored"),
     ):
         asked = {"model": model, "images": images, "labels": labels, "sigma": 0.25, "samples": 100, "path": path}
         if message is None:

@@ -218,7 +218,7 @@ def test_initialisation_does_not_depend_on_torchs_generator(name):
 def test_unnormalised_networks_see_the_pixels_themselves():
     model = build_model("trades-wrn-10-1-unnormalised", CIFAR)
     images = torch.rand(2, 3, 32, 32)
-    assert torch.equal(model.normalise(images), images)
+    assert torch.equal(model.normalize(images), images)
     assert build_model("wrn-10-1-relu-unnormalised", CIFAR).activation is torch.nn.functional.relu
 
 

@@ -366,7 +366,7 @@ def test_bad_folders_are_one_clear_line(tmp_path):
     (tmp_path / "three/empty").mkdir()
     (tmp_path / "four").mkdir()
     for name, message in (
-        ("one", "broken.png is no image"),
+        ("one", "broken.png cannot be read as an image"),
         ("two", "has classes cat, cow"),
         ("three", "empty holds no images"),
         ("four", "0 class folders and 0 images"),

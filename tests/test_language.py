@@ -1,0 +1,64 @@
+"""Docstrings, comments and messages use the field's words and American spelling (docs and README join when clean)."""
+
+import ast
+import io
+import re
+import tokenize
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+CLEAN = ("robustgen/evaluation", "robustgen/models", "robustgen/datasets", "robustgen/proxy", "robustgen/storage")
+"""Folders and files that are held to it: Python, templates and Markdown."""
+
+BANNED = (
+    r"so-many", r"so-manieth", r"anew", r"beside", r"owed", r"foretells?", r"likest", r"bought", r"buys", r"told",
+    r"asked of", r"kin", r"heeds?", r"whosoever", r"(?<!there )is no(?! (?:longer|more))", r"what there is",
+    r"\w*(?:optimis|normalis|initialis)\w*", r"neighbour\w*", r"colour\w*", r"behaviour\w*",
+)  # fmt: skip
+PATTERN = re.compile(rf"(?<![\w-])(?:{'|'.join(BANNED)})(?![\w-])", re.IGNORECASE)
+
+ALLOWED = re.compile(
+    r"normalised-twice|not-normalised|-?unnormalised|--normalise|^    normalise  |the class asked of the generator",
+    re.MULTILINE,
+)
+"""Names kept on disk, in options, and a field named like its option."""
+
+
+def prose(path: Path) -> list[tuple[int, str]]:
+    """(line, text) of docstrings, comments and strings of a module, or of any line of another file."""
+    source = path.read_text()
+    if path.suffix != ".py":
+        return list(enumerate(source.splitlines(), 1))
+    strings = [
+        (node.lineno, node.value)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    ]
+    tokens = tokenize.generate_tokens(io.StringIO(source).readline)
+    return strings + [(token.start[0], token.string) for token in tokens if token.type == tokenize.COMMENT]
+
+
+def violations(path: Path) -> list[str]:
+    return [
+        f"{path.relative_to(ROOT)}:{line}: {found.group()}"
+        for line, text in prose(path)
+        for found in PATTERN.finditer(ALLOWED.sub("", text))
+    ]
+
+
+@pytest.mark.parametrize("place", CLEAN)
+def test_prose_uses_the_words_of_the_field(place):
+    root = ROOT / place
+    files = [root] if root.is_file() else [f for f in root.rglob("*") if f.suffix in (".py", ".j2", ".md")]
+    assert files and not [line for file in files for line in violations(file)]
+
+
+@pytest.mark.parametrize(
+    ("text", "wrong"),
+    [("it is no file", 1), ("it is no longer", 0), ("told apart", 1), ("kind", 0), ("besides", 0), ("Optimiser", 1)],
+)
+def test_banned_words_are_found_as_words(text, wrong):
+    assert len(PATTERN.findall(text)) == wrong
