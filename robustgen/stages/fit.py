@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustgen.config.generators import Generator, TrainedGeneratorConfig
+from robustgen.config.generators import GeneratorConfig, TrainedGeneratorConfig
 from robustgen.config.recipe import DataConfig
 
 if TYPE_CHECKING:
@@ -17,7 +17,7 @@ from robustgen.stages.common import load_data
 
 
 def fit(
-    settings: Generator,
+    settings: GeneratorConfig,
     data: DataConfig,
     folder: Path,
     seed: int,
@@ -26,7 +26,7 @@ def fit(
     base: Path | None = None,
 ) -> str:
     """Fit one generative model to the training images alone; `base` is the finished one that it starts from."""
-    from robustgen.generators import Augmented, Gaussian, build_generator, save_generator
+    from robustgen.generators import build_generator, save_generator
     from robustgen.modes import channels_last
     from robustgen.randomness import rng_for
     from robustgen.runtime.distributed import place, wait_for_all
@@ -43,7 +43,6 @@ def fit(
         )
         sentence = f"trained {settings.steps} steps"
     else:
-        assert isinstance(model, Gaussian | Augmented)
         sentence = model.fit(images)
     if place()[0] == 0:
         saved: Any = fitted

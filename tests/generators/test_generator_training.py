@@ -20,7 +20,7 @@ from robustgen.training.averaging import WeightAverage, half_life_decay
 from robustgen.training.generator import train_generator
 from robustgen.training.loop import Diverged, Holder
 
-FIT = TrainedGeneratorConfig(total_images=40 * 10, batch_size=10, peak_lr=0.1, previews=0)
+FIT = TrainedGeneratorConfig(kind="test", total_images=40 * 10, batch_size=10, peak_lr=0.1, previews=0)
 
 
 class Mean(nn.Module):
@@ -67,7 +67,7 @@ class Mean(nn.Module):
                 loss_terms={"loss": LossTerm("main", self.main), "other": LossTerm("rival", self.other, repeats=2),
                        "lazy": LossTerm("rival", self.lazy, every=4)},
                 extra_state={"counts": self.counts},
-                after=after,
+                after_step=after,
             )
         )  # fmt: skip
 
@@ -178,7 +178,7 @@ def test_gradients_are_clipped_and_mended(model, tiny_images, tmp_path):
 def test_the_average_has_the_told_half_life(model, tiny_images, tmp_path):
     """A gradient of -1 at rate 0.1 puts the weights on a line; their average lags by decay / (1 - decay) steps."""
     model.lesson_of = lambda training_spec: with_main(training_spec, lambda *_: -model.mean.sum())
-    settings = FIT.model_copy(update={"averaging_images": 20.0, "averaging_share": None, "total_images": 4000})
+    settings = FIT.model_copy(update={"ema_half_life_images": 20.0, "ema_half_life_share": None, "total_images": 4000})
     average = train_generator(model, tiny_images, settings, tmp_path, seed=0)
     decay = half_life_decay(20.0, 10)
     assert decay == pytest.approx(0.5**0.5)
