@@ -21,7 +21,7 @@ from robustgen.threat import ThreatModel
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import Recipe
-    from robustgen.generators.contracts import GenerativeModel
+    from robustgen.generators.contracts import Generator
     from robustgen.proxy.store import ProxySet
     from robustgen.report.tables import Results
 
@@ -110,7 +110,7 @@ class LoadedGenerator:
     about  content of its `generator.json`
     """
 
-    model: GenerativeModel
+    model: Generator
     about: dict[str, Any]
 
     @property

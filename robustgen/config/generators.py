@@ -1,32 +1,96 @@
-"""What generators are told: the settings of each kind, and how they are drawn from. Plain data: no torch here."""
+"""Settings of generative models, one class per kind, and of how they are sampled. Plain data: no torch here."""
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from collections.abc import Mapping
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive, TrainingBudget
 
 Images = Annotated[int, Field(ge=0)]
 
 
-class GaussianConfig(Config):
+class SamplerConfig(Config):
+    """How images are sampled from a generator."""
+
+    solver: str | None = None
+    """Of diffusion models: see `robustgen list solvers`; ddpm also has ancestral, ancestral-small, ddim and
+    ddim-quadratic. Default: heun, and ancestral for ddpm."""
+    evaluations: Count | None = None
+    """Network evaluations per image of a diffusion model. Default: 35 for heun, 18 for the other solvers; all timesteps
+    for ancestral, 50 for ddim; 2 for ect."""
+    guidance: NotNegative = 1.0
+    """w in guide + w (denoised - guide), for diffusion models; 1 is no guidance."""
+    guide: str | None = None
+    """The generator to be guided away from, a weaker one of the same classes (autoguidance): a generator of the same
+    recipe, or a folder. Default: the network itself without the class label (classifier-free guidance)."""
+    temperature: Positive = 1.0
+    """Factor of the standard deviation of a vdvae's latents."""
+
+    def refuse(self, kind: str, *names: str) -> None:
+        """Raise ValueError when one of these settings is not at its default: it would change nothing for `kind`."""
+        for name in names:
+            if getattr(self, name) != SamplerConfig.model_fields[name].default:
+                raise ValueError(f"{name} ({getattr(self, name)}) changes nothing for {kind}; leave it out")
+
+
+class GeneratorConfig(Config):
+    """Settings of one generative model, and what is known of it without its network.
+
+    `GENERATOR_CONFIGS` lists the classes by `kind`; `generators.GENERATORS` the models that they configure.
+    """
+
+    kind: str
+
+    SMALLEST_NETWORK: ClassVar[Mapping[str, Any]] = {}
+    """Settings of the smallest network that makes images of 8x8."""
+    SHORTEST_RUN: ClassVar[Mapping[str, Any]] = {}
+    """Settings of the shortest training with it that learns anything."""
+
+    def smallest(self) -> Self:
+        """The same kind with its smallest network and shortest training, for recipes at `--scale tiny`."""
+        return type(self).model_validate({**dict(self), **self.SMALLEST_NETWORK, **self.SHORTEST_RUN})
+
+    def fit_flops(self, side: int) -> float | None:
+        """Operations of the whole training on images of `side` x `side` pixels; None where they were not counted."""
+        return None
+
+    def sample_flops(self, sampler: SamplerConfig, side: int) -> float | None:
+        """Operations per sampled image; None where they were not counted."""
+        return None
+
+
+class GaussianConfig(GeneratorConfig):
     """One Gaussian per class in pixel space; nothing to set."""
 
     kind: Literal["gaussian"] = "gaussian"
 
+    def fit_flops(self, side: int) -> float:
+        """0: negligible next to any other generator's."""
+        return 0.0
 
-class AugmentedConfig(Config):
-    """The training images themselves, augmented; no generator, but measured like one."""
+    def sample_flops(self, sampler: SamplerConfig, side: int) -> float:
+        return 2.0 * (3 * side**2) ** 2
+
+
+class AugmentedConfig(GeneratorConfig):
+    """The training images themselves, augmented: not a generator, but measured like one."""
 
     kind: Literal["augmented"] = "augmented"
     augment: str = "crop-flip"
     """An augmentation, or several joined by +: see `robustgen list augmentations`."""
 
+    def fit_flops(self, side: int) -> float:
+        return 0.0
 
-class TrainedGeneratorConfig(TrainingBudget):
-    """What every generator that learns by steps is told. Counts are in training images."""
+    def sample_flops(self, sampler: SamplerConfig, side: int) -> float:
+        return 0.0
+
+
+class TrainedGeneratorConfig(TrainingBudget, GeneratorConfig):
+    """Settings of every generator that is trained by steps. Counts are in training images."""
 
     total_images: Count
     batch_size: Count
@@ -35,70 +99,127 @@ class TrainedGeneratorConfig(TrainingBudget):
     warmup_images: Images = 0
     cooldown: Fraction01 = 0.0
     """Share of the run, at its end, over which the learning rate falls to 0; 0.3 helps short runs."""
-    averaging_images: Positive = 500_000.0
-    """Half-life of the weight average ..."""
-    averaging_share: Positive | None = 0.05
-    """... but at most this share of the images seen so far; no such limit when not given."""
+    ema_half_life_images: Positive = 500_000.0
+    """Half-life of the EMA of weights ..."""
+    ema_half_life_share: Positive | None = 0.05
+    """... but at most this share of the images seen so far; no such limit when null."""
     flip: bool = False
     """Mirror training images at random."""
     precision: Literal["float32", "bfloat16"] = "float32"
     """bfloat16: matrix products and convolutions of the training passes in it, by torch's autocast."""
     previews: Images = 8
-    """How often a grid of samples is drawn into `grids/` while it trains, evenly over the run."""
+    """Number of sample grids drawn into `grids/` during training, evenly over the run."""
+
+    RENAMED: ClassVar[Mapping[str, str]] = {
+        "averaging_images": "ema_half_life_images",
+        "averaging_share": "ema_half_life_share",
+    }
+    """Names of version 0.1, which files on disk still have, and today's."""
+    SHORTEST_RUN = {
+        "total_images": 160 * 32, "batch_size": 32, "warmup_images": 0, "previews": 1, "precision": "float32",
+    }  # fmt: skip
+    PUBLISHED_NETWORK: ClassVar[tuple[str, ...]] = ()
+    """Settings that must be at their defaults, the published network, for the two counts below to hold."""
+    FLOPS_PER_TRAINING_IMAGE: ClassVar[float | None] = None
+    """Operations per training image of 3x32x32, forward and backward."""
+    FLOPS_PER_EVALUATION: ClassVar[float | None] = None
+    """Operations of one evaluation of the network on one image of 3x32x32."""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_old_names(cls, value: object) -> object:
+        if isinstance(value, Mapping):
+            return {new if (new := cls.RENAMED.get(name, name)) not in value else name: v for name, v in value.items()}
+        return value
+
+    def fit_flops(self, side: int) -> float | None:
+        flops = self._if_published(self.FLOPS_PER_TRAINING_IMAGE)
+        return None if flops is None else flops * self.total_images * (side / 32) ** 2
+
+    def sample_flops(self, sampler: SamplerConfig, side: int) -> float | None:
+        flops = self._if_published(self.FLOPS_PER_EVALUATION)
+        passes = self.evaluations(sampler) * (2 if sampler.guidance != 1 else 1)
+        return None if flops is None else passes * flops * (side / 32) ** 2
+
+    def evaluations(self, sampler: SamplerConfig) -> int:
+        """Network evaluations per sampled image, without those of a guide."""
+        return 1
+
+    def _if_published(self, flops: float | None) -> float | None:
+        fields = type(self).model_fields
+        return flops if all(getattr(self, n) == fields[n].default for n in self.PUBLISHED_NETWORK) else None
 
 
-class _UNetConfig(TrainedGeneratorConfig):
+class UNetConfig(TrainedGeneratorConfig):
+    """The U-Net and the training noise that `edm` and `ect` share."""
+
     channels: Count = 128
     multipliers: tuple[Count, ...] = (2, 2, 2)
     blocks: Count = 4
     attention: tuple[Count, ...] = (16,)
-    """Sizes in pixels at which blocks attend."""
+    """Sizes in pixels at which blocks have attention."""
     dropout: Fraction01 = 0.13
     label_dropout: Fraction01 = 0.0
-    """Share of training images whose class is kept from the network; above 0 it can denoise for `certify --denoise`
-    and be guided away from images of no class."""
+    """Share of training images whose class label is withheld. Above 0 the network can denoise for `certify --denoise`,
+    and supports classifier-free guidance."""
     augment: Fraction01 = 0.12
-    """How likely each of EDM's augmentations is; the network is told what was done, and asked for nothing of it. With
-    0 images stay as they are, and are not mirrored but by `flip`."""
+    """Probability of each of EDM's augmentations. The network is conditioned on them, so samples come out unaugmented.
+    At 0 only `flip` augments."""
     log_mean: Number = -1.2
     log_std: Positive = 1.2
-    """Mean and deviation of the logarithm of the training noise."""
+    """Mean and standard deviation of the logarithm of the training noise."""
+
+    SMALLEST_NETWORK = {"channels": 8, "multipliers": (1, 1), "blocks": 1, "attention": (), "augment": 0.0}
+    PUBLISHED_NETWORK = ("channels", "multipliers", "blocks", "attention")
+    FLOPS_PER_EVALUATION = 42.4e9
 
 
-class EDMConfig(_UNetConfig):
+class EDMConfig(UNetConfig):
     """A class-conditional diffusion model in EDM's form. The defaults are its CIFAR-10 network and schedule."""
 
     kind: Literal["edm"] = "edm"
     min_snr: Positive | None = None
-    """Weigh little noise less, as if its signal-to-noise ratio were this at most (arXiv:2303.09556); 5 is usual."""
+    """Clamp the signal-to-noise ratio in the loss weight to this value (arXiv:2303.09556); 5 is usual."""
     total_images: Count = 200_000_000
     batch_size: Count = 512
     peak_lr: Positive = 1e-3
     """Of Adam."""
     warmup_images: Images = 10_000_000
 
+    SHORTEST_RUN = {**TrainedGeneratorConfig.SHORTEST_RUN, "peak_lr": 2e-3}
+    FLOPS_PER_TRAINING_IMAGE = 3 * 42.4e9
 
-class ECTConfig(_UNetConfig):
-    """An EDM tuned to make images in one or two evaluations (ECT). Its network must be its base's."""
+    def evaluations(self, sampler: SamplerConfig) -> int:
+        return sampler.evaluations or (35 if sampler.solver in (None, "heun") else 18)
+
+
+class ECTConfig(UNetConfig):
+    """An EDM tuned to make images in one or two evaluations (ECT). Its network must be that of its base."""
 
     kind: Literal["ect"] = "ect"
     base: str = "edm"
-    """The trained EDM that it starts from: a generator of the same recipe, or a folder."""
+    """The trained EDM to initialize from: a generator of the same recipe, or a folder."""
     ratio: Annotated[Number, Field(gt=1)] = 2.0
-    """q: each stage brings the two noise levels that are compared closer by this factor; 256 with a single stage."""
+    """q: each stage brings the two compared noise levels closer by this factor; 256 with a single stage."""
     stages: Count = 8
-    """Even parts of the run."""
+    """Number of stages, all equally long."""
     dropout: Fraction01 = 0.2
     augment: Fraction01 = 0.12
-    """Its base's: above 0 the network has an input for it. Tuning itself augments nothing."""
+    """As in its base: above 0 the network has an input for augmentations. Tuning itself does not augment."""
     log_mean: Number = -1.1
     log_std: Positive = 2.0
     total_images: Count = 51_200_000
     batch_size: Count = 128
     peak_lr: Positive = 1e-4
     """Of RAdam."""
-    averaging_images: Positive = 887_187.0
-    """0.9999 a step of 128."""
+    ema_half_life_images: Positive = 887_187.0
+    """A decay of 0.9999 per step of 128 images."""
+
+    SHORTEST_RUN = {**TrainedGeneratorConfig.SHORTEST_RUN, "peak_lr": 1e-3}
+    FLOPS_PER_TRAINING_IMAGE = 4 * 42.4e9
+
+    def evaluations(self, sampler: SamplerConfig) -> int:
+        return sampler.evaluations or 2
 
 
 class DDPMConfig(TrainedGeneratorConfig):
@@ -109,13 +230,13 @@ class DDPMConfig(TrainedGeneratorConfig):
     multipliers: tuple[Count, ...] = (1, 2, 2, 2)
     blocks: Count = 2
     attention: tuple[Count, ...] = (16,)
-    """Sizes in pixels at which blocks attend."""
+    """Sizes in pixels at which blocks have attention."""
     dropout: Fraction01 = 0.1
     conditional: bool = False
-    """Whether it is told the class; without, images are drawn of any class, and labelled afterwards."""
+    """Whether it is conditioned on the class label. Otherwise images come from any class, and are labeled later."""
     label_dropout: Fraction01 = 0.0
-    """Share of training images whose class is kept from a conditional network; above 0 it can denoise for
-    `certify --denoise` and be guided away from images of no class."""
+    """Share of training images whose class label is withheld from a conditional network. Above 0 it can denoise for
+    `certify --denoise`, and supports classifier-free guidance."""
     timesteps: Annotated[int, Field(ge=2)] = 1000
     betas: Literal["linear", "cosine"] = "linear"
     """linear: from 1e-4 to 0.02. cosine: arXiv:2102.09672."""
@@ -125,9 +246,18 @@ class DDPMConfig(TrainedGeneratorConfig):
     """Of Adam."""
     warmup_images: Images = 640_000
     flip: bool = True
-    averaging_images: Positive = 887_187.0
-    """0.9999 a step of 128."""
-    averaging_share: Positive | None = None
+    ema_half_life_images: Positive = 887_187.0
+    """A decay of 0.9999 per step of 128 images."""
+    ema_half_life_share: Positive | None = None
+
+    SMALLEST_NETWORK = {"channels": 8, "multipliers": (1, 1), "blocks": 1, "attention": ()}
+    SHORTEST_RUN = {**TrainedGeneratorConfig.SHORTEST_RUN, "peak_lr": 2e-3, "timesteps": 50}
+    PUBLISHED_NETWORK = ("channels", "multipliers", "blocks", "attention")
+    FLOPS_PER_TRAINING_IMAGE = 3 * 12.44e9
+    FLOPS_PER_EVALUATION = 12.44e9
+
+    def evaluations(self, sampler: SamplerConfig) -> int:
+        return sampler.evaluations or (50 if sampler.solver in ("ddim", "ddim-quadratic") else self.timesteps)
 
 
 class VDVAEConfig(TrainedGeneratorConfig):
@@ -136,26 +266,34 @@ class VDVAEConfig(TrainedGeneratorConfig):
     kind: Literal["vdvae"] = "vdvae"
     width: Count = 384
     bottleneck: Positive = 0.25
-    """Channels inside a block, of its width."""
+    """Channels inside a block, as a share of `width`."""
     latents: Count = 16
     """Channels of z."""
     encoder: str = "32x11,32d2,16x6,16d2,8x6,8d2,4x3,4d4,1x3"
-    """SIZExBLOCKS, and SIZEdFACTOR for a block that is averaged down by FACTOR."""
+    """SIZExBLOCKS, or SIZEdFACTOR for a block whose output is average-pooled by FACTOR."""
     decoder: str = "1x1,4m1,4x2,8m4,8x5,16m8,16x10,32m16,32x21"
-    """SIZExBLOCKS, and SIZEmFROM for a block that first adds the state of size FROM, repeated."""
+    """SIZExBLOCKS, or SIZEmFROM for a block that first adds the state of size FROM, upsampled by repetition."""
     components: Count = 10
-    """Logistics in the mixture of each pixel."""
+    """Logistics in the mixture of each pixel value."""
     conditional: bool = False
-    """Whether it is told the class (not in the paper)."""
+    """Whether it is conditioned on the class label (the paper's is not)."""
     weight_decay: NotNegative = 0.01
     total_images: Count = 32_000_000
     batch_size: Count = 32
     peak_lr: Positive = 2e-4
     """Of AdamW."""
     warmup_images: Images = 3_200
-    averaging_images: Positive = 221_797.0
-    """0.9999 a step of 32."""
-    averaging_share: Positive | None = None
+    ema_half_life_images: Positive = 221_797.0
+    """A decay of 0.9999 per step of 32 images."""
+    ema_half_life_share: Positive | None = None
+
+    SMALLEST_NETWORK = {
+        "width": 16, "latents": 4, "components": 2, "encoder": "8x1,8d2,4d4,1x1", "decoder": "1x1,4m1,8m4,8x1",
+    }  # fmt: skip
+    SHORTEST_RUN = {**TrainedGeneratorConfig.SHORTEST_RUN, "peak_lr": 2e-3}
+    PUBLISHED_NETWORK = ("width", "bottleneck", "latents", "encoder", "decoder")
+    FLOPS_PER_TRAINING_IMAGE = 3 * 44.8e9
+    FLOPS_PER_EVALUATION = 25.3e9
 
 
 class BigGANConfig(TrainedGeneratorConfig):
@@ -165,16 +303,24 @@ class BigGANConfig(TrainedGeneratorConfig):
     channels: Count = 256
     latents: Count = 128
     critic_steps: Count = 4
-    """Steps of the discriminator for one of the generator, each on fresh images."""
+    """Discriminator steps per generator step, each on fresh images."""
     standing: Images = 16
-    """Passes by which the finished generator's batch-norm statistics are measured; 0 keeps the running ones."""
+    """Forward passes that measure the finished generator's batch-norm statistics (standing statistics); 0 keeps the
+    running ones."""
     total_images: Count = 6_250_000
-    """Counted once a generator step."""
+    """Counted once per generator step."""
     batch_size: Count = 50
     peak_lr: Positive = 2e-4
     """Of both Adams."""
-    averaging_images: Positive = 346_557.0
-    """0.9999 a step of 50."""
+    ema_half_life_images: Positive = 346_557.0
+    """A decay of 0.9999 per step of 50 images."""
+
+    SMALLEST_NETWORK = {"channels": 8, "latents": 4}
+    SHORTEST_RUN = {**TrainedGeneratorConfig.SHORTEST_RUN, "standing": 2}
+    PUBLISHED_NETWORK = ("channels", "latents", "critic_steps")
+    # A generator step through the discriminator, and four discriminator steps on real and generated images.
+    FLOPS_PER_TRAINING_IMAGE = 3 * 3.36e9 + 3 * 2.16e9 + 4 * (3.36e9 + 6 * 2.16e9)
+    FLOPS_PER_EVALUATION = 3.36e9
 
 
 class StyleGAN2Config(TrainedGeneratorConfig):
@@ -184,35 +330,30 @@ class StyleGAN2Config(TrainedGeneratorConfig):
     channels: Count = 512
     latents: Count = 512
     mapping: Count = 2
-    """Layers of the mapping from z to w."""
+    """Layers of the mapping network from z to w."""
     class_mapping: Count = 8
-    """Layers of the discriminator's mapping of the class."""
+    """Layers of the discriminator's mapping network of the class label."""
     r1: NotNegative = 0.01
     """gamma of the gradient penalty."""
     ada_target: Fraction01 = 0.6
-    """Share by which the discriminator may be surer of real images than not, before images are augmented more."""
+    """Target of E[sign(D(real))], above which the augmentation strength grows."""
     ada_images: Positive = 500_000.0
-    """Images over which the strength of the augmentation may grow by 1."""
+    """Training images over which the augmentation strength may grow by 1."""
     ada: bool = True
-    """Whether the discriminator sees augmented images."""
+    """Whether the discriminator's images are augmented adaptively."""
     total_images: Count = 100_000_000
     batch_size: Count = 64
     peak_lr: Positive = 2.5e-3
     """Of both Adams."""
 
+    SMALLEST_NETWORK = {"channels": 8, "latents": 8, "class_mapping": 1}
+    PUBLISHED_NETWORK = ("channels", "latents", "mapping", "class_mapping")
+    # Without the gradient penalty, which comes every 16th step.
+    FLOPS_PER_TRAINING_IMAGE = 3 * 12.8e9 + 3 * 8.0e9 + 12.8e9 + 6 * 8.0e9
+    FLOPS_PER_EVALUATION = 12.8e9
 
-Generator = Annotated[
-    GaussianConfig
-    | AugmentedConfig
-    | DDPMConfig
-    | EDMConfig
-    | ECTConfig
-    | VDVAEConfig
-    | BigGANConfig
-    | StyleGAN2Config,
-    Field(discriminator="kind"),
-]
-GENERATOR_CONFIGS: dict[str, type[Config]] = {
+
+GENERATOR_CONFIGS: dict[str, type[GeneratorConfig]] = {
     "gaussian": GaussianConfig,
     "ddpm": DDPMConfig,
     "edm": EDMConfig,
@@ -222,28 +363,23 @@ GENERATOR_CONFIGS: dict[str, type[Config]] = {
     "stylegan2": StyleGAN2Config,
     "augmented": AugmentedConfig,
 }
-Trained = DDPMConfig | EDMConfig | ECTConfig | VDVAEConfig | BigGANConfig | StyleGAN2Config
+"""By `kind`. A program may add its own, together with the model in `generators.GENERATORS`."""
 
 
-class SamplerConfig(Config):
-    """How images are drawn from a generator."""
+def generator_config(value: object) -> GeneratorConfig:
+    """The settings in a dictionary, validated by the class of their `kind`; settings that are validated already pass.
 
-    solver: str | None = None
-    """Of diffusion models: see `robustgen list solvers`; for ddpm also ancestral, ancestral-small, ddim and
-    ddim-quadratic. When not given heun, for ddpm ancestral."""
-    evaluations: Count | None = None
-    """Network evaluations for an image of a diffusion model. When not given 35 for heun, 18 for the other solvers;
-    all its times for ancestral, 50 for ddim; 2 for ect."""
-    guidance: NotNegative = 1.0
-    """w in guide + w (denoised - guide), for diffusion models; 1 is no guidance."""
-    guide: str | None = None
-    """The generator to be guided away from, a weaker one of the same classes (autoguidance): a generator of the same
-    recipe, or a folder. When not given: the network itself, not told the class (classifier-free guidance)."""
-    temperature: Positive = 1.0
-    """Of the latents of a vdvae: factor of their deviation."""
+    Raises:
+        ValueError: an unknown kind (the known ones are listed), or settings that do not fit.
+    """
+    if isinstance(value, GeneratorConfig):
+        return value
+    kind = value.get("kind") if isinstance(value, Mapping) else None
+    if kind not in GENERATOR_CONFIGS:
+        known = ", ".join(GENERATOR_CONFIGS)
+        raise ValueError(f"expected settings with a kind of generator, one of {known}; got kind {kind!r}")
+    return GENERATOR_CONFIGS[kind].model_validate(value)
 
-    def refuse(self, kind: str, *names: str) -> None:
-        """Raises ValueError when one of these is set: it would change nothing."""
-        for name in names:
-            if getattr(self, name) != type(self).model_fields[name].default:
-                raise ValueError(f"{name} ({getattr(self, name)}) changes nothing for {kind}; leave it out")
+
+AnyGeneratorConfig = Annotated[SerializeAsAny[GeneratorConfig], BeforeValidator(generator_config)]
+"""The type of a field that holds the settings of any registered kind."""

@@ -10,7 +10,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from robustgen.config.parsing import assign, explain, unknown
+from robustgen.config.parsing import assign, explain, todays_name, unknown
 from robustgen.config.recipe import Recipe
 
 
@@ -79,7 +79,8 @@ def unknown_recipe(name: str, known: Mapping[str, Recipe]) -> str:
 
 
 def _merge(content: dict[str, Any], changes: Mapping[str, Any], origin: str, parent: str) -> None:
-    for key, value in changes.items():
+    for name, value in changes.items():
+        key = todays_name(str(name), content)
         place = f"{parent}.{key}" if parent else str(key)
         open_ended = parent in ("generators", "arms")
         if key not in content and not open_ended:

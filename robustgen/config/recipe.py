@@ -12,7 +12,7 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive
-from robustgen.config.generators import ECTConfig, Generator, SamplerConfig
+from robustgen.config.generators import AnyGeneratorConfig, ECTConfig, SamplerConfig
 from robustgen.config.parsing import assign, explain
 from robustgen.config.training import NOISE_LOSSES, TrainingConfig
 from robustgen.units import show_number
@@ -229,7 +229,7 @@ class Recipe(Config):
     data: DataConfig
     threat: ThreatConfig
     labeller: TrainingConfig
-    generators: dict[str, Generator]
+    generators: dict[str, AnyGeneratorConfig]
     published: dict[str, tuple[str, ...]] = {}
     """Proxy sets that are imported instead of made: files by name, as `robustgen import` takes them. A generator of the
     same name is then neither fitted nor drawn from. Their labels stay, and all of their images are used."""

@@ -2,27 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from pydantic import TypeAdapter, ValidationError
+import torch
+from pydantic import ValidationError
+from torch import nn
 
-from robustgen.config.generators import (
-    AugmentedConfig,
-    BigGANConfig,
-    DDPMConfig,
-    ECTConfig,
-    EDMConfig,
-    GaussianConfig,
-    Generator,
-    StyleGAN2Config,
-    VDVAEConfig,
-)
+from robustgen.config.generators import GeneratorConfig, SamplerConfig, generator_config
 from robustgen.config.parsing import explain
 from robustgen.generators.augmented import Augmented
 from robustgen.generators.biggan import BigGAN
 from robustgen.generators.consistency import Consistency
+from robustgen.generators.contracts import Generator
 from robustgen.generators.ddpm import DDPM
 from robustgen.generators.ddpm_files import holds_diffusers, load_diffusers, save_diffusers, weights_of
 from robustgen.generators.ddpm_unet import DDPMUNet
@@ -37,141 +29,58 @@ from robustgen.randomness import Rng, rng_for
 from robustgen.storage.files import read_json, write_json
 from robustgen.storage.weights import load_weights, save_weights
 
-Model = Gaussian | Augmented | Diffusion | VDVAE | BigGAN | StyleGAN2
-"""What the members are; each is a torch module that behaves as `contracts.GenerativeModel`."""
-
-
-def _gaussian(settings: GaussianConfig, info: DatasetInfo, rng: Rng) -> Gaussian:
-    return Gaussian(info.shape, len(info.classes))
-
-
-def _augmented(settings: AugmentedConfig, info: DatasetInfo, rng: Rng) -> Augmented:
-    return Augmented(info.shape, len(info.classes), settings.augment)
-
-
-def _unet(settings: EDMConfig | ECTConfig, info: DatasetInfo, rng: Rng) -> UNet:
-    with rng.seeding_torch():
-        return UNet(
-            info.shape,
-            len(info.classes),
-            channels=settings.channels,
-            multipliers=settings.multipliers,
-            blocks=settings.blocks,
-            attention=settings.attention,
-            dropout=settings.dropout,
-            augmented=settings.augment > 0,
-        )
-
-
-def _edm(settings: EDMConfig, info: DatasetInfo, rng: Rng) -> Diffusion:
-    return Diffusion(
-        _unet(settings, info, rng),
-        info.shape,
-        len(info.classes),
-        log_mean=settings.log_mean,
-        log_std=settings.log_std,
-        label_dropout=settings.label_dropout,
-        augment=settings.augment,
-        min_snr=settings.min_snr,
-    )
-
-
-def _ect(settings: ECTConfig, info: DatasetInfo, rng: Rng) -> Consistency:
-    return Consistency(
-        _unet(settings, info, rng),
-        info.shape,
-        len(info.classes),
-        log_mean=settings.log_mean,
-        log_std=settings.log_std,
-        label_dropout=settings.label_dropout,
-    )
-
-
-def _ddpm(settings: DDPMConfig, info: DatasetInfo, rng: Rng) -> DDPM:
-    with rng.seeding_torch():
-        network = DDPMUNet(
-            info.shape,
-            len(info.classes) if settings.conditional else 0,
-            channels=settings.channels,
-            multipliers=settings.multipliers,
-            blocks=settings.blocks,
-            attention=settings.attention,
-            dropout=settings.dropout,
-        )
-    return DDPM(
-        network,
-        info.shape,
-        len(info.classes),
-        conditional=settings.conditional,
-        timesteps=settings.timesteps,
-        betas=settings.betas,
-        label_dropout=settings.label_dropout,
-    )
-
-
-def _vdvae(settings: VDVAEConfig, info: DatasetInfo, rng: Rng) -> VDVAE:
-    with rng.seeding_torch():
-        return VDVAE(info.shape, len(info.classes), settings)
-
-
-def _biggan(settings: BigGANConfig, info: DatasetInfo, rng: Rng) -> BigGAN:
-    with rng.seeding_torch():
-        return BigGAN(info.shape, len(info.classes), channels=settings.channels, latents=settings.latents)
-
-
-def _stylegan2(settings: StyleGAN2Config, info: DatasetInfo, rng: Rng) -> StyleGAN2:
-    with rng.seeding_torch():
-        return StyleGAN2(
-            info.shape,
-            len(info.classes),
-            channels=settings.channels,
-            latents=settings.latents,
-            mapping=settings.mapping,
-        )
-
-
-GENERATORS: dict[str, Callable[[Any, DatasetInfo, Rng], Model]] = {
-    "gaussian": _gaussian,
-    "ddpm": _ddpm,
-    "edm": _edm,
-    "ect": _ect,
-    "vdvae": _vdvae,
-    "biggan": _biggan,
-    "stylegan2": _stylegan2,
-    "augmented": _augmented,
+GENERATORS: dict[str, type[Generator]] = {
+    "gaussian": Gaussian,
+    "ddpm": DDPM,
+    "edm": Diffusion,
+    "ect": Consistency,
+    "vdvae": VDVAE,
+    "biggan": BigGAN,
+    "stylegan2": StyleGAN2,
+    "augmented": Augmented,
 }
 
 
-def build_generator(settings: Generator, info: DatasetInfo, rng: Rng) -> Model:
-    """An untrained generator of a recipe's settings; parameters are drawn from `rng`."""
-    return GENERATORS[settings.kind](settings, info, rng)
+def build_generator(config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Generator:
+    """The untrained generator of a recipe's settings; parameters are initialized from `rng`."""
+    return GENERATORS[config.kind].from_config(config, info, rng)
 
 
-def save_generator(folder: Path, model: Model, settings: Generator, info: DatasetInfo, **about: Any) -> None:
+def check_sampler(config: GeneratorConfig, sampler: SamplerConfig) -> None:
+    """Try sampler settings on the generator with its smallest network, before anything is trained.
+
+    Raises:
+        ValueError: an unknown solver, or settings that the generator does not have or cannot honor.
+    """
+    info = DatasetInfo("", ("0", "1"), (1, 8, 8), (0.0,), (1.0,))
+    model = build_generator(config.model_copy(update=dict(config.SMALLEST_NETWORK)), info, rng_for(0))
+    model.configure_sampler(sampler, Diffusion(nn.Identity(), model.shape, model.classes) if sampler.guide else None)
+
+
+def save_generator(folder: Path, model: Generator, config: GeneratorConfig, info: DatasetInfo, **about: Any) -> None:
     """Weights first, `generator.json` last: where it exists the generator is complete."""
     save_weights(folder / "weights.safetensors", model)
     write_json(
         folder / "generator.json",
         {
-            "settings": settings.to_json(),
+            "settings": config.to_json(),
             "dataset": info.name,
             "classes": info.classes,
             "shape": info.shape,
-            "rank": getattr(model, "rank", None),
-            "held": getattr(model, "held", None),
+            **model.buffer_sizes(),
             **about,
         },
     )
 
 
 def weights_file(folder: Path) -> Path:
-    """Where a finished generator's weights lie."""
+    """The file with the weights of a finished generator."""
     own = folder / "weights.safetensors"
     return weights_of(folder) if not own.exists() and holds_diffusers(folder) else own
 
 
-def load_generator(folder: Path) -> tuple[Model, dict[str, Any]]:
-    """A finished generator in evaluation mode on the CPU, and what its `generator.json` says.
+def load_generator(folder: Path) -> tuple[Generator, dict[str, Any]]:
+    """A finished generator in evaluation mode on the CPU, and the content of its `generator.json`.
 
     A DDPM may also be a folder of diffusers' (see `load_diffusers`).
 
@@ -186,20 +95,38 @@ def load_generator(folder: Path) -> tuple[Model, dict[str, Any]]:
         raise ValueError(f"{folder} holds no finished generator (no generator.json)")
     about = read_json(folder / "generator.json")
     try:
-        settings: Generator = TypeAdapter(Generator).validate_python(about["settings"])
+        config = generator_config(about["settings"])
     except ValidationError as error:
         raise ValueError(f"{folder / 'generator.json'}: {explain(error, 'settings')}") from None
+    except ValueError as error:
+        raise ValueError(f"{folder / 'generator.json'}: {error}") from None
     channels, height, width = about["shape"]
     blank = (0.0,) * channels
     info = DatasetInfo(about["dataset"], tuple(about["classes"]), (channels, height, width), blank, blank)
-    model = build_generator(settings, info, rng_for(0))
-    if isinstance(model, Gaussian):
-        model = Gaussian(info.shape, len(info.classes), about["rank"])
-    elif isinstance(settings, AugmentedConfig):
-        model = Augmented(info.shape, len(info.classes), settings.augment, about["held"])
+    model = build_generator(config, info, rng_for(0))
+    model.resize(about)
     load_weights(model, folder / "weights.safetensors")
     channels_last(model).eval()
     return model, about
+
+
+def open_generator(
+    folder: Path | str, device: torch.device | str = "cpu", sampler: SamplerConfig | None = None
+) -> Generator:
+    """A finished generator, ready to sample: `open_generator("runs/a/generators/edm").sample_images([0, 1], seed=0)`.
+
+    Args:
+        folder: of a generator made by `robustgen fit`, or of a DDPM in the layout of diffusers.
+        device: where it runs.
+        sampler: how it is sampled; by default as `robustgen sample` does without options. A guide must be configured
+            by `configure_sampler` instead.
+
+    Raises:
+        ValueError: unfinished, damaged, or sampler settings that the generator does not have.
+    """
+    model, _ = load_generator(Path(folder))
+    model.to(device).configure_sampler(sampler or SamplerConfig())
+    return model
 
 
 __all__ = [
@@ -212,12 +139,14 @@ __all__ = [
     "DDPMUNet",
     "Diffusion",
     "Gaussian",
-    "Model",
+    "Generator",
     "StyleGAN2",
     "UNet",
     "build_generator",
+    "check_sampler",
     "load_diffusers",
     "load_generator",
+    "open_generator",
     "save_diffusers",
     "save_generator",
     "weights_file",

@@ -130,8 +130,8 @@ class Adaptation:
         self._signs[0] += logits.sign().sum()
         self._signs[1] += logits.numel()
 
-    def after(self, images: int) -> None:
-        """A step that took so many images is done."""
+    def after_step(self, images: int) -> None:
+        """Adapt the strength after a training step that took `images` images."""
         self._steps, self._images = self._steps + 1, self._images + images
         if self._steps % self.every == 0:
             distributed.mean_over_all([self._signs])

@@ -1,41 +1,58 @@
-"""The training images themselves, augmented: what generators must surpass, in the form of one."""
+"""The training images themselves, augmented: the baseline of generators, in the form of one."""
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from robustgen.augment import build_augmentation
-from robustgen.config.generators import SamplerConfig
-from robustgen.images import ImageSet, to_unit
+from robustgen.config.generators import AugmentedConfig, GeneratorConfig
+from robustgen.generators.contracts import Generator
+from robustgen.images import DatasetInfo, ImageSet, to_unit
 from robustgen.randomness import Rng
 
 COMPANY = 16
-"""Training images that are augmented together, of which one is kept: some augmentations mix an image with others."""
+"""Training images augmented together to make one sample: some augmentations mix an image with others."""
 
 
-class Augmented(nn.Module):
-    """A random training image of the asked class, as the augmentation leaves it beside 15 others of any class.
+class Augmented(Generator):
+    """A random training image of the class, augmented together with 15 others of any class.
 
-    The heuristics beside which arXiv:2103.01946 puts generators (Tables 1 and 5). An augmentation that mixes labels
-    gives no image of one class: the asked one is that of the image to which the others are added.
+    The heuristics that arXiv:2103.01946 compares generators with (Tables 1 and 5). Where an augmentation mixes images
+    of several classes, the label is that of the image to which the others are added.
     """
 
+    kind = "augmented"
     images: Tensor
     starts: Tensor
 
-    def __init__(self, shape: tuple[int, int, int], classes: int, augment: str, held: int = 0):
+    def __init__(self, shape: tuple[int, int, int], classes: int, augment: str):
         super().__init__()
-        self.shape, self.classes, self.held = shape, classes, held
+        self.shape, self.classes = shape, classes
         self.augment = build_augmentation(augment)
-        self.register_buffer("images", torch.zeros(held, *shape, dtype=torch.uint8))
+        self.register_buffer("images", torch.zeros(0, *shape, dtype=torch.uint8))
         self.register_buffer("starts", torch.zeros(classes + 1, dtype=torch.int64))
 
+    @classmethod
+    def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
+        assert isinstance(config, AugmentedConfig)
+        return cls(info.shape, len(info.classes), config.augment)
+
+    @property
+    def held(self) -> int:
+        return len(self.images)
+
+    def buffer_sizes(self) -> dict[str, int]:
+        return {"held": self.held}
+
+    def resize(self, sizes: dict[str, Any]) -> None:
+        self.images = torch.zeros(sizes["held"], *self.shape, dtype=torch.uint8)
+
     def fit(self, images: ImageSet) -> str:
-        """Keep the images, class after class; returns how many.
+        """Keep the training images, sorted by class; returns how many.
 
         Raises:
             ValueError: a class without images.
@@ -44,19 +61,13 @@ class Augmented(nn.Module):
         if not counts.all():
             raise ValueError(f"no training image of class {images.info.classes[int(counts.argmin())]} to augment")
         order = np.argsort(images.labels, kind="stable")
-        self.held = len(images)
         self.images = torch.from_numpy(np.ascontiguousarray(images.images[order].transpose(0, 3, 1, 2)))
         self.starts = torch.from_numpy(np.concatenate([[0], counts.cumsum()]))
         return f"{self.held} images kept"
 
-    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
-        """There is one way."""
-        draw.refuse("augmented images", "guidance", "guide", "temperature")
-        return {}
-
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
-        """Image by image, each in company of its own, so that it does not depend on its batch."""
+        """One image at a time, mixed with its own random partners, so the result is batch-independent."""
         counts = self.starts.diff()
         drawn = torch.empty(len(labels), *self.shape, device=self.images.device)
         for row, label in enumerate(labels.tolist()):

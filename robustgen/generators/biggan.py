@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.config.generators import BigGANConfig, SamplerConfig, TrainedGeneratorConfig
-from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
+from robustgen.config.generators import BigGANConfig, GeneratorConfig, TrainedGeneratorConfig
+from robustgen.generators.contracts import Generator, LossTerm, Optimization, TrainingSpec
+from robustgen.images import DatasetInfo
 from robustgen.modes import batch_invariant, channels_last
 from robustgen.randomness import Rng
 
@@ -20,7 +21,7 @@ DEVIATION = 0.02
 """Of the weights that training starts from."""
 
 
-class BigGAN(nn.Module):
+class BigGAN(Generator):
     """z (N, latents) standard normal and classes (N,) to images: the generator, with all that is learnt with it.
 
     A linear layer makes 4x4 pixels, blocks of two convolutions double them; the class enters by the batch norms. Every
@@ -28,8 +29,10 @@ class BigGAN(nn.Module):
     32x32 4.30 million parameters. Images are in [0, 1] outside and in [-1, 1] inside.
 
     Raises:
-        ValueError: images that are not square, or whose size is no power of 2 from 8 to 64.
+        ValueError: images that are not square, or whose size is not 8, 16, 32 or 64.
     """
+
+    kind = "biggan"
 
     def __init__(self, shape: tuple[int, int, int], classes: int, *, channels: int = 256, latents: int = 128):
         super().__init__()
@@ -40,17 +43,23 @@ class BigGAN(nn.Module):
         self.norm = nn.BatchNorm2d(channels)
         self.last = _Conv(channels, shape[0], 3)
 
+    @classmethod
+    def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
+        assert isinstance(config, BigGANConfig)
+        with rng.seeding_torch():
+            return cls(info.shape, len(info.classes), channels=config.channels, latents=config.latents)
+
     def forward(self, z: Tensor, labels: Tensor) -> Tensor:
         x = self.first(z).view(-1, self.channels, FIRST, FIRST).contiguous(memory_format=torch.channels_last)
         for block in self.blocks:
             x = block(x, labels)
         return torch.tanh(self.last(F.relu(self.norm(x))))
 
-    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
+    def training_spec(self, config: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
         """`critic_steps` steps of the discriminator for each of the generator; hinge losses."""
-        assert isinstance(fit, BigGANConfig)
+        assert isinstance(config, BigGANConfig)
         with rng.seeding_torch():
-            discriminator = Discriminator(self.shape, self.classes, channels=fit.channels)
+            discriminator = Discriminator(self.shape, self.classes, channels=config.channels)
         channels_last(discriminator).to(next(self.parameters()).device)
 
         def made(count: int, rng: Rng) -> tuple[Tensor, Tensor]:
@@ -70,12 +79,12 @@ class BigGAN(nn.Module):
             return -discriminator(fakes, asked).float().mean()
 
         def optimizer(network: nn.Module) -> torch.optim.Optimizer:
-            return torch.optim.Adam(network.parameters(), lr=fit.peak_lr, betas=(0.0, 0.999))
+            return torch.optim.Adam(network.parameters(), lr=config.peak_lr, betas=(0.0, 0.999))
 
         def finish(model: nn.Module, rng: Rng) -> None:
             assert isinstance(model, BigGAN)
-            if fit.standing:
-                model.measure_statistics(fit.standing, fit.batch_size, rng)
+            if config.standing:
+                model.measure_statistics(config.standing, config.batch_size, rng)
 
         return TrainingSpec(
             optimizations={
@@ -83,7 +92,7 @@ class BigGAN(nn.Module):
                 "discriminator": Optimization(optimizer(discriminator)),
             },
             loss_terms={
-                "discriminator": LossTerm("discriminator", critic_loss, repeats=fit.critic_steps),
+                "discriminator": LossTerm("discriminator", critic_loss, repeats=config.critic_steps),
                 "generator": LossTerm("generator", generator_loss),
             },
             extra_state={"discriminator": discriminator},
@@ -110,14 +119,9 @@ class BigGAN(nn.Module):
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum
 
-    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
-        """There is one way: one evaluation of untruncated latents."""
-        draw.refuse("biggan", "guidance", "guide", "temperature")
-        return {}
-
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
-        """Images in [0, 1] of the asked classes; call in evaluation mode."""
+        """Images in [0, 1] of class labels, from untruncated latents; call in evaluation mode."""
         z = rng.normal((len(labels), self.latents))
         return (batch_invariant(self, z, labels) + 1).div_(2).clamp_(0, 1)
 

@@ -2,24 +2,26 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from robustgen.config.generators import ECTConfig, SamplerConfig, TrainedGeneratorConfig
+from robustgen.config.generators import ECTConfig, GeneratorConfig, SamplerConfig, TrainedGeneratorConfig
 from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.generators.diffusion import Diffusion
+from robustgen.generators.unet import UNet
+from robustgen.images import DatasetInfo
 from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
 
 SIGMA_MAX = 80.0
 SIGMA_AGAIN = 0.821
-"""The noise that is put back on for the second evaluation (locuslab/ect)."""
+"""The noise level that is added again for the second evaluation (locuslab/ect)."""
 
 
 class Consistency(Diffusion):
-    """A denoiser tuned to answer every noisy image with the clean end of its trajectory.
+    """A denoiser tuned to map every noisy image to the clean end of its trajectory.
 
         mean over n of |D(x + t e; t) - sg D(x + r e; r)|_2 / (t - r)
         r = max(0, t (1 - q^-(stage + 1) (1 + 8 sigmoid(-t)))),     ln t normal;    at r = 0 the target is x
@@ -28,13 +30,26 @@ class Consistency(Diffusion):
     preconditioning makes D(x; 0) = x already.
     """
 
+    kind = "ect"
     ratio, stages, evaluations = 2.0, 8, 2
 
-    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
-        assert isinstance(fit, ECTConfig)
-        self.ratio, self.stages = fit.ratio, fit.stages
+    @classmethod
+    def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
+        assert isinstance(config, ECTConfig)
+        return cls(
+            UNet.from_config(config, info, rng),
+            info.shape,
+            len(info.classes),
+            log_mean=config.log_mean,
+            log_std=config.log_std,
+            label_dropout=config.label_dropout,
+        )
+
+    def training_spec(self, config: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
+        assert isinstance(config, ECTConfig)
+        self.ratio, self.stages = config.ratio, config.stages
         return TrainingSpec(
-            optimizations={"network": Optimization(torch.optim.RAdam(self.parameters(), lr=fit.peak_lr))},
+            optimizations={"network": Optimization(torch.optim.RAdam(self.parameters(), lr=config.peak_lr))},
             loss_terms={"loss": LossTerm("network", self.tuning_loss)},
         )
 
@@ -54,10 +69,10 @@ class Consistency(Diffusion):
         target = torch.where((r > 0).view(-1, 1, 1, 1), behind, clean)
         return ((ahead - target).flatten(1).norm(dim=1) / (t - r)).mean()
 
-    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
-        """Set whether one or two evaluations are made."""
-        draw.refuse("ect", "solver", "guidance", "guide", "temperature")
-        evaluations = draw.evaluations or 2
+    def configure_sampler(self, settings: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
+        """Set the number of evaluations: 1 or 2."""
+        self.refuse_all_but(settings, "evaluations")
+        evaluations = settings.evaluations or 2
         if evaluations > 2:
             raise ValueError(f"ect makes an image in 1 or 2 evaluations, not in {evaluations}")
         self.evaluations = evaluations
@@ -65,7 +80,7 @@ class Consistency(Diffusion):
 
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
-        """Images in [0, 1] of the asked classes; call in evaluation mode."""
+        """Images in [0, 1] of class labels; call in evaluation mode."""
 
         def denoise(x: Tensor, sigma: float) -> Tensor:
             return batch_invariant(self.denoise, x, x.new_full((len(x),), sigma), labels)

@@ -1,41 +1,105 @@
-"""What a generative model offers: sampling, and how it is trained."""
+"""What a generative model offers: sampling, and how it is fitted or trained."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Protocol
+from typing import Any, ClassVar, Self
 
+import numpy as np
+import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from robustgen.config.generators import SamplerConfig
-from robustgen.randomness import Rng
+from robustgen.config.generators import GeneratorConfig, SamplerConfig, TrainedGeneratorConfig
+from robustgen.images import DatasetInfo, ImageSet
+from robustgen.randomness import Rng, rng_for
 from robustgen.storage.checkpoints import Stateful
 
 
-class GenerativeModel(Protocol):
-    """Makes images of asked classes.
+class Generator(nn.Module):
+    """A model of images by class.
 
-    `sample` takes labels (N,) and one stream per image, and returns images in [0, 1]. An image depends on
-    its label and its stream alone, not on its batch. `configure_sampler` sets how images are
-    drawn, and returns what a manifest records of it.
+    kind     its name in `GENERATORS` and in recipes
+    shape    of an image, (C, H, W)
+    classes  number of classes
+
+    A member implements `from_config` and `sample`, and either `training_spec` (trained by steps; its settings derive
+    from `TrainedGeneratorConfig`) or `fit` (fitted at once). It overrides `configure_sampler` where it has settings of
+    its own, and `buffer_sizes` and `resize` where its buffers' shapes depend on the data.
     """
 
-    classes: int
+    kind: ClassVar[str]
     shape: tuple[int, int, int]
+    classes: int
 
-    def sample(self, labels: Tensor, rng: Rng) -> Tensor: ...
-    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]: ...
+    @classmethod
+    def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
+        """The untrained model; parameters are initialized from `rng`."""
+        raise NotImplementedError
+
+    def sample(self, labels: Tensor, rng: Rng) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] of class labels (N,), from one stream per image.
+
+        An image depends on its label and its stream alone, not on its batch. Call in evaluation mode.
+        """
+        raise NotImplementedError
+
+    def sample_images(
+        self, labels: Tensor | np.ndarray | Sequence[int], seed: int = 0, batch_size: int = 256
+    ) -> Tensor:
+        """Images (N, C, H, W) in [0, 1] of class labels (N,), on the model's device.
+
+        Image i is image i of `robustgen sample --seed SEED` where its label is the same; there labels are i mod
+        `classes`. `batch_size` changes the speed only.
+        """
+        device = next((tensor.device for tensor in self.state_dict().values()), torch.device("cpu"))
+        wanted = torch.as_tensor(labels, dtype=torch.int64).to(device)
+        streams = rng_for(seed, "sample", device=device)
+        made = [torch.empty(0, *self.shape, device=device)]
+        for first in range(0, len(wanted), batch_size):
+            rows = wanted[first : first + batch_size]
+            made.append(self.sample(rows, streams.each(range(first, first + len(rows)))))
+        return torch.cat(made)
+
+    def configure_sampler(self, settings: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
+        """Set how images are sampled; returns what a manifest records of it. By default nothing can be set.
+
+        `solver` and `evaluations` pass: a recipe sets them for all of its generators, diffusion models or not.
+
+        Raises:
+            ValueError: a setting that this kind of generator does not have.
+        """
+        self.refuse_all_but(settings, "solver", "evaluations")
+        return {}
+
+    def refuse_all_but(self, settings: SamplerConfig, *honored: str) -> None:
+        """Raise ValueError where a setting other than these is not at its default."""
+        settings.refuse(self.kind, *(name for name in SamplerConfig.model_fields if name not in honored))
+
+    def training_spec(self, config: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
+        """How it is trained by steps; what is trained besides it (a discriminator) is initialized from `rng`."""
+        raise NotImplementedError(f"{self.kind} is not trained by steps")
+
+    def fit(self, images: ImageSet) -> str:
+        """Fit it at once to training images; returns a sentence about the result."""
+        raise NotImplementedError(f"{self.kind} is trained by steps")
+
+    def buffer_sizes(self) -> dict[str, int]:
+        """Sizes that `fit` has set, as `generator.json` stores them."""
+        return {}
+
+    def resize(self, sizes: dict[str, Any]) -> None:
+        """Give buffers the sizes that `generator.json` stores, before weights are loaded."""
 
 
 @dataclass(frozen=True)
 class Optimization:
-    """Parameters and the optimiser that moves them.
+    """Parameters and the optimizer that updates them.
 
-    optimiser   its learning rate is the peak; the driver scales it by the schedule
-    clip        the gradient's length at most; as it is when not given
-    skip_above  no step where the gradient is longer, or where it or the loss is not a number
+    optimizer   its learning rate is the peak; the training loop scales it by the schedule
+    clip        largest norm of the gradient; not clipped when not given
+    skip_above  skip the step where the gradient's norm is larger, or where it or the loss is not finite
     """
 
     optimizer: Optimizer
@@ -49,12 +113,13 @@ class Optimization:
 
 @dataclass(frozen=True)
 class LossTerm:
-    """One step of one learner within a training step.
+    """One optimizer step within a training step.
 
-    learner  whose: a name among the lesson's
-    loss     of images (N, C, H, W) in [0, 1], labels (N,), a stream, and the share of the training done, to a scalar
-    repeats  how often in a training step, each time on fresh images
-    every    only in every so-manieth training step
+    optimization  name of the `TrainingSpec`'s optimization that takes the step
+    loss          function of images (N, C, H, W) in [0, 1], labels (N,), a stream and the share of the training that is
+                  done, to a scalar
+    repeats       optimizer steps per training step, each on fresh images
+    every         only in every N-th training step
     """
 
     optimization: str
@@ -65,19 +130,19 @@ class LossTerm:
 
 @dataclass(frozen=True)
 class TrainingSpec:
-    """What the training driver asks of a generative model; its method `training_spec(fit, rng)` makes one.
+    """How a generator is trained by steps.
 
-    learners         by name
-    moves            by the name under which their losses are recorded, in the order in which they are made
-    rivals           what else training changes and a checkpoint must hold: a discriminator, an augmentation's strength
-    after            told after each step how many images it took
-    average_buffers  whether running statistics are averaged with the weights, or taken as they are
-    finish           what is done to the averaged model at the end
+    optimizations    by name
+    loss_terms       by the name under which their losses are recorded, in the order in which they are taken
+    extra_state      what else training changes and a checkpoint must hold: a discriminator, an augmentation's strength
+    after_step       called after each training step with the number of images that it took
+    average_buffers  whether the EMA covers running statistics too, or takes them as they are
+    finish           called with the averaged model at the end
     """
 
     optimizations: dict[str, Optimization]
     loss_terms: dict[str, LossTerm]
     extra_state: dict[str, Stateful] = field(default_factory=dict)
-    after: Callable[[int], None] = lambda images: None
+    after_step: Callable[[int], None] = lambda images: None
     average_buffers: bool = False
     finish: Callable[[nn.Module, Rng], None] = lambda model, rng: None

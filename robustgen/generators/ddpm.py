@@ -4,33 +4,36 @@ from __future__ import annotations
 
 import math
 from itertools import pairwise
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.config.generators import SamplerConfig, TrainedGeneratorConfig
+from robustgen.config.generators import DDPMConfig, GeneratorConfig, SamplerConfig, TrainedGeneratorConfig
 from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.generators.ddpm_steps import CHAINS, Chain, alphas_bar
+from robustgen.generators.ddpm_unet import DDPMUNet
 from robustgen.generators.diffusion import Diffusion
 from robustgen.generators.solvers import SOLVERS, Sampler
 from robustgen.generators.unet import NO_LABEL
+from robustgen.images import DatasetInfo
 from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
 
 
 class DDPM(Diffusion):
-    """A network that tells the noise in x_t = sqrt(abar_t) x + sqrt(1 - abar_t) e, t = 0 ... T - 1.
+    """A network that predicts the noise e in x_t = sqrt(abar_t) x + sqrt(1 - abar_t) e, t = 0 ... T - 1.
 
-    It is a denoiser for every noise level too, and so has all solvers, guidance and denoised smoothing:
+    It is a denoiser for every noise level too, and so supports all solvers, guidance and denoised smoothing:
 
         D(x; s) = x - s network(x / sqrt(1 + s^2), t(s), class),     s_t = sqrt((1 - abar_t) / abar_t)
 
-    t(s) is linear in ln s between the times, and the first or last time beyond them. Where it is not `conditional`,
-    the network knows no classes and labels are ignored: images come as they do in the data.
+    t(s) is linear in ln s between the timesteps, and the first or last timestep beyond them. Where it is not
+    `conditional`, labels are ignored: classes are as frequent as in the training images.
     """
 
+    kind = "ddpm"
     sigmas: Tensor
 
     def __init__(
@@ -49,16 +52,36 @@ class DDPM(Diffusion):
         self.alphas_bar = alphas_bar(timesteps, betas)
         sigmas = torch.from_numpy(np.sqrt((1 - self.alphas_bar) / self.alphas_bar)).float()
         self.register_buffer("sigmas", sigmas, persistent=False)
-        # Grids of samples are drawn this way while it trains; for proxies `configure_sampler` chooses.
+        # For the sample grids during training; `configure_sampler` sets it for proxy sets.
         self.chain: Chain | None = CHAINS["ddim"]
         self.evaluations = min(timesteps, 50)
+
+    @classmethod
+    def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
+        assert isinstance(config, DDPMConfig)
+        with rng.seeding_torch():
+            network = DDPMUNet.from_config(config, info.shape, len(info.classes))
+        return cls.around(network, config, info.shape, len(info.classes))
+
+    @classmethod
+    def around(cls, network: DDPMUNet, config: DDPMConfig, shape: tuple[int, int, int], classes: int) -> Self:
+        """The model of a network that exists already."""
+        return cls(
+            network,
+            shape,
+            classes,
+            conditional=config.conditional,
+            timesteps=config.timesteps,
+            betas=config.betas,
+            label_dropout=config.label_dropout,
+        )
 
     @property
     def knows_unlabelled(self) -> bool:
         return not self.conditional or super().knows_unlabelled
 
     def time(self, sigma: Tensor) -> Tensor:
-        """t(s), to 1/64 of a step: so the times' own noise levels, rounded to float32, give whole numbers."""
+        """t(s), rounded to 1/64, so that the timesteps' own noise levels, rounded to float32, give integers."""
         after = torch.searchsorted(self.sigmas, sigma.contiguous()).clamp(1, self.timesteps - 1)
         low, high = self.sigmas[after - 1].log(), self.sigmas[after].log()
         share = ((sigma.log() - low) / (high - low)).clamp(0, 1)
@@ -78,39 +101,39 @@ class DDPM(Diffusion):
         noisy = (images * 2 - 1 + wide * noise) * torch.rsqrt(1 + wide**2)
         return ((self.network(noisy, t.float(), labels) - noise) ** 2).mean()
 
-    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
+    def training_spec(self, config: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
         return TrainingSpec(
-            optimizations={"network": Optimization(torch.optim.Adam(self.parameters(), lr=fit.peak_lr), clip=1.0)},
+            optimizations={"network": Optimization(torch.optim.Adam(self.parameters(), lr=config.peak_lr), clip=1.0)},
             loss_terms={"loss": LossTerm("network", lambda images, labels, rng, done: self.loss(images, labels, rng))},
         )
 
-    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
-        """Set the way of sampling, evaluations and guidance: a chain of `CHAINS`, or a solver.
+    def configure_sampler(self, settings: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
+        """Set solver (a chain of `CHAINS` or a solver of `SOLVERS`), evaluations and guidance.
 
         Raises:
-            ValueError: unknown, a number of evaluations it cannot make, or a guidance without a guide.
+            ValueError: an unknown solver, a number of evaluations that it cannot make, or guidance without a guide.
         """
-        draw.refuse("a diffusion model", "temperature")
+        self.refuse_all_but(settings, "solver", "evaluations", "guidance", "guide")
         if not self.conditional and guide is None:
-            draw.refuse("a ddpm that knows no classes", "guidance")
-        solver = draw.solver or "ancestral"
+            settings.refuse("an unconditional ddpm", "guidance")
+        solver = settings.solver or "ancestral"
         self.chain = CHAINS.get(solver)
         if self.chain is not None:
-            self.evaluations = draw.evaluations or self.chain.evaluations or self.timesteps
+            self.evaluations = settings.evaluations or self.chain.evaluations or self.timesteps
             if self.evaluations > self.timesteps:
                 raise ValueError(f"{solver} makes {self.timesteps} evaluations at most, not {self.evaluations}")
         elif solver in SOLVERS:
-            self.evaluations = draw.evaluations or (35 if solver == "heun" else 18)
-            # Beyond EDM's 80 nothing of an image is left; the cosine's times go to 20 000, and would take most steps.
+            self.evaluations = settings.evaluations or (35 if solver == "heun" else 18)
+            # At EDM's 80 nothing is left of an image; cosine timesteps reach 20 000, and would take most steps.
             self.sampler = Sampler(solver, self.evaluations, float(self.sigmas[0]), min(80.0, float(self.sigmas[-1])))
         else:
             raise ValueError(f"unknown solver {solver!r}; known for ddpm: {', '.join([*CHAINS, *SOLVERS])}")
         how = {"solver": solver, "evaluations": self.evaluations, "conditional": self.conditional}
-        return how | self._guided_by(draw, guide)
+        return how | self._guided_by(settings, guide)
 
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
-        """Images in [0, 1] of the asked classes, which are ignored where it is not conditional.
+        """Images in [0, 1] of class labels, which are ignored where it is not conditional.
 
         Chains clip each denoised image to the range of images, as published; solvers do not.
         """

@@ -50,11 +50,11 @@ SCHEDULER: dict[str, tuple[Any, Any]] = {
     "thresholding": (False, False),
     "trained_betas": (None, None),
 }
-"""The same for a scheduler. (`variance_type` is no fact of the model: it is asked for when images are drawn.)"""
+"""The same for a scheduler. (`variance_type` is not read: `solver` chooses it when images are sampled.)"""
 
 
 def holds_diffusers(folder: Path) -> bool:
-    """Whether a folder is a diffusers pipeline with a `unet`, or such a model with its scheduler beside it."""
+    """Whether a folder is a diffusers pipeline with a `unet`, or such a model next to its scheduler."""
     return _network_folder(folder) is not None
 
 
@@ -75,12 +75,13 @@ def weights_of(folder: Path) -> Path:
 
 
 def load_diffusers(folder: Path) -> tuple[DDPM, dict[str, Any]]:
-    """The DDPM of a diffusers folder, and about it what `generator.json` says of our own.
+    """The DDPM of a diffusers folder, and a description of it as in `generator.json`.
 
-    Its classes are numbered: `num_class_embeds` of them, or one where it knows none.
+    Classes are named by number: `num_class_embeds` of them, or one where the model is unconditional.
 
     Raises:
-        ValueError: damaged, no DDPM, or one with other layers; says which setting is how, and how it must be.
+        ValueError: a damaged folder, another model than DDPM, or other layers; names the setting, its value and
+            the value that can be read.
     """
     inner = _network_folder(folder)
     if inner is None:
@@ -94,25 +95,9 @@ def load_diffusers(folder: Path) -> tuple[DDPM, dict[str, Any]]:
     if schedule not in SCHEDULES:
         raise ValueError(f"{scheduler_file}: beta_schedule is {schedule!r}; known: {', '.join(SCHEDULES)}")
     settings, shape, classes = _settings(inner / "config.json", config, SCHEDULES[schedule], scheduler)
-    network = DDPMUNet(
-        shape,
-        classes if settings.conditional else 0,
-        channels=settings.channels,
-        multipliers=settings.multipliers,
-        blocks=settings.blocks,
-        attention=settings.attention,
-        dropout=settings.dropout,
-        groups=config.get("norm_num_groups", 32),
-    )
+    network = DDPMUNet.from_config(settings, shape, classes, groups=config.get("norm_num_groups", 32))
     assign_weights(network, _read(weights_of(folder)), weights_of(folder))
-    model = DDPM(
-        network,
-        shape,
-        classes,
-        conditional=settings.conditional,
-        timesteps=settings.timesteps,
-        betas=settings.betas,
-    )
+    model = DDPM.around(network, settings, shape, classes)
     about = {
         "settings": settings.to_json(),
         "dataset": folder.name,
@@ -125,7 +110,7 @@ def load_diffusers(folder: Path) -> tuple[DDPM, dict[str, Any]]:
 def _settings(
     path: Path, config: dict[str, Any], betas: Any, scheduler: dict[str, Any]
 ) -> tuple[DDPMConfig, tuple[int, int, int], int]:
-    """A config as settings of our own, the shape of images, and the number of classes."""
+    """A diffusers config as `DDPMConfig`, the shape of images, and the number of classes."""
     try:
         widths, kinds = config["block_out_channels"], config["down_block_types"]
         size, colours = config["sample_size"], config["in_channels"]
@@ -181,9 +166,9 @@ def _read(path: Path) -> dict[str, Tensor]:
     else:
         try:
             weights = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # unpicklers raise what they like
+        except Exception as error:  # unpicklers raise exceptions of any type
             reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"{path} is damaged, or no file of weights alone ({reason})") from None
+            raise ValueError(f"{path} is damaged, or not a file of weights alone ({reason})") from None
     return {_today(name): tensor for name, tensor in weights.items()}
 
 
@@ -196,7 +181,7 @@ def _today(name: str) -> str:
 def save_diffusers(folder: Path, model: DDPM) -> None:
     """Write a DDPM as a diffusers pipeline: `DDPMPipeline.from_pretrained(folder)` opens it.
 
-    The layer names are diffusers' own. A pipeline there does not pass classes on; the network of a conditional model
+    The layer names are diffusers' own. Its pipeline does not pass class labels on; the network of a conditional model
     takes them as `class_labels`.
     """
     network = model.network

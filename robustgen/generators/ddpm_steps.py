@@ -1,4 +1,4 @@
-"""The discrete chain of DDPM and DDIM on paper: noise schedules, the times that are visited, a step's weights."""
+"""The discrete chains of DDPM and DDIM: noise schedules, timesteps that are visited, and the weights of a step."""
 
 from __future__ import annotations
 
@@ -36,13 +36,13 @@ class Weights:
 
 @dataclass(frozen=True)
 class Chain:
-    """A way down the chain.
+    """A way to sample down the chain.
 
-    eta          share of the posterior's deviation that is drawn anew: 1 is DDPM, 0 is DDIM
+    eta          share of the posterior's standard deviation that is sampled as fresh noise: 1 is DDPM, 0 is DDIM
     fixed_large  draw with variance beta, larger than the posterior's: better on CIFAR-10, as published
     quadratic    times are denser where there is little noise; else evenly spaced
-    evaluations  where none are asked for; every time when not given
-    about        in a few words
+    evaluations  the default number; every timestep when not given
+    about        a short description
     """
 
     eta: float
@@ -52,7 +52,7 @@ class Chain:
     evaluations: int | None = None
 
     def times(self, timesteps: int, evaluations: int) -> list[int]:
-        """So many times, falling from T - 1 to 0: (T - 1) i / (n - 1), or its square's share, rounded.
+        """`evaluations` timesteps falling from T - 1 to 0: (T - 1) i / (n - 1), or with the share squared, rounded.
 
         Where squares lie nearer than whole numbers, times follow each other one by one. One evaluation is at T - 1.
         (The DDIM authors' code leaves out the end of much noise: it begins at T - T / n, or at 0.8 T for squares.)

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustgen.config.generators import DDPMConfig
 from robustgen.generators.unet import NO_LABEL
 
 ALMOST_NOTHING = 1e-5
-"""Gain of the layers that end a branch: variance scaling by 1e-10."""
+"""Gain of the last layers of branches: variance scaling by 1e-10."""
 
 
 def groups_for(channels: int) -> int:
-    """Groups of a network whose first level has so many channels: 32 from 128 on, of 4 channels or more below."""
+    """Groups of a network with `channels` at its first level: 32 from 128 on, of 4 channels or more below."""
     return min(32, max(1, math.gcd(128, channels) // 4))
 
 
@@ -73,7 +75,7 @@ class _Resample(nn.Module):
 
 
 class _Level(nn.Module):
-    """Residual blocks of one size, each followed by attention where the level attends."""
+    """Residual blocks of one size, each followed by attention where the level has it."""
 
     def __init__(self, blocks: Sequence[_Residual], attentions: Sequence[_Attention]):
         super().__init__()
@@ -99,7 +101,7 @@ class _Embedding(nn.Module):
 class DDPMUNet(nn.Module):
     """The noise in x: images (N, C, H, W), times (N,), classes (N,) or NO_LABEL to images.
 
-    classes      whose embedding is added to the time's; with 0 it is told none, and ignores labels
+    classes      number of class embeddings, added to the time's; with 0 it is unconditional and ignores labels
     channels     of the first level; 128 for CIFAR-10
     multipliers  channels of each level over the first; each level halves the size: (1, 2, 2, 2)
     blocks       per level going down, one more going up; 2
@@ -169,10 +171,26 @@ class DDPMUNet(nn.Module):
             here = size
         self.conv_norm_out = _norm(groups, here)
         self.conv_out = nn.Conv2d(here, colours, 3, padding=1)
-        self._initialise()
+        self._initialize()
 
-    def _initialise(self) -> None:
-        """Variance scaling (mean of fans, uniform) and zero biases; branches end in almost nothing."""
+    @classmethod
+    def from_config(
+        cls, config: DDPMConfig, shape: tuple[int, int, int], classes: int, groups: int | None = None
+    ) -> Self:
+        """The network of settings, for `classes` where they are conditional."""
+        return cls(
+            shape,
+            classes if config.conditional else 0,
+            channels=config.channels,
+            multipliers=config.multipliers,
+            blocks=config.blocks,
+            attention=config.attention,
+            dropout=config.dropout,
+            groups=groups,
+        )
+
+    def _initialize(self) -> None:
+        """Variance scaling (mean of fans, uniform) and zero biases; branches end near zero."""
         endings = {id(self.conv_out)}
         for module in self.modules():
             if isinstance(module, _Residual):
@@ -190,8 +208,8 @@ class DDPMUNet(nn.Module):
         angles = time[:, None] * torch.exp(torch.arange(half, device=x.device) * (-math.log(10_000) / max(1, half - 1)))
         embedding = self.time_embedding(torch.cat([angles.sin(), angles.cos()], dim=1))
         if self.class_embedding is not None:
-            told = self.class_embedding(labels.clamp_min(0))
-            embedding = embedding + told * (labels != NO_LABEL)[:, None]
+            kind = self.class_embedding(labels.clamp_min(0))
+            embedding = embedding + kind * (labels != NO_LABEL)[:, None]
         embedding = F.silu(embedding)
         x = self.conv_in(x)
         skips = [x]

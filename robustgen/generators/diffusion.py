@@ -2,22 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import torch
 from torch import Tensor, nn
 
-from robustgen.config.generators import SamplerConfig, TrainedGeneratorConfig
+from robustgen.config.generators import EDMConfig, GeneratorConfig, SamplerConfig, TrainedGeneratorConfig
 from robustgen.generators.augmentation import augmented
-from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
+from robustgen.generators.contracts import Generator, LossTerm, Optimization, TrainingSpec
 from robustgen.generators.solvers import Sampler
-from robustgen.generators.unet import NO_LABEL
+from robustgen.generators.unet import NO_LABEL, UNet
+from robustgen.images import DatasetInfo
 from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
 
 
-class Diffusion(nn.Module):
-    """A network F made a denoiser D that is well scaled at every noise level.
+class Diffusion(Generator):
+    """A network F preconditioned to a denoiser D that is well scaled at every noise level.
 
         D(x; s) = c_skip x + c_out F(c_in x; ln(s) / 4, class)
         c_skip = d^2 / (s^2 + d^2)   c_out = s d / sqrt(s^2 + d^2)   c_in = 1 / sqrt(s^2 + d^2)   d = sigma_data = 0.5
@@ -27,6 +28,8 @@ class Diffusion(nn.Module):
         guide + guidance (D - guide)       guide: a weaker model's denoised image (arXiv:2406.02507), or that of D
                                            itself without the class (arXiv:2207.12598)
     """
+
+    kind = "edm"
 
     def __init__(
         self,
@@ -48,23 +51,37 @@ class Diffusion(nn.Module):
         self.label_dropout, self.augment, self.min_snr = label_dropout, augment, min_snr
         self.sampler = Sampler()
         self.guidance = 1.0
-        self._guide: tuple[Diffusion, ...] = ()  # in a tuple, so that it is no part of this module
+        self._guide: tuple[Diffusion, ...] = ()  # in a tuple, so that it is not a submodule
+
+    @classmethod
+    def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
+        assert isinstance(config, EDMConfig)
+        return cls(
+            UNet.from_config(config, info, rng),
+            info.shape,
+            len(info.classes),
+            log_mean=config.log_mean,
+            log_std=config.log_std,
+            label_dropout=config.label_dropout,
+            augment=config.augment,
+            min_snr=config.min_snr,
+        )
 
     def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
         """D(x; sigma): noisy images in [-1, 1] units, sigma (N,), classes (N,) or NO_LABEL."""
         wide = sigma.view(-1, 1, 1, 1)
         total = wide**2 + self.sigma_data**2
-        told = () if augmentation is None else (augmentation,)
-        inner = self.network(x / total.sqrt(), sigma.log() / 4, labels, *told)
+        condition = () if augmentation is None else (augmentation,)
+        inner = self.network(x / total.sqrt(), sigma.log() / 4, labels, *condition)
         return x * (self.sigma_data**2 / total) + inner * (wide * self.sigma_data / total.sqrt())
 
     @property
     def knows_unlabelled(self) -> bool:
-        """Whether it was trained to denoise images without knowing their class."""
+        """Whether it was trained to denoise images without a class label."""
         return self.classes == 1 or self.label_dropout > 0
 
     def unlabelled(self, images: Tensor) -> Tensor:
-        """(N,) what `denoise` takes for images of unknown class."""
+        """(N,) the labels by which `denoise` takes images of unknown class."""
         label = 0 if self.classes == 1 else NO_LABEL
         return torch.full((len(images),), label, dtype=torch.int64, device=images.device)
 
@@ -88,41 +105,41 @@ class Diffusion(nn.Module):
             weight = weight * (self.min_snr * wide**2 / self.sigma_data**2).clamp_max(1)
         return (weight * (self.denoise(noisy, sigma, labels, augmentation) - clean) ** 2).mean()
 
-    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
+    def training_spec(self, config: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
         return TrainingSpec(
-            optimizations={"network": Optimization(torch.optim.Adam(self.parameters(), lr=fit.peak_lr))},
+            optimizations={"network": Optimization(torch.optim.Adam(self.parameters(), lr=config.peak_lr))},
             loss_terms={"loss": LossTerm("network", lambda images, labels, rng, done: self.loss(images, labels, rng))},
         )
 
-    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
+    def configure_sampler(self, settings: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
         """Set solver, evaluations and guidance.
 
         Raises:
-            ValueError: unknown solver, a number of evaluations it cannot make, or a guidance without a guide.
+            ValueError: an unknown solver, a number of evaluations that it cannot make, or guidance without a guide.
         """
-        draw.refuse("a diffusion model", "temperature")
-        solver = draw.solver or "heun"
-        self.sampler = Sampler(solver, draw.evaluations or (35 if solver == "heun" else 18))
-        return {"solver": solver, "evaluations": self.sampler.evaluations, **self._guided_by(draw, guide)}
+        self.refuse_all_but(settings, "solver", "evaluations", "guidance", "guide")
+        solver = settings.solver or "heun"
+        self.sampler = Sampler(solver, settings.evaluations or (35 if solver == "heun" else 18))
+        return {"solver": solver, "evaluations": self.sampler.evaluations, **self._guided_by(settings, guide)}
 
-    def _guided_by(self, draw: SamplerConfig, guide: nn.Module | None) -> dict[str, Any]:
-        self.guidance, self._guide = draw.guidance, ()
-        if draw.guidance == 1:
-            draw.refuse("a guidance of 1", "guide")
+    def _guided_by(self, settings: SamplerConfig, guide: nn.Module | None) -> dict[str, Any]:
+        self.guidance, self._guide = settings.guidance, ()
+        if settings.guidance == 1:
+            settings.refuse("a guidance of 1", "guide")
             return {}
         if guide is not None:
             if not isinstance(guide, Diffusion) or (guide.shape, guide.classes) != (self.shape, self.classes):
-                raise ValueError(f"the guide {draw.guide} is no diffusion model of the same shape and classes")
+                raise ValueError(f"the guide {settings.guide} is not a diffusion model of the same shape and classes")
             self._guide = (guide,)
         elif not self.knows_unlabelled:
             raise ValueError(
-                "guidance without a guide needs a model that was trained without labels at times (label_dropout above "
-                "0); fit such a one, or name a weaker generator as the guide"
+                "guidance without a guide needs a model that was trained with label dropout (label_dropout above 0); "
+                "fit one, or name a weaker generator as the guide"
             )
-        return {"guidance": draw.guidance, "guide": draw.guide or "without the class"}
+        return {"guidance": settings.guidance, "guide": settings.guide or "without the class"}
 
     def _guided(self, x: Tensor, sigma: Tensor, labels: Tensor) -> Tensor:
-        """The denoised images, led away from the guide's."""
+        """The denoised images, guided away from those of the guide."""
         denoised = self.denoise(x, sigma, labels)
         if self.guidance == 1:
             return denoised
@@ -132,7 +149,7 @@ class Diffusion(nn.Module):
 
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
-        """Images in [0, 1] of the asked classes; call in evaluation mode."""
+        """Images in [0, 1] of class labels; call in evaluation mode."""
         noise = rng.normal((len(labels), *self.shape)).contiguous(memory_format=torch.channels_last)
 
         def denoise(x: Tensor, sigma: float) -> Tensor:

@@ -2,19 +2,20 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Self
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from robustgen.config.generators import SamplerConfig
-from robustgen.images import ImageSet
+from robustgen.config.generators import GeneratorConfig
+from robustgen.generators.contracts import Generator
+from robustgen.images import DatasetInfo, ImageSet
 from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
 
 
-class Gaussian(nn.Module):
+class Gaussian(Generator):
     """x = mean_c + factor_c e, e standard normal, clipped to [0, 1], with factor_c factor_c^T the class's covariance.
 
     The factor is V S / sqrt(n - 1) of the thin singular value decomposition X - mean = U S V^T: exact also where a
@@ -23,18 +24,32 @@ class Gaussian(nn.Module):
     Source: arXiv:2103.01946, Sec. 5 and App. D.
     """
 
+    kind = "gaussian"
     mean: Tensor
     factor: Tensor
 
     def __init__(self, shape: tuple[int, int, int], classes: int, rank: int = 1):
         super().__init__()
-        self.shape, self.classes, self.rank = shape, classes, rank
-        dimension = int(np.prod(shape))
-        self.register_buffer("mean", torch.zeros(classes, dimension))
-        self.register_buffer("factor", torch.zeros(classes, rank, dimension))
+        self.shape, self.classes = shape, classes
+        self.register_buffer("mean", torch.zeros(classes, int(np.prod(shape))))
+        self.register_buffer("factor", torch.zeros(classes, rank, int(np.prod(shape))))
+
+    @classmethod
+    def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
+        return cls(info.shape, len(info.classes))
+
+    @property
+    def rank(self) -> int:
+        return self.factor.shape[1]
+
+    def buffer_sizes(self) -> dict[str, int]:
+        return {"rank": self.rank}
+
+    def resize(self, sizes: dict[str, Any]) -> None:
+        self.factor = torch.zeros(self.classes, sizes["rank"], self.mean.shape[1])
 
     def fit(self, images: ImageSet) -> str:
-        """Set means and factors from a data set; returns how many pixels and which rank.
+        """Set means and factors from a data set; returns the shape of an image and the rank.
 
         Raises:
             ValueError: a class has fewer than 2 images.
@@ -42,11 +57,10 @@ class Gaussian(nn.Module):
         counts = np.bincount(images.labels, minlength=self.classes)
         if counts.min() < 2:
             poor = images.info.classes[int(counts.argmin())]
-            raise ValueError(f"a Gaussian needs 2 images of each class or more; class {poor} has {counts.min()}")
+            raise ValueError(f"a Gaussian needs at least 2 images of each class; class {poor} has {counts.min()}")
         dimension = int(np.prod(self.shape))
-        self.rank = int(min(counts.max() - 1, dimension))
         self.mean = torch.zeros(self.classes, dimension)
-        self.factor = torch.zeros(self.classes, self.rank, dimension)
+        self.factor = torch.zeros(self.classes, int(min(counts.max() - 1, dimension)), dimension)
         for label in range(self.classes):
             pixels = images.images[images.labels == label].transpose(0, 3, 1, 2).reshape(counts[label], -1)
             mean, factor = mean_and_factor(pixels)
@@ -54,11 +68,6 @@ class Gaussian(nn.Module):
             self.mean[label] = torch.from_numpy(mean)
             self.factor[label, :rank] = torch.from_numpy(factor[:rank])
         return f"{self.shape} pixels, rank {self.rank}"
-
-    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
-        """There is one way; solvers are for those who need them."""
-        draw.refuse("a Gaussian", "guidance", "guide", "temperature")
-        return {}
 
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
@@ -83,7 +92,7 @@ def mean_and_factor(pixels: np.ndarray, chunk: int = 1000) -> tuple[np.ndarray, 
         return mean, scales[:, None] / np.sqrt(count - 1) * directions
     covariance = np.zeros((dimension, dimension))
     for first in range(0, count, chunk):
-        centred = pixels[first : first + chunk] / 255 - mean
-        covariance += centred.T @ centred
+        centered = pixels[first : first + chunk] / 255 - mean
+        covariance += centered.T @ centered
     variances, directions = np.linalg.eigh(covariance / (count - 1))
     return mean, np.sqrt(variances.clip(0))[::-1, None] * directions.T[::-1]

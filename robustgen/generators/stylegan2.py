@@ -5,16 +5,17 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Any
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.config.generators import SamplerConfig, StyleGAN2Config, TrainedGeneratorConfig
+from robustgen.config.generators import GeneratorConfig, StyleGAN2Config, TrainedGeneratorConfig
 from robustgen.generators.augmentation import Adaptation, varied
 from robustgen.generators.biggan import FIRST, doublings_of
-from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
+from robustgen.generators.contracts import Generator, LossTerm, Optimization, TrainingSpec
+from robustgen.images import DatasetInfo
 from robustgen.modes import batch_invariant, channels_last
 from robustgen.randomness import Rng
 from robustgen.runtime import distributed
@@ -29,7 +30,7 @@ LIMIT = 256.0
 """Activations are kept within it, as in the official code, where half precision needs it."""
 
 
-class StyleGAN2(nn.Module):
+class StyleGAN2(Generator):
     """z (N, latents) standard normal, classes (N,) and noise to images: mapping and synthesis.
 
     z and class become a style w; each resolution from 4x4 on has modulated convolutions, noise for each pixel, and adds
@@ -37,8 +38,10 @@ class StyleGAN2(nn.Module):
     are in [0, 1] outside and in [-1, 1] inside.
 
     Raises:
-        ValueError: images that are not square, or whose size is no power of 2 from 8 to 64.
+        ValueError: images that are not square, or whose size is not 8, 16, 32 or 64.
     """
+
+    kind = "stylegan2"
 
     def __init__(
         self, shape: tuple[int, int, int], classes: int, *, channels: int = 512, latents: int = 512, mapping: int = 2
@@ -64,6 +67,14 @@ class StyleGAN2(nn.Module):
         sizes = [size for size in self.sizes for _ in range(1 if size == FIRST else 2)]
         return [rng.at("noise", i).normal((count, 1, size, size)) for i, size in enumerate(sizes)]
 
+    @classmethod
+    def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
+        assert isinstance(config, StyleGAN2Config)
+        with rng.seeding_torch():
+            return cls(
+                info.shape, len(info.classes), channels=config.channels, latents=config.latents, mapping=config.mapping
+            )
+
     def forward(self, z: Tensor, labels: Tensor, *noise: Tensor) -> Tensor:
         kind = self.class_in(F.one_hot(labels, self.classes).to(z.dtype))
         w = self.mapping(torch.cat([_unit(z), _unit(kind)], dim=1))
@@ -78,20 +89,20 @@ class StyleGAN2(nn.Module):
         assert image is not None
         return image
 
-    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
+    def training_spec(self, config: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
         """Non-saturating losses, R1 in every 16th step, images varied as much as the discriminator needs."""
-        assert isinstance(fit, StyleGAN2Config)
-        group_of(fit.batch_size // distributed.place()[1])
+        assert isinstance(config, StyleGAN2Config)
+        group_of(config.batch_size // distributed.place()[1])
         device = next(self.parameters()).device
         with rng.seeding_torch():
             discriminator = Discriminator(
-                self.shape, self.classes, channels=fit.channels, latents=fit.latents, mapping=fit.class_mapping
+                self.shape, self.classes, channels=config.channels, latents=config.latents, mapping=config.class_mapping
             )
         channels_last(discriminator).to(device)
-        adaptation = Adaptation(fit.ada_target, fit.ada_images, device)
+        adaptation = Adaptation(config.ada_target, config.ada_images, device)
 
         def judged(images: Tensor, labels: Tensor, rng: Rng) -> Tensor:
-            seen = varied(images, adaptation.strength, rng) if fit.ada else images
+            seen = varied(images, adaptation.strength, rng) if config.ada else images
             return discriminator(seen, labels)
 
         def made(labels: Tensor, rng: Rng) -> Tensor:
@@ -111,12 +122,12 @@ class StyleGAN2(nn.Module):
 
         def penalty(images: Tensor, labels: Tensor, rng: Rng, done: float) -> Tensor:
             r1 = gradient_penalty(lambda real: judged(real, labels, rng.at("varied")), images * 2 - 1)
-            return fit.r1 * PENALTY_EVERY * r1
+            return config.r1 * PENALTY_EVERY * r1
 
         def optimizer(network: nn.Module, every: int) -> torch.optim.Optimizer:
             # A penalty now and then is one more step of the same Adam: all its rates are slowed to make up for it.
             share = every / (every + 1)
-            return torch.optim.Adam(network.parameters(), lr=fit.peak_lr * share, betas=(0.0, 0.99**share))
+            return torch.optim.Adam(network.parameters(), lr=config.peak_lr * share, betas=(0.0, 0.99**share))
 
         return TrainingSpec(
             optimizations={
@@ -126,20 +137,15 @@ class StyleGAN2(nn.Module):
             loss_terms={
                 "generator": LossTerm("generator", generator_loss),
                 "discriminator": LossTerm("discriminator", discriminator_loss),
-                **({"r1": LossTerm("discriminator", penalty, every=PENALTY_EVERY)} if fit.r1 else {}),
+                **({"r1": LossTerm("discriminator", penalty, every=PENALTY_EVERY)} if config.r1 else {}),
             },
             extra_state={"discriminator": discriminator, "adaptation": adaptation},
-            after=adaptation.after if fit.ada else lambda images: None,
+            after_step=adaptation.after_step if config.ada else lambda images: None,
         )
-
-    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
-        """There is one way: one evaluation of untruncated latents."""
-        draw.refuse("stylegan2", "guidance", "guide", "temperature")
-        return {}
 
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
-        """Images in [0, 1] of the asked classes; call in evaluation mode."""
+        """Images in [0, 1] of class labels, from untruncated latents; call in evaluation mode."""
         z = rng.at("latents").normal((len(labels), self.latents))
         return (batch_invariant(self, z, labels, *self.noise(len(labels), rng)) + 1).div_(2).clamp_(0, 1)
 

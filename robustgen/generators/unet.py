@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from typing import Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from robustgen.config.generators import UNetConfig
+from robustgen.images import DatasetInfo
+from robustgen.randomness import Rng
+
 NO_LABEL = -1
-"""In place of a class: the network is told none."""
+"""In place of a class label: the network is not conditioned on a class."""
 
 AUGMENTATIONS = 9
-"""Numbers that say how an image was augmented (see `augmentation`)."""
+"""Numbers that describe how an image was augmented (see `augmentation`)."""
 
 
 def _norm(channels: int) -> nn.GroupNorm:
@@ -95,9 +100,9 @@ class UNet(nn.Module):
     channels      of the first level; 128 for CIFAR-10
     multipliers   channels of each level over the first; each level halves the size: (2, 2, 2)
     blocks        per level going down, one more going up; 4
-    attention     sizes (in pixels) at which blocks attend; (16,)
+    attention     sizes (in pixels) at which blocks have attention; (16,)
     dropout       0.13 for CIFAR-10
-    augmented     whether it is told how an image was augmented: (N, 9), nothing where it was not
+    augmented     whether it is conditioned on how an image was augmented: (N, 9), zeros where it was not
 
     With these values 55.7 million parameters.
 
@@ -158,6 +163,20 @@ class UNet(nn.Module):
                 here = channels * multiplier
         self.norm = _norm(here)
         self.out = _conv(here, colours, 3, 1e-5)
+
+    @classmethod
+    def from_config(cls, config: UNetConfig, info: DatasetInfo, rng: Rng) -> Self:
+        with rng.seeding_torch():
+            return cls(
+                info.shape,
+                len(info.classes),
+                channels=config.channels,
+                multipliers=config.multipliers,
+                blocks=config.blocks,
+                attention=config.attention,
+                dropout=config.dropout,
+                augmented=config.augment > 0,
+            )
 
     def forward(self, x: Tensor, noise: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
         half = self.channels // 2

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 import math
-from typing import Any
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.config.generators import SamplerConfig, TrainedGeneratorConfig, VDVAEConfig
-from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
+from robustgen.config.generators import GeneratorConfig, SamplerConfig, TrainedGeneratorConfig, VDVAEConfig
+from robustgen.generators.contracts import Generator, LossTerm, Optimization, TrainingSpec
 from robustgen.generators.logistics import draw, log_likelihood, numbers_per_pixel
 from robustgen.generators.vdvae_layout import decoder_places, encoder_places
+from robustgen.images import DatasetInfo
 from robustgen.randomness import Rng
 
 LARGEST_BIAS = 64
@@ -87,7 +88,7 @@ def gaussian_kl(mean: Tensor, log_scale: Tensor, prior_mean: Tensor, prior_log_s
     return prior_log_scale - log_scale + (ratio + distance - 1) / 2
 
 
-class VDVAE(nn.Module):
+class VDVAE(Generator):
     """Latents z of all sizes, from one position to every pixel; each layer's prior knows all before it.
 
         p(x, z) = p(x | z) * product over l of p(z_l | z_<l)       q(z | x) = product over l of q(z_l | z_<l, x)
@@ -101,6 +102,8 @@ class VDVAE(nn.Module):
     Raises:
         ValueError: images that are not square, or layouts that do not fit them.
     """
+
+    kind = "vdvae"
 
     def __init__(self, shape: tuple[int, int, int], classes: int, settings: VDVAEConfig):
         super().__init__()
@@ -128,6 +131,12 @@ class VDVAE(nn.Module):
         self.out = nn.Conv2d(width, numbers_per_pixel(colours, settings.components), 1)
         for conv in (self.stem, self.out):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
+
+    @classmethod
+    def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
+        assert isinstance(config, VDVAEConfig)
+        with rng.seeding_torch():
+            return cls(info.shape, len(info.classes), config)
 
     def encode(self, images: Tensor) -> dict[int, Tensor]:
         """What the encoder leaves of images in [0, 1], by size."""
@@ -179,26 +188,26 @@ class VDVAE(nn.Module):
         """Mean bound, in nats for each value of an image."""
         return self.nats(images, labels, rng).mean() / math.prod(self.shape)
 
-    def training_spec(self, fit: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
-        """AdamW; a gradient longer than 400 makes no step: rare batches would throw far back what has been learnt."""
-        assert isinstance(fit, VDVAEConfig)
+    def training_spec(self, config: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
+        """AdamW; a step whose gradient norm exceeds 400 is skipped, since rare batches would undo much training."""
+        assert isinstance(config, VDVAEConfig)
         optimizer = torch.optim.AdamW(
-            self.parameters(), lr=fit.peak_lr, betas=(0.9, 0.9), weight_decay=fit.weight_decay
+            self.parameters(), lr=config.peak_lr, betas=(0.9, 0.9), weight_decay=config.weight_decay
         )
         return TrainingSpec(
             optimizations={"network": Optimization(optimizer, clip=200.0, skip_above=400.0)},
             loss_terms={"loss": LossTerm("network", lambda images, labels, rng, done: self.loss(images, labels, rng))},
         )
 
-    def configure_sampler(self, draw: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
-        """Set the temperature: by how much the deviations of the latents' priors are multiplied."""
-        draw.refuse("a vdvae", "guidance", "guide")
-        self.temperature = draw.temperature
-        return {"temperature": draw.temperature, "conditional": self.conditional}
+    def configure_sampler(self, settings: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
+        """Set the temperature: the factor of the standard deviations of the latents' priors."""
+        self.refuse_all_but(settings, "solver", "evaluations", "temperature")
+        self.temperature = settings.temperature
+        return {"temperature": settings.temperature, "conditional": self.conditional}
 
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
-        """Images in [0, 1] of the asked classes, which are ignored where it is not conditional."""
+        """Images in [0, 1] of class labels, which are ignored where it is not conditional."""
         # Kernels are chosen by size (see `modes.batch_invariant`); here streams are padded along with the rows.
         rows = torch.arange(len(labels) + -len(labels) % 16, device=labels.device)
         rows[len(labels) :] = 0

@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustgen.config.generators import AugmentedConfig, DDPMConfig, ECTConfig, EDMConfig, VDVAEConfig
+from robustgen.config.generators import ECTConfig
 from robustgen.config.recipe import Arm, KeepConfig, Recipe
 from robustgen.config.source import Source
 from robustgen.config.training import TrainingConfig
@@ -235,31 +235,13 @@ def check(recipe: Recipe) -> None:
 
 
 def _check_generators(recipe: Recipe) -> None:
-    """Ask for every draw that is wanted, of models without a network: solvers, evaluations, guidance, temperature."""
-    from torch import nn
-
-    from robustgen.generators import DDPM, VDVAE, Augmented, Consistency, Diffusion
+    """Check the sampler settings of every generator that is sampled: solver, evaluations, guidance, temperature."""
+    from robustgen.generators import check_sampler
     from robustgen.generators.ddpm_steps import CHAINS
     from robustgen.generators.solvers import SOLVERS
 
-    model: DDPM | VDVAE | Diffusion | Augmented
     for name in _sampled(recipe):
-        settings, draw = recipe.generators[name], recipe.sampling.of(name)
-        if isinstance(settings, DDPMConfig):
-            model = DDPM(
-                nn.Identity(), (1, 1, 1), 2, conditional=settings.conditional, timesteps=settings.timesteps,
-                betas=settings.betas, label_dropout=settings.label_dropout,
-            )  # fmt: skip
-        elif isinstance(settings, VDVAEConfig):
-            model = VDVAE((1, 1, 1), 2, VDVAEConfig(width=1, latents=1, encoder="1x1", decoder="1x1"))
-        elif isinstance(settings, EDMConfig | ECTConfig):
-            kind = Diffusion if isinstance(settings, EDMConfig) else Consistency
-            model = kind(nn.Identity(), (1, 1, 1), 2, label_dropout=settings.label_dropout)
-        elif isinstance(settings, AugmentedConfig):
-            model = Augmented((1, 1, 1), 2, settings.augment)
-        else:
-            continue
-        model.configure_sampler(draw, Diffusion(nn.Identity(), (1, 1, 1), 2) if draw.guide else None)
+        check_sampler(recipe.generators[name], recipe.sampling.of(name))
     solver = recipe.sampling.solver
     if solver is not None and solver not in SOLVERS and solver not in CHAINS:
         raise ValueError(f"unknown solver {solver!r}; known: {', '.join([*SOLVERS, *CHAINS])}")

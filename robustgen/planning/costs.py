@@ -10,17 +10,6 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from robustgen.config.generators import (
-    AugmentedConfig,
-    BigGANConfig,
-    DDPMConfig,
-    ECTConfig,
-    EDMConfig,
-    GaussianConfig,
-    Generator,
-    StyleGAN2Config,
-    VDVAEConfig,
-)
 from robustgen.config.recipe import Recipe
 from robustgen.config.training import TrainingConfig
 
@@ -36,26 +25,6 @@ FORWARD = {
     "resnest-152": 8.4251e9, "rawrn-70-16": 120.935e9,
 }  # fmt: skip
 """Operations of a pass of one image of 3x32x32, counted by torch."""
-DRAWN: dict[type, float] = {
-    DDPMConfig: 12.44e9, EDMConfig: 42.4e9, ECTConfig: 42.4e9, VDVAEConfig: 25.3e9, BigGANConfig: 3.36e9,
-    StyleGAN2Config: 12.8e9,
-}  # fmt: skip
-"""Operations of an evaluation of a generator's published network at 3x32x32."""
-LEARNT: dict[type, float] = {
-    DDPMConfig: 3 * 12.44e9,
-    EDMConfig: 3 * 42.4e9,
-    ECTConfig: 4 * 42.4e9,
-    VDVAEConfig: 3 * 44.8e9,
-    BigGANConfig: 3 * 3.36e9 + 3 * 2.16e9 + 4 * (3.36e9 + 6 * 2.16e9),
-    StyleGAN2Config: 3 * 12.8e9 + 3 * 8.0e9 + 12.8e9 + 6 * 8.0e9,
-}
-"""... and of a training image. A GAN's: a generator step through its discriminator, and the discriminator's steps on
-real and generated images; regularisers, which come every few steps, are left out."""
-NETWORK = (
-    "channels", "multipliers", "blocks", "attention", "width", "bottleneck", "latents", "encoder", "decoder",
-    "critic_steps", "mapping", "class_mapping",
-)  # fmt: skip
-"""Settings that must be the published ones for the two tables to hold."""
 
 
 @dataclass(frozen=True)
@@ -99,8 +68,8 @@ def cost_of(recipe: Recipe) -> Cost | None:
     used = {name for arm in recipe.arms.values() for name in arm.proxies} - set(recipe.published)
     fit, sample = 0.0, 0.0
     for name in used:
-        learnt = fitting(recipe.generators[name], side)
-        drawn = drawing(recipe, name, side)
+        learnt = recipe.generators[name].fit_flops(side)
+        drawn = recipe.generators[name].sample_flops(recipe.sampling.of(name), side)
         if learnt is None or drawn is None:
             return None
         fit, sample = fit + learnt, sample + recipe.sampling.count * drawn
@@ -114,39 +83,6 @@ def cost_of(recipe: Recipe) -> Cost | None:
     if labeller is None:
         return None
     return Cost(fit, sample, labeller + robust)
-
-
-def fitting(fit: Generator, side: int) -> float | None:
-    """Operations of a generator's training; a Gaussian's are nothing beside any other, and copies need none."""
-    if isinstance(fit, GaussianConfig | AugmentedConfig):
-        return 0.0
-    return LEARNT[type(fit)] * fit.total_images * (side / 32) ** 2 if _published(fit) else None
-
-
-def drawing(recipe: Recipe, name: str, side: int) -> float | None:
-    """Operations of an image of a generator: evaluations times a pass."""
-    fit, draw = recipe.generators[name], recipe.sampling.of(name)
-    if isinstance(fit, GaussianConfig):
-        return 2.0 * (3 * side**2) ** 2
-    if isinstance(fit, AugmentedConfig):
-        return 0.0
-    if not _published(fit):
-        return None
-    evaluations = 1
-    if isinstance(fit, DDPMConfig):
-        usual = 50 if draw.solver in ("ddim", "ddim-quadratic") else fit.timesteps
-        evaluations = draw.evaluations or usual
-    elif isinstance(fit, EDMConfig):
-        evaluations = draw.evaluations or (35 if draw.solver in (None, "heun") else 18)
-    elif isinstance(fit, ECTConfig):
-        evaluations = draw.evaluations or 2
-    guided = 2 if draw.guidance != 1 else 1
-    return guided * evaluations * DRAWN[type(fit)] * (side / 32) ** 2
-
-
-def _published(fit: Generator) -> bool:
-    known = type(fit).model_fields
-    return all(getattr(fit, name) == known[name].default for name in NETWORK if name in known)
 
 
 def training(settings: TrainingConfig, channels: int, side: int, validation: int = 0) -> float | None:

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from robustgen.contracts import Progress, silent
-from robustgen.generators.contracts import GenerativeModel
+from robustgen.generators.contracts import Generator
 from robustgen.images import to_bytes
 from robustgen.proxy.store import (
     MANIFEST_FORMAT,
@@ -29,7 +29,7 @@ from robustgen.storage.arrays import write_array
 from robustgen.storage.files import write_json
 
 
-def sample_batch(generator: GenerativeModel, ids: np.ndarray, seed: int, device: torch.device | str) -> Tensor:
+def sample_batch(generator: Generator, ids: np.ndarray, seed: int, device: torch.device | str) -> Tensor:
     """Images number `ids` of a seed, uint8 (n, H, W, C) on the host; image i is of class i mod K."""
     labels = torch.from_numpy(ids % generator.classes).to(device)
     images = generator.sample(labels, rng_for(seed, "sample", device=device).each(ids))
@@ -37,7 +37,7 @@ def sample_batch(generator: GenerativeModel, ids: np.ndarray, seed: int, device:
 
 
 def sample_proxies(
-    generator: GenerativeModel,
+    generator: Generator,
     count: int,
     folder: Path,
     *,

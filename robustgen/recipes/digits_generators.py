@@ -10,7 +10,7 @@ from robustgen.config.generators import (
     ECTConfig,
     EDMConfig,
     GaussianConfig,
-    Generator,
+    GeneratorConfig,
     SamplerConfig,
     StyleGAN2Config,
     VDVAEConfig,
@@ -30,23 +30,23 @@ from robustgen.recipes.digits import LABELLER, ROBUST
 _UNET: dict[str, Any] = {"channels": 16, "multipliers": (1, 2), "blocks": 1, "attention": ()}
 _SHORT: dict[str, Any] = {"batch_size": 128, "cooldown": 0.3}
 
-ON_DIGITS: dict[str, Generator] = {
+ON_DIGITS: dict[str, GeneratorConfig] = {
     "gaussian": GaussianConfig(),
     "vdvae": VDVAEConfig(
         conditional=True, width=64, latents=8, encoder="8x3,8d2,4x2,4d4,1x2", decoder="1x1,4m1,4x2,8m4,8x3",
         components=3, total_images=500 * 64, batch_size=64, peak_lr=2e-3, warmup_images=100 * 64, cooldown=0.3,
-        averaging_share=0.05,
+        ema_half_life_share=0.05,
     ),
     "biggan": BigGANConfig(
-        channels=24, latents=32, critic_steps=2, total_images=700 * 50, peak_lr=2e-3, averaging_images=10_000,
+        channels=24, latents=32, critic_steps=2, total_images=700 * 50, peak_lr=2e-3, ema_half_life_images=10_000,
     ),
     "stylegan2": StyleGAN2Config(
         channels=24, latents=32, class_mapping=1, r1=1, ada_images=20_000, total_images=1_000 * 32, batch_size=32,
-        peak_lr=5e-3, averaging_images=10_000,
+        peak_lr=5e-3, ema_half_life_images=10_000,
     ),
     "ddpm": DDPMConfig(
         **_UNET, **_SHORT, conditional=True, dropout=0.1, total_images=800 * 128, peak_lr=2e-3,
-        warmup_images=100 * 128, flip=False, averaging_share=0.05,
+        warmup_images=100 * 128, flip=False, ema_half_life_share=0.05,
     ),
     "edm": EDMConfig(
         **_UNET, **_SHORT, augment=0.0, dropout=0.1, total_images=800 * 128, peak_lr=2e-3, warmup_images=100 * 128,

@@ -19,7 +19,7 @@ from robustgen.config.generators import (
     ECTConfig,
     EDMConfig,
     GaussianConfig,
-    Generator,
+    GeneratorConfig,
     StyleGAN2Config,
     VDVAEConfig,
 )
@@ -31,18 +31,18 @@ _GPU: dict[str, Any] = {"batch_size": 1024, "cooldown": 0.3, "precision": "bfloa
 _SMALL_UNET: dict[str, Any] = {"channels": 64, "multipliers": (2, 2, 2), "blocks": 2}
 _WIDE_UNET: dict[str, Any] = {"channels": 128, "multipliers": (1, 2, 2), "blocks": 2}
 
-PRESETS: dict[str, dict[str, Generator]] = {
+PRESETS: dict[str, dict[str, GeneratorConfig]] = {
     "gaussian": dict.fromkeys(("smoke", "cpu-tiny", "gpu-20min", "gpu-60min", "paper"), GaussianConfig()),
     "ddpm": {
         "smoke": DDPMConfig(**_SMOKE_UNET, conditional=True, flip=False, peak_lr=2e-3, warmup_images=50 * 64),
         "cpu-tiny": ON_DIGITS["ddpm"],
         "gpu-20min": DDPMConfig(
             **_GPU, channels=64, conditional=True, total_images=16_384 * 1024, peak_lr=1e-3, warmup_images=500 * 1024,
-            averaging_share=0.05,
+            ema_half_life_share=0.05,
         ),
         "gpu-60min": DDPMConfig(
             **_GPU, conditional=True, total_images=20_480 * 1024, peak_lr=5e-4, warmup_images=500 * 1024,
-            averaging_share=0.05,
+            ema_half_life_share=0.05,
         ),
         "paper": DDPMConfig(),
     },
@@ -71,21 +71,23 @@ PRESETS: dict[str, dict[str, Generator]] = {
     "vdvae": {
         "smoke": VDVAEConfig(
             **_SMOKE, conditional=True, width=32, latents=4, encoder="8x1,8d2,4d4,1x1", decoder="1x1,4m1,8m4,8x1",
-            components=3, peak_lr=3e-3, averaging_share=0.05,
+            components=3, peak_lr=3e-3, ema_half_life_share=0.05,
         ),
         "cpu-tiny": ON_DIGITS["vdvae"],
         "gpu-20min": VDVAEConfig(
             conditional=True, width=192, total_images=24_576 * 256, batch_size=256, peak_lr=5e-4,
-            warmup_images=100 * 256, cooldown=0.3, precision="bfloat16", averaging_share=0.05,
+            warmup_images=100 * 256, cooldown=0.3, precision="bfloat16", ema_half_life_share=0.05,
         ),
         "gpu-60min": VDVAEConfig(
             conditional=True, total_images=24_576 * 256, batch_size=256, peak_lr=5e-4, warmup_images=100 * 256,
-            cooldown=0.3, precision="bfloat16", averaging_share=0.05,
+            cooldown=0.3, precision="bfloat16", ema_half_life_share=0.05,
         ),
         "paper": VDVAEConfig(),
     },
     "biggan": {
-        "smoke": BigGANConfig(**_SMOKE, channels=16, latents=16, critic_steps=1, peak_lr=2e-3, averaging_images=5_000),
+        "smoke": BigGANConfig(
+            **_SMOKE, channels=16, latents=16, critic_steps=1, peak_lr=2e-3, ema_half_life_images=5_000,
+        ),
         "cpu-tiny": ON_DIGITS["biggan"],
         "gpu-20min": BigGANConfig(total_images=15_360 * 256, batch_size=256, precision="bfloat16"),
         "gpu-60min": BigGANConfig(total_images=40_960 * 256, batch_size=256, precision="bfloat16"),
@@ -93,7 +95,7 @@ PRESETS: dict[str, dict[str, Generator]] = {
     },
     "stylegan2": {
         "smoke": StyleGAN2Config(
-            **_SMOKE, channels=16, latents=16, class_mapping=1, r1=0.1, ada_images=30_000, averaging_images=5_000,
+            **_SMOKE, channels=16, latents=16, class_mapping=1, r1=0.1, ada_images=30_000, ema_half_life_images=5_000,
         ),
         "cpu-tiny": ON_DIGITS["stylegan2"],
         "gpu-20min": StyleGAN2Config(channels=256, total_images=32_768 * 256, batch_size=256, precision="bfloat16"),
@@ -104,10 +106,11 @@ PRESETS: dict[str, dict[str, Generator]] = {
 }  # fmt: skip
 
 
-def find_preset(kind: str, name: str) -> Generator:
+def find_preset(kind: str, name: str) -> GeneratorConfig:
     """Raises ValueError for an unknown kind or preset; names the known ones."""
-    if kind not in PRESETS:
+    if kind not in GENERATOR_CONFIGS:
         raise ValueError(f"unknown kind of generator {kind!r}; known: {', '.join(GENERATOR_CONFIGS)}")
-    if name not in PRESETS[kind]:
-        raise ValueError(f"unknown preset {name!r} of {kind}; known: {', '.join(PRESETS[kind])}")
-    return PRESETS[kind][name]
+    presets = PRESETS.get(kind, {})
+    if name not in presets:
+        raise ValueError(f"unknown preset {name!r} of {kind}; known: {', '.join(presets) or 'none'}")
+    return presets[name]

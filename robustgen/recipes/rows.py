@@ -5,7 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustgen.config.generators import BigGANConfig, DDPMConfig, EDMConfig, GaussianConfig, Generator, VDVAEConfig
+from robustgen.config.generators import (
+    BigGANConfig,
+    DDPMConfig,
+    EDMConfig,
+    GaussianConfig,
+    GeneratorConfig,
+    VDVAEConfig,
+)
 from robustgen.config.recipe import (
     Arm,
     DataConfig,
@@ -28,7 +35,7 @@ THREATS = {
     "l2-0.5": ThreatConfig(norm="l2", eps=0.5),
     "linf-0.3": ThreatConfig(norm="linf", eps=0.3),
 }
-GENERATORS: dict[str, Generator] = {
+GENERATORS: dict[str, GeneratorConfig] = {
     "gaussian": GaussianConfig(),
     "vdvae": VDVAEConfig(),
     "biggan": BigGANConfig(),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 
-from robustgen.config.generators import GaussianConfig, Generator, SamplerConfig
+from robustgen.config.generators import GaussianConfig, SamplerConfig
 from robustgen.config.recipe import KeepConfig, Recipe
 from robustgen.config.training import TrainingConfig
 from robustgen.recipes.rows import CLASSES
@@ -21,20 +21,6 @@ BATCH = 32
 STEPS, FEW_STEPS = 240, 48
 """Of training WRN-10-1; of training the larger ones of SMALLEST."""
 KEPT = 200
-_UNET = {"channels": 8, "multipliers": (1, 1), "blocks": 1, "attention": ()}
-_SHORT = {"total_images": 160 * BATCH, "batch_size": BATCH, "warmup_images": 0, "previews": 1, "precision": "float32"}
-GENERATORS = {
-    "edm": {**_UNET, **_SHORT, "peak_lr": 2e-3, "augment": 0.0},
-    "ect": {**_UNET, **_SHORT, "peak_lr": 1e-3, "augment": 0.0},
-    "ddpm": {**_UNET, **_SHORT, "peak_lr": 2e-3, "timesteps": 50},
-    "vdvae": {
-        **_SHORT, "width": 16, "latents": 4, "components": 2, "encoder": "8x1,8d2,4d4,1x1",
-        "decoder": "1x1,4m1,8m4,8x1", "peak_lr": 2e-3,
-    },
-    "biggan": {**_SHORT, "channels": 8, "latents": 4, "standing": 2},
-    "stylegan2": {**_SHORT, "channels": 8, "latents": 8, "class_mapping": 1},
-}  # fmt: skip
-"""What is changed of each kind."""
 
 
 def scaled(recipe: Recipe, scale: str) -> Recipe:
@@ -71,7 +57,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
             ),
             "labeller": _training(recipe.labeller),
             "generators": {
-                **{source: _generator(fit) for source, fit in recipe.generators.items()},
+                **{source: config.smallest() for source, config in recipe.generators.items()},
                 **{source: GaussianConfig() for source in recipe.published if source not in recipe.generators},
             },
             "published": {},
@@ -130,11 +116,6 @@ def _training(settings: TrainingConfig) -> TrainingConfig:
             "validation_steps": 5,
         }
     )
-
-
-def _generator(fit: Generator) -> Generator:
-    changes = {name: value for name, value in GENERATORS.get(fit.kind, {}).items() if name in type(fit).model_fields}
-    return type(fit).model_validate({**dict(fit), **changes})
 
 
 def _evaluations(draw: SamplerConfig) -> int | None:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustgen.config.generators import Generator, TrainedGeneratorConfig
+from robustgen.config.generators import GeneratorConfig, TrainedGeneratorConfig
 from robustgen.config.recipe import DataConfig
 from robustgen.stages.common import load_data
 
@@ -20,14 +20,14 @@ if TYPE_CHECKING:
 class Fit:
     """Fit one generative model to the training images alone; `base` is a finished generator that it starts from."""
 
-    config: Generator
+    config: GeneratorConfig
     data: DataConfig
     folder: Path
     seed: int
     base: Path | None = None
 
     def __call__(self, device: str, progress: Progress) -> str:
-        from robustgen.generators import Augmented, Gaussian, build_generator, save_generator
+        from robustgen.generators import build_generator, save_generator
         from robustgen.modes import channels_last
         from robustgen.randomness import rng_for
         from robustgen.runtime.distributed import place, wait_for_all
@@ -45,7 +45,6 @@ class Fit:
             )
             sentence = f"trained {config.steps} steps"
         else:
-            assert isinstance(model, Gaussian | Augmented)
             sentence = model.fit(images)
         if place()[0] == 0:
             saved: Any = fitted

@@ -101,7 +101,7 @@ def train_generator(
                 for repeat in range(term.repeats):
                     # A step's first move draws at the step's own place, all others below it.
                     values[name] = made(term, place.at(name, repeat) if values else place, t)
-        training_spec.after(settings.batch_size)
+        training_spec.after_step(settings.batch_size)
         average.update(model, _averaging_decay(settings, t))
         return _check_losses(values, training_spec, memory)
 
@@ -166,9 +166,9 @@ def _climb(optimization: Optimization, value: Tensor) -> bool:
 
 
 def _averaging_decay(settings: TrainedGeneratorConfig, t: int) -> float:
-    half_life = settings.averaging_images
-    if settings.averaging_share is not None:
-        half_life = min(half_life, settings.averaging_share * (t + 1) * settings.batch_size)
+    half_life = settings.ema_half_life_images
+    if settings.ema_half_life_share is not None:
+        half_life = min(half_life, settings.ema_half_life_share * (t + 1) * settings.batch_size)
     return half_life_decay(half_life, settings.batch_size)
 
 

@@ -180,13 +180,13 @@ def test_strength_follows_how_sure_the_discriminator_is():
     before = 0.0
     for _ in range(40):  # always sure
         adaptation.see(torch.ones(64))
-        adaptation.after(64)
+        adaptation.after_step(64)
         assert adaptation.strength - before <= 64 * 4 / 500_000 * (1 + 1e-5)
         before = float(adaptation.strength)
     assert before == pytest.approx(10 * 64 * 4 / 500_000)
     for step in range(200):  # no surer than chance: it falls, and stays at 0
         adaptation.see(torch.tensor([1.0, -1.0]).repeat(32) * (1 + step))
-        adaptation.after(64)
+        adaptation.after_step(64)
     assert adaptation.strength == 0
 
 
@@ -194,7 +194,7 @@ def test_strength_of_growth_goes_on_from_a_saved_state():
     def steps(adaptation, numbers):
         for number in numbers:
             adaptation.see(torch.ones(8) if number % 7 else -torch.ones(8))
-            adaptation.after(8)
+            adaptation.after_step(8)
 
     whole, half, rest = (Adaptation(0.6, 1000, torch.device("cpu")) for _ in range(3))
     steps(whole, range(30))

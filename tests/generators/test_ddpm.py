@@ -232,7 +232,7 @@ def test_impossible_draws_are_refused():
         model.configure_sampler(SamplerConfig(solver="ddim", evaluations=51))
     with pytest.raises(ValueError, match="temperature"):
         model.configure_sampler(SamplerConfig(temperature=0.5))
-    with pytest.raises(ValueError, match="changes nothing for a ddpm that knows no classes"):
+    with pytest.raises(ValueError, match="changes nothing for an unconditional ddpm"):
         model.configure_sampler(SamplerConfig(guidance=2.0))
     with pytest.raises(ValueError, match="guidance without a guide needs"):
         small(conditional=True).configure_sampler(SamplerConfig(guidance=2.0))
@@ -245,7 +245,7 @@ def test_impossible_draws_are_refused():
         (SMALL, {"solver": "ipndm", "evaluations": 10}, None),
         (SMALL, {"solver": "ddim", "evaluations": 1001}, "ddim makes 1000 evaluations at most"),
         (VDVAEConfig(), {"temperature": 0.8}, None),
-        (VDVAEConfig(), {"guidance": 2.0}, "guidance .* changes nothing for a vdvae"),
+        (VDVAEConfig(), {"guidance": 2.0}, "guidance .* changes nothing for vdvae"),
         (DIGITS.generators["edm"], {"solver": "ancestral"}, "unknown solver 'ancestral'"),
     ],
     ids=str,
@@ -378,7 +378,7 @@ def test_files_with_yesterdays_names_are_read(diffusers, tmp_path):
     found = model.network.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in known.state_dict().items())
     (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="is damaged, or no file of weights alone"):
+    with pytest.raises(ValueError, match="is damaged, or not a file of weights alone"):
         load_generator(tmp_path)
 
 

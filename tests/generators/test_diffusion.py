@@ -51,11 +51,11 @@ def test_guidance_that_cannot_be_is_refused():
     model = Constant([0.2, 0.5])
     with pytest.raises(ValueError, match="label_dropout above 0"):
         model.configure_sampler(SamplerConfig(guidance=2.0))
-    with pytest.raises(ValueError, match="guide x is no diffusion model of the same shape and classes"):
+    with pytest.raises(ValueError, match="guide x is not a diffusion model of the same shape and classes"):
         model.configure_sampler(SamplerConfig(guidance=2.0, guide="x"), Constant([0.1, 0.1, 0.1]))
     with pytest.raises(ValueError, match=r"guide \(x\) changes nothing for a guidance of 1"):
         model.configure_sampler(SamplerConfig(guide="x"), Constant([0.1, 0.1]))
-    with pytest.raises(ValueError, match=r"temperature \(0.5\) changes nothing for a diffusion model"):
+    with pytest.raises(ValueError, match=r"temperature \(0.5\) changes nothing for edm"):
         model.configure_sampler(SamplerConfig(temperature=0.5))
 
 

@@ -35,7 +35,7 @@ SMALL = {
     "augmented": AugmentedConfig(augment="cutmix-2"),
     "ddpm": DDPMConfig(
         conditional=True, channels=8, multipliers=(1, 2), blocks=1, attention=(4,), flip=False, total_images=30 * 30,
-        batch_size=30, peak_lr=4e-3, warmup_images=0, averaging_share=0.05, previews=1,
+        batch_size=30, peak_lr=4e-3, warmup_images=0, ema_half_life_share=0.05, previews=1,
     ),
     "edm": EDMConfig(
         augment=0.0, channels=8, multipliers=(1, 2), blocks=1, attention=(4,), dropout=0.1, total_images=30 * 40,
@@ -47,7 +47,7 @@ SMALL = {
     ),
     "vdvae": VDVAEConfig(
         conditional=True, width=32, latents=4, encoder="8x1,8d2,4d4,1x1", decoder="1x1,4m1,8m4,8x1", components=2,
-        total_images=30 * 20, batch_size=30, peak_lr=5e-3, warmup_images=0, averaging_share=0.05,
+        total_images=30 * 20, batch_size=30, peak_lr=5e-3, warmup_images=0, ema_half_life_share=0.05,
     ),
     "biggan": BigGANConfig(
         channels=16, latents=4, critic_steps=1, standing=4, total_images=30 * 10, batch_size=30, peak_lr=5e-3,

@@ -274,5 +274,5 @@ def test_strength_rises_only_while_real_images_are_told_apart(tiny_info):
         judge.mapping[0].bias.data.fill_(100.0)
         for step in range(4):
             training_spec.loss_terms["discriminator"].loss(images, labels, rng_for(step), 0.0)
-            training_spec.after(12)
+            training_spec.after_step(12)
         assert adaptation.strength.item() == pytest.approx(expected)

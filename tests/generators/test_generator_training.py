@@ -20,7 +20,7 @@ from robustgen.training.averaging import WeightAverage, half_life_decay
 from robustgen.training.generator import train_generator
 from robustgen.training.loop import Diverged, Holder
 
-FIT = TrainedGeneratorConfig(total_images=40 * 10, batch_size=10, peak_lr=0.1, previews=0)
+FIT = TrainedGeneratorConfig(kind="test", total_images=40 * 10, batch_size=10, peak_lr=0.1, previews=0)
 
 
 class Mean(nn.Module):
@@ -35,7 +35,7 @@ class Mean(nn.Module):
         self.rival = nn.Linear(1, 1, bias=False)
         self.counts = Holder({"main": 0, "rival": 0, "lazy": 0, "images": 0})
         self.batches = []
-        self.lesson_of = lambda training_spec: training_spec
+        self.changed = lambda training_spec: training_spec
 
     def count(self, name, batch):
         self.counts.value[name] += 1
@@ -58,7 +58,7 @@ class Mean(nn.Module):
         def after(images):
             self.counts.value["images"] += images
 
-        return self.lesson_of(
+        return self.changed(
             TrainingSpec(
                 optimizations={
                     "main": Optimization(torch.optim.SGD([self.mean], lr=fit.peak_lr)),
@@ -67,7 +67,7 @@ class Mean(nn.Module):
                 loss_terms={"loss": LossTerm("main", self.main), "other": LossTerm("rival", self.other, repeats=2),
                        "lazy": LossTerm("rival", self.lazy, every=4)},
                 extra_state={"counts": self.counts},
-                after=after,
+                after_step=after,
             )
         )  # fmt: skip
 
@@ -92,9 +92,7 @@ def test_moves_are_made_as_often_as_told_on_fresh_images(model, tiny_images, tmp
 
 
 def test_a_move_changes_its_own_learner_alone(model, tiny_images, tmp_path):
-    model.lesson_of = lambda training_spec: replace(
-        training_spec, loss_terms={"loss": training_spec.loss_terms["loss"]}
-    )
+    model.changed = lambda training_spec: replace(training_spec, loss_terms={"loss": training_spec.loss_terms["loss"]})
     before = state(model)
     train_generator(model, tiny_images, FIT, tmp_path, seed=0)
     after = state(model)
@@ -142,27 +140,27 @@ def test_steps_with_wild_gradients_are_left_out_and_counted(model, tiny_images, 
         wild = poison if 0.5 <= done < 0.6 else 1.0
         return model.mean.sum() * wild
 
-    model.lesson_of = lambda training_spec: with_main(training_spec, loss, skip_above=400)
+    model.changed = lambda training_spec: with_main(training_spec, loss, skip_above=400)
     train_generator(model, tiny_images, FIT, tmp_path, seed=0)
     assert np.load(tmp_path / "history.npz")["skipped"].tolist() == [0] * 20 + [1, 2, 3] + [4] * 17
     torch.testing.assert_close(model.mean.detach(), torch.full((1, 1, 8, 8), -36 * 0.1))
 
 
 def test_a_loss_that_stays_no_number_stops_the_training(model, tiny_images, tmp_path):
-    model.lesson_of = lambda training_spec: with_main(
+    model.changed = lambda training_spec: with_main(
         training_spec, lambda *_: model.mean.sum() * float("nan"), skip_above=400
     )
     long = FIT.model_copy(update={"total_images": 200 * 10})
     with pytest.raises(Diverged, match="nan at step 99 of 200"):
         train_generator(model, tiny_images, long, tmp_path, seed=0)
-    model.lesson_of = lambda training_spec: with_main(training_spec, lambda *_: model.mean.sum() * float("nan"))
+    model.changed = lambda training_spec: with_main(training_spec, lambda *_: model.mean.sum() * float("nan"))
     with pytest.raises(Diverged, match="nan at step 0 of 200"):
         train_generator(model, tiny_images, long, tmp_path / "at once", seed=0)
 
 
 def test_gradients_are_clipped_and_mended(model, tiny_images, tmp_path):
     one = FIT.model_copy(update={"total_images": 10})
-    model.lesson_of = lambda training_spec: with_main(training_spec, lambda *_: model.mean.sum() * 100, clip=1.0)
+    model.changed = lambda training_spec: with_main(training_spec, lambda *_: model.mean.sum() * 100, clip=1.0)
     train_generator(model, tiny_images, one, tmp_path / "a", seed=0)
     assert model.mean.norm().item() == pytest.approx(0.1)
 
@@ -170,15 +168,15 @@ def test_gradients_are_clipped_and_mended(model, tiny_images, tmp_path):
         return model.mean[0, 0, 0, 0].add(-model.mean[0, 0, 0, 0].detach()).sqrt()  # slope: infinite
 
     model.mean.data.zero_()
-    model.lesson_of = lambda training_spec: with_main(training_spec, infinite)
+    model.changed = lambda training_spec: with_main(training_spec, infinite)
     train_generator(model, tiny_images, one, tmp_path / "b", seed=0)
     assert model.mean[0, 0, 0, 0].item() == pytest.approx(-0.1 * 1e5)
 
 
 def test_the_average_has_the_told_half_life(model, tiny_images, tmp_path):
     """A gradient of -1 at rate 0.1 puts the weights on a line; their average lags by decay / (1 - decay) steps."""
-    model.lesson_of = lambda training_spec: with_main(training_spec, lambda *_: -model.mean.sum())
-    settings = FIT.model_copy(update={"averaging_images": 20.0, "averaging_share": None, "total_images": 4000})
+    model.changed = lambda training_spec: with_main(training_spec, lambda *_: -model.mean.sum())
+    settings = FIT.model_copy(update={"ema_half_life_images": 20.0, "ema_half_life_share": None, "total_images": 4000})
     average = train_generator(model, tiny_images, settings, tmp_path, seed=0)
     decay = half_life_decay(20.0, 10)
     assert decay == pytest.approx(0.5**0.5)
@@ -199,7 +197,7 @@ def test_the_finished_average_can_be_finished_by_the_member(model, tiny_images, 
     def finish(average, rng):
         average.mean.data.fill_(0.5)
 
-    model.lesson_of = lambda training_spec: replace(training_spec, finish=finish)
+    model.changed = lambda training_spec: replace(training_spec, finish=finish)
     assert (train_generator(model, tiny_images, FIT, tmp_path, seed=0).mean == 0.5).all()
 
 
@@ -211,7 +209,7 @@ def test_bfloat16_is_used_where_asked(model, tiny_images, tmp_path):
         seen.append(product.dtype)
         return product.float().sum()
 
-    model.lesson_of = lambda training_spec: with_main(training_spec, loss)
+    model.changed = lambda training_spec: with_main(training_spec, loss)
     train_generator(model, tiny_images, FIT.model_copy(update={"precision": "bfloat16"}), tmp_path, seed=0)
     assert set(seen) == {torch.bfloat16} and model.mean.dtype == torch.float32
 
@@ -229,13 +227,12 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import numpy as np
-from robustgen.contracts import Lesson
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.training.generator import train_generator
 from test_generator_training import FIT, Mean, with_main
 torch.manual_seed(0)
 model = Mean()
-model.lesson_of = lambda lesson: with_main(lesson, model.main)
+model.changed = lambda spec: with_main(spec, model.main)
 images = np.load({images!r})
 info = DatasetInfo("x", ("a", "b", "c"), (1, 8, 8), (0.0,), (1.0,))
 average = train_generator(model, ImageSet(images["image"], images["label"], info), FIT, Path({folder!r}), seed=0)
@@ -261,7 +258,7 @@ def test_two_processes_learn_what_one_does(model, tiny_images, tmp_path):
         for rank in range(2)
     ]
     assert [process.wait(120) for process in processes] == [0, 0]
-    model.lesson_of = lambda training_spec: with_main(training_spec, model.main)
+    model.changed = lambda training_spec: with_main(training_spec, model.main)
     alone = train_generator(model, tiny_images, FIT, tmp_path / "one", seed=0).mean
     for rank in range(2):
         torch.testing.assert_close(torch.load(folder / f"{rank}.pt"), alone.data, rtol=1e-5, atol=1e-6)
@@ -281,7 +278,7 @@ def test_streams_differ_between_moves_and_repeats(model, tiny_images, tmp_path):
         drawn.append(rng.uniform((1,)).item())
         return model.mean.sum()
 
-    model.lesson_of = lambda training_spec: replace(
+    model.changed = lambda training_spec: replace(
         training_spec, loss_terms={"a": LossTerm("main", loss, repeats=2), "b": LossTerm("main", loss)}
     )
     train_generator(model, tiny_images, FIT, tmp_path, seed=0)
