@@ -16,7 +16,7 @@ from torch import nn
 from robustgen.config.generators import TrainedGeneratorConfig
 from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.randomness import rng_for
-from robustgen.training.averaging import WeightAverage, half_life_decay
+from robustgen.training.ema import EMA, half_life_decay
 from robustgen.training.generator import train_generator
 from robustgen.training.loop import Diverged, Holder
 
@@ -188,7 +188,7 @@ def test_the_average_has_the_told_half_life(model, tiny_images, tmp_path):
 
 def test_running_statistics_are_averaged_where_told():
     norm = nn.BatchNorm1d(1)
-    average = WeightAverage(norm, buffers=True)
+    average = EMA(norm, buffers=True)
     norm.running_mean.fill_(1.0)
     norm.num_batches_tracked.fill_(7)
     average.update(norm, 0.75)
@@ -229,7 +229,6 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import numpy as np
-from robustgen.contracts import Lesson
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.training.generator import train_generator
 from test_generator_training import FIT, Mean, with_main
