@@ -44,8 +44,8 @@ from robustgen.models import build_model
 from robustgen.modes import channels_last, frozen_bn_stats
 from robustgen.randomness import rng_for
 from robustgen.threat import ThreatModel
-from robustgen.training.averaging import WeightAverage, ramped
 from robustgen.training.classifier import parameter_groups
+from robustgen.training.ema import EMA, ramped
 from robustgen.training.mixing import Mixture
 
 STEPS = 10
@@ -67,7 +67,7 @@ class Ours:
         self.mixture = Mixture(images, batch_size=batch_size, augment=AUGMENTATIONS["crop-flip"], device=where)
         self.model = channels_last(build_model(architecture, images.info, rng_for(0))).to(where).train()
         self.optimizer = torch.optim.SGD(parameter_groups(self.model, 5e-4), lr=1e-3, momentum=0.9, nesterov=True)
-        self.average = WeightAverage(self.model)
+        self.average = EMA(self.model)
         self.loss, self.threat, self.where, self.t = TRADES(), ThreatModel("linf", EPS), where, 0
 
     def __call__(self) -> None:

@@ -30,9 +30,9 @@ from robustgen.objectives import cross_entropy
 from robustgen.proxy.sampling import sample_batch
 from robustgen.randomness import rng_for
 from robustgen.stages.common import threat_model
-from robustgen.training.averaging import WeightAverage
 from robustgen.training.batch_norms import use_own_batch_norms
 from robustgen.training.classifier import autocast, parameter_groups
+from robustgen.training.ema import EMA
 
 Row = dict[str, Any]
 STEP_PASSES = 6
@@ -161,7 +161,7 @@ def _trades(plan: Plan, device: str, architecture: str, batch: int, how: str) ->
     network: Any = torch.compile(model) if how == "compiled" else model
     groups = parameter_groups(model, settings.weight_decay)
     optimizer = torch.optim.SGD(groups, lr=1e-4, momentum=0.9, nesterov=True)
-    average = WeightAverage(model)
+    average = EMA(model)
     loss, threat = build_loss(settings), threat_model(plan.threat)
     place = rng_for(0, "step", device=device)
 
@@ -214,7 +214,7 @@ def _edm_training(plan: Plan, device: str, network: tuple[int, tuple[int, ...], 
     if how == "compiled":
         model.network.compile()
     optimizer = model.training_spec(plan.fit, rng_for(0)).optimizations["network"].optimizer
-    average = WeightAverage(model)
+    average = EMA(model)
     rng = rng_for(0, "measure", device=device)
     images = rng.uniform((plan.fit_batch, *INFO.shape)).contiguous(memory_format=torch.channels_last)
     labels = torch.arange(plan.fit_batch, device=device) % len(INFO.classes)

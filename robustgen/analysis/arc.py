@@ -28,11 +28,13 @@ from robustgen.randomness import Rng, content_ids, rng_for
 from robustgen.records.arc import ARCResult
 from robustgen.records.history import History
 from robustgen.records.record import BROKEN, PENDING, ROBUST, About
+from robustgen.storage.checkpoints import Stateful
 from robustgen.storage.weights import load_weights, save_weights
 from robustgen.threat import ThreatModel
-from robustgen.training.averaging import WeightAverage, ramped
 from robustgen.training.classifier import parameter_groups
-from robustgen.training.loop import rising_cosine, run_steps, set_lr
+from robustgen.training.ema import EMA, ramped
+from robustgen.training.loop import Loop
+from robustgen.training.schedules import rising_cosine, set_lr
 
 MULTIPLES = (0, 1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1, 1.5, 2, 3, 4)
 """Default radii, in units of eps: fine at first, where each discriminator starts from its neighbour."""
@@ -203,35 +205,30 @@ def train_discriminator(
     rng: Rng,
     progress: Progress = silent,
 ) -> nn.Module:
-    """Train in place, resuming from `folder`; returns the averaged weights.
+    """Train in place, resuming from `folder`; returns the EMA weights.
 
-    As classifiers are trained: SGD with Nesterov momentum, a short rise and a cosine to 0, zero-debiased statistics.
+    As classifiers are trained: SGD with Nesterov momentum, a short warm-up and a cosine to 0, zero-debiased
+    statistics.
     """
     model.train().requires_grad_(True)
     optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=peak_lr, momentum=0.9, nesterov=True)
-    average, history = WeightAverage(model), History()
-
-    def step(t: int) -> Tensor:
-        set_lr(optimizer, peak_lr * rising_cosine(t, steps, round(0.1 * steps)))
-        debias_statistics(model, t, 0.9)
-        value = loss(model, pairs.batch(t), threat, rng.at(t))
-        optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        optimizer.step()
-        average.update(model, ramped(0.98, t))
-        return value
-
-    run_steps(
-        step,
-        steps,
-        checkpoint=folder / "checkpoint.pt",
-        objects={"model": model, "average": average, "optimiser": optimizer, "history": history},
-        after=lambda t, value: history.add(step=t + 1, loss=value),
-        unit_per_step=2 * pairs.half,
-        progress=progress,
-    )
+    ema, history = EMA(model), History()
+    state: dict[str, Stateful] = {"model": model, "average": ema, "optimiser": optimizer, "history": history}
+    with Loop(
+        folder / "checkpoint.pt", steps, state, unit_per_step=2 * pairs.half, progress=progress,
+        log=lambda row: history.add(**row),
+    ) as loop:  # fmt: skip
+        for t in loop:
+            set_lr(optimizer, peak_lr * rising_cosine(t, steps, round(0.1 * steps)))
+            debias_statistics(model, t, 0.9)
+            value = loss(model, pairs.batch(t), threat, rng.at(t))
+            optimizer.zero_grad(set_to_none=True)
+            value.backward()
+            optimizer.step()
+            ema.update(model, ramped(0.98, t))
+            loop.record(value)
     history.save(folder / "history.npz")
-    return average.model.eval()
+    return ema.model.eval()
 
 
 def split_order(count: int, seed: int) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Being asked to stop by SIGTERM, as schedulers do before they take a machine away."""
+"""Stopping at SIGTERM, which cluster schedulers send before they reclaim a machine."""
 
 from __future__ import annotations
 
@@ -8,42 +8,42 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 EXIT_CODE = 75
-"""EX_TEMPFAIL of sysexits.h: nothing is wrong, try again later."""
+"""EX_TEMPFAIL of sysexits.h: a temporary failure; running the command again resumes."""
 
 
 class Preempted(SystemExit):
-    """Leaves the program with `EXIT_CODE`; what is finished is kept, and repeating the command goes on."""
+    """Exits the program with `EXIT_CODE`. Finished work is kept, and running the command again resumes."""
 
     def __init__(self, where: str = ""):
         super().__init__(EXIT_CODE)
         self.where = where
 
     def __str__(self) -> str:
-        return f"stopped by SIGTERM{self.where}; everything finished is kept, repeat the command to go on"
+        return f"stopped by SIGTERM{self.where}; everything finished is kept; run the command again to resume"
 
 
 class _State:
-    asked = False
+    requested = False
     patient = False
 
 
-def asked() -> bool:
-    """Whether SIGTERM has come while `listening`."""
-    return _State.asked
+def stop_requested() -> bool:
+    """Whether SIGTERM was received while `listening`."""
+    return _State.requested
 
 
 @contextmanager
 def listening() -> Iterator[None]:
-    """SIGTERM raises `Preempted` inside, at once or, within `finishing_steps`, where `asked` is looked at.
+    """Raise `Preempted` at SIGTERM: at once or, within `finishing_steps`, where the code checks `stop_requested`.
 
-    Signals belong to the main thread; in others this does nothing.
+    Only the main thread receives signals; in other threads this does nothing.
     """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
 
     def stop(number: int, frame: object) -> None:
-        _State.asked = True
+        _State.requested = True
         if not _State.patient:
             raise Preempted()
 
@@ -52,12 +52,12 @@ def listening() -> Iterator[None]:
         yield
     finally:
         signal.signal(signal.SIGTERM, before)
-        _State.asked = False
+        _State.requested = False
 
 
 @contextmanager
 def finishing_steps() -> Iterator[None]:
-    """SIGTERM is only noted inside: whoever runs steps looks at `asked` after each, and saves first."""
+    """Only note SIGTERM: the training loop checks `stop_requested` after a step, saves, and raises `Preempted`."""
     _State.patient = True
     try:
         yield

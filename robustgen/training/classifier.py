@@ -20,45 +20,47 @@ from robustgen.records.history import History
 from robustgen.runtime import distributed
 from robustgen.runtime.trackers import Tracking
 from robustgen.stats.intervals import Proportion
+from robustgen.storage.checkpoints import Stateful
 from robustgen.threat import ThreatModel
-from robustgen.training.averaging import WeightAverage, ramped
 from robustgen.training.batch_norms import Statistics, follow_momentum, statistics_of, use_own_batch_norms
 from robustgen.training.compiling import Compiled
-from robustgen.training.loop import LR_SHARES, Holder, one_cycle_momentum, run_steps, set_lr
+from robustgen.training.ema import EMA, ramped
+from robustgen.training.loop import Holder, Loop
 from robustgen.training.memory import explained, passes_of
 from robustgen.training.mixing import Mixture
+from robustgen.training.schedules import LR_SHARES, one_cycle_momentum, set_lr
+
+READ_EVERY = 16
+"""On a GPU losses are read, and SIGTERM is handled, every N-th step: the CPU runs ahead in between."""
 
 
 @dataclass(frozen=True)
-class Measured:
+class ValidationAccuracies:
     """Clean and robust accuracy on the validation images."""
 
     clean: Proportion
     robust: Proportion
 
 
-READ_EVERY = 16
-"""On a GPU losses are read, and SIGTERM is heeded, every so many steps: the processor runs ahead in between."""
-
-Validate = Callable[[nn.Module], Measured]
+Validate = Callable[[nn.Module], ValidationAccuracies]
 
 
 @dataclass(frozen=True)
 class Trained:
-    """A trained classifier: the weights chosen, from which step, and how they did on the validation images."""
+    """A trained classifier: the selected weights, their step, and their accuracies on the validation images."""
 
     model: nn.Module
     step: int
-    measured: Measured | None
+    measured: ValidationAccuracies | None
 
 
 def autocast(settings: TrainingConfig, device: torch.device) -> torch.autocast:
-    """Passes in the settings' precision."""
+    """Forward and backward passes in the precision of the settings."""
     return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Decay for weights of convolutions and linear layers and for their biases; none for batch norms."""
+    """Weight decay for weights and biases of convolutions and linear layers; none for batch norms."""
     norms = {
         id(p)
         for module in model.modules()
@@ -68,6 +70,141 @@ def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, ob
     decayed = [p for p in model.parameters() if id(p) not in norms]
     still = [p for p in model.parameters() if id(p) in norms]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": still, "weight_decay": 0.0}]
+
+
+@dataclass(frozen=True)
+class ClassifierState:
+    """What the training of a classifier changes; a checkpoint holds all of it.
+
+    best        the EMA weights with the best robust accuracy on the validation images so far
+    best_place  their step, and how many of the `total` validation images they classify correctly
+    history     step, loss and learning rate of every step
+    validation  step and four accuracies of every validation
+    """
+
+    model: nn.Module
+    ema: EMA
+    best: nn.Module
+    best_place: Holder
+    optimizer: torch.optim.Optimizer
+    history: History
+    validation: History
+
+    @classmethod
+    def initial(cls, model: nn.Module, settings: TrainingConfig) -> ClassifierState:
+        optimizer = torch.optim.SGD(
+            parameter_groups(model, settings.weight_decay),
+            lr=settings.schedule.peak_lr,
+            momentum=settings.momentum,
+            nesterov=settings.momentum > 0,
+        )
+        ema = EMA(model)
+        ema.model.train()
+        nothing = Holder({"step": settings.schedule.steps, "clean": 0, "robust": -1, "total": 0})
+        return cls(model.train(), ema, copy.deepcopy(ema.model), nothing, optimizer, History(), History())
+
+    def objects(self) -> dict[str, Stateful]:
+        """The state by its names in a checkpoint."""
+        return {
+            "model": self.model,
+            "average": self.ema,
+            "best": self.best,
+            "best_place": self.best_place,
+            "optimiser": self.optimizer,
+            "history": self.history,
+            "validation": self.validation,
+        }
+
+    def validate(self, step: int, validate: Validate) -> ValidationAccuracies:
+        """Measure raw and EMA weights, and add both to `validation`; returns the accuracies of the EMA weights."""
+        with evaluating(self.model), evaluating(self.ema.model):
+            raw, averaged = validate(self.model), validate(self.ema.model)
+        self.validation.add(
+            step=step,
+            raw_clean=raw.clean.value,
+            raw_robust=raw.robust.value,
+            averaged_clean=averaged.clean.value,
+            averaged_robust=averaged.robust.value,
+        )
+        return averaged
+
+    def last_validation(self) -> dict[str, float]:
+        """The four accuracies of the last validation, by column; empty before the first."""
+        return {name: values[-1] for name, values in self.validation.columns.items() if name != "step"}
+
+    def note(self) -> str:
+        """The last validation as words for the progress."""
+        if not len(self.validation):
+            return ""
+        clean, robust = (100 * self.validation[f"averaged_{kind}"][-1] for kind in ("clean", "robust"))
+        return f"validation clean {clean:.1f} %, robust {robust:.1f} %"
+
+    def keep_best(self, step: int, found: ValidationAccuracies, *, always: bool) -> None:
+        """Make the EMA weights the best ones if their robust accuracy is at least the best so far, or `always`."""
+        if always or found.robust.count >= self.best_place.value["robust"]:
+            self.best.load_state_dict(self.ema.model.state_dict())
+            self.best_place.value = {
+                "step": step,
+                "clean": found.clean.count,
+                "robust": found.robust.count,
+                "total": found.robust.total,
+            }
+
+
+class _TrainStep:
+    """One optimizer step on one batch, divided among processes and passes."""
+
+    def __init__(
+        self, state: ClassifierState, loss: Loss, threat: ThreatModel, settings: TrainingConfig, like: Mixture
+    ):
+        self.state, self.loss, self.threat, self.settings = state, loss, threat, settings
+        self.rank, self.world = distributed.place()
+        self.shares = self.world * settings.accumulate
+        self.network = Compiled(state.model) if settings.compile else state.model
+        precision = autocast(settings, like.device)
+        self.attempt = passes_of(self.network, loss, threat, like.shape, like.classes, like.device, precision)
+        self.steps = settings.schedule.steps
+        self.warmup_steps = round(settings.schedule.warmup * self.steps)
+        self.ema_start = round(settings.averaging_start * self.steps)
+
+    def lr(self, t: int) -> float:
+        schedule = self.settings.schedule
+        return schedule.peak_lr * LR_SHARES[schedule.decay](t, self.steps, self.warmup_steps)
+
+    def __call__(self, t: int, batch: Batch, rng: Rng) -> Tensor:
+        """Make step t; returns the mean loss of the batch."""
+        model, settings = self.state.model, self.settings
+        one_cycle = settings.schedule.decay == "one-cycle"
+        momentum = one_cycle_momentum(t, self.steps, self.warmup_steps) if one_cycle else None
+        set_lr(self.state.optimizer, self.lr(t), momentum)
+        debias_statistics(model, t, settings.statistics_decay)
+        follow_momentum(model)
+        self.state.optimizer.zero_grad(set_to_none=True)
+        statistics = Statistics(model) if settings.accumulate > 1 else None
+        values = []
+        for part in range(settings.accumulate):
+            with explained(len(batch.images) // self.shares, settings.accumulate, self.world, self.attempt):
+                values.append(self._pass(t, batch, rng, self.rank * settings.accumulate + part))
+            if statistics is not None:
+                statistics.end_part()
+        if statistics is not None:
+            statistics.end_step()
+        value = torch.stack(values).mean() if len(values) > 1 else values[0]
+        gradients = [p.grad for p in model.parameters() if p.grad is not None]
+        distributed.mean_over_all([*gradients, *statistics_of(model), value])
+        self.state.optimizer.step()
+        self.state.ema.update(model, ramped(settings.averaging, t - self.ema_start) if t >= self.ema_start else 0.0)
+        return value
+
+    def _pass(self, t: int, batch: Batch, rng: Rng, share: int) -> Tensor:
+        """Add the gradients of one share of a batch; returns its loss."""
+        own = batch.share(share, self.shares)
+        place = rng.share(share, self.shares, len(own.images))
+        layers = place.at("layers") if self.shares == 1 else place.at("layers", share)
+        with layers.seeding_torch(), autocast(self.settings, batch.images.device):
+            value = loss_at(self.loss, (t + 1) / self.steps)(self.network, own, self.threat, place)
+        value.backward(torch.full_like(value, 1 / self.settings.accumulate))
+        return value.detach()
 
 
 def train_classifier(
@@ -83,161 +220,85 @@ def train_classifier(
     progress: Progress = silent,
     track: Sequence[str] = (),
 ) -> Trained:
-    """Train in place, resuming from `folder`, and return the averaged weights that are to be kept.
+    """Train in place, resuming from `folder`, and return the selected EMA weights.
 
-    Stochastic gradient descent with Nesterov momentum; warm-up a step at a time; zero-debiased running statistics;
-    averaged weights with the model's running statistics. With `validate`, raw and averaged weights are measured
-    `settings.validations` times; with early stopping the averaged weights of the best robust accuracy are returned
-    (the later among equals), else the last.
+    Stochastic gradient descent with Nesterov momentum; a warm-up step by step; zero-debiased running statistics; an
+    EMA of the weights with the model's running statistics. With `validate`, raw and EMA weights are measured
+    `settings.validations` times. With early stopping the EMA weights of the best robust accuracy are returned (the
+    later of equals), else the last.
 
     A step's batch may be divided: among the processes of torchrun, and into `settings.accumulate` passes of each.
     Share s of S takes rows s, s + S, s + 2S ... and their part of the step's random numbers, so that the shares make up
     the batch and the noise of one process. Gradients, loss and running statistics are the means over the shares;
-    batch norms see one share (with `batch_norms` "all": the shares of all processes). Process 0 writes.
-
-    Leaves `history.npz` (step, loss, learning rate), `validation.npz` (step, four accuracies) and `progress.jsonl` (see
-    `tracking`, which knows what `track` may name) in `folder`.
+    batch norms see one share (with `batch_norms` "all": the shares of all processes). Process 0 writes
+    `history.npz`, `validation.npz` and `progress.jsonl` (see `runtime.trackers`, which also knows the names in
+    `track`) to `folder`.
 
     Raises:
-        Diverged: the loss is no longer a number.
-        OutOfMemory: a pass does not fit on the device; says what does.
+        Diverged: the loss is NaN or infinite.
+        OutOfMemory: a pass does not fit on the device; the message says what does.
         Preempted: SIGTERM came; a checkpoint is kept.
         ValueError: a batch that cannot be divided evenly.
     """
-    schedule = settings.schedule
-    steps = schedule.steps
-    rank, world = distributed.place()
-    shares = world * settings.accumulate
-    if schedule.batch_size % shares:
-        raise ValueError(
-            f"batch_size ({schedule.batch_size}) must be a multiple of {shares}: {world} processes, "
-            f"{settings.accumulate} passes each"
-        )
-    warmup_steps = round(schedule.warmup * steps)
-    averaging_start = round(settings.averaging_start * steps)
-    if settings.compile or (settings.batch_norms == "all" and world > 1):
-        use_own_batch_norms(model, world if settings.batch_norms == "all" else 1)
-    network = Compiled(model) if settings.compile else model
-    optimizer = torch.optim.SGD(
-        parameter_groups(model, settings.weight_decay),
-        lr=schedule.peak_lr,
-        momentum=settings.momentum,
-        nesterov=settings.momentum > 0,
-    )
-    average = WeightAverage(model)
-    best = copy.deepcopy(average.model)
-    best_place = Holder({"step": steps, "clean": 0, "robust": -1, "total": 0})
-    history, validation = History(), History()
+    _prepare(model, settings)
+    rank, _ = distributed.place()
+    steps, batch_size = settings.schedule.steps, settings.schedule.batch_size
+    state = ClassifierState.initial(model, settings)
+    train_step = _TrainStep(state, loss, threat, settings, mixture)
     tracking = Tracking(folder, track)
-    every = max(1, steps // settings.validations)
-    on_cpu = mixture.device.type == "cpu"
-
-    def lr(t: int) -> float:
-        return schedule.peak_lr * LR_SHARES[schedule.decay](t, steps, warmup_steps)
-
-    def one_pass(t: int, batch: Batch, rng: Rng, share: int) -> Tensor:
-        """Add the gradients of one share of a batch; returns its loss."""
-        own = batch.share(share, shares)
-        place = rng.share(share, shares, len(own.images))
-        layers = place.at("layers") if shares == 1 else place.at("layers", share)
-        with layers.seeding_torch(), autocast(settings, batch.images.device):
-            value = loss_at(loss, (t + 1) / steps)(network, own, threat, place)
-        value.backward(torch.full_like(value, 1 / settings.accumulate))
-        return value.detach()
-
-    attempt = passes_of(
-        network, loss, threat, mixture.shape, mixture.classes, mixture.device, autocast(settings, mixture.device)
-    )
-
-    def step(t: int) -> Tensor:
-        batch = mixture.batch(t)
-        rng = rng_for(seed, "train", t, device=batch.images.device)
-        one_cycles = schedule.decay == "one-cycle"
-        set_lr(optimizer, lr(t), one_cycle_momentum(t, steps, warmup_steps) if one_cycles else None)
-        debias_statistics(model, t, settings.statistics_decay)
-        follow_momentum(model)
-        optimizer.zero_grad(set_to_none=True)
-        statistics = Statistics(model) if settings.accumulate > 1 else None
-        values = []
-        for part in range(settings.accumulate):
-            with explained(schedule.batch_size // shares, settings.accumulate, world, attempt):
-                values.append(one_pass(t, batch, rng, rank * settings.accumulate + part))
-            if statistics is not None:
-                statistics.end_part()
-        if statistics is not None:
-            statistics.end_step()
-        value = torch.stack(values).mean() if len(values) > 1 else values[0]
-        gradients = [p.grad for p in model.parameters() if p.grad is not None]
-        distributed.mean_over_all([*gradients, *statistics_of(model), value])
-        optimizer.step()
-        average.update(model, ramped(settings.averaging, t - averaging_start) if t >= averaging_start else 0.0)
-        return value
+    every, on_cpu = max(1, steps // settings.validations), mixture.device.type == "cpu"
 
     def validates(t: int) -> bool:
         return validate is not None and ((t + 1) % every == 0 or t + 1 == steps)
 
-    def after(t: int, value: float) -> None:
-        history.add(step=t + 1, loss=value, lr=lr(t))
+    def log(row: dict[str, float]) -> None:
+        state.history.add(**row)
         if rank == 0:
-            tracking.log(t + 1, schedule.batch_size, {"loss": value, "lr": lr(t)}, now=t + 1 == steps)
-        if not validates(t):
-            return
-        assert validate is not None
-        with evaluating(model), evaluating(average.model):
-            raw, averaged = validate(model), validate(average.model)
-        accuracies = {
-            "raw_clean": raw.clean.value,
-            "raw_robust": raw.robust.value,
-            "averaged_clean": averaged.clean.value,
-            "averaged_robust": averaged.robust.value,
-        }
-        validation.add(step=t + 1, **accuracies)
-        if rank == 0:
-            tracking.log(t + 1, schedule.batch_size, accuracies, now=True)
-        if averaged.robust.count >= best_place.value["robust"] or (t + 1 == steps and not settings.early_stopping):
-            best.load_state_dict(average.model.state_dict())
-            best_place.value = {
-                "step": t + 1,
-                "clean": averaged.clean.count,
-                "robust": averaged.robust.count,
-                "total": averaged.robust.total,
-            }
+            step = int(row.pop("step"))
+            tracking.log(step, batch_size, row, now=step == steps)
 
-    def note() -> str:
-        if not len(validation):
-            return ""
-        clean, robust = (100 * validation[f"averaged_{kind}"][-1] for kind in ("clean", "robust"))
-        return f"validation clean {clean:.1f} %, robust {robust:.1f} %"
+    with (
+        closing(tracking),
+        Loop(
+            folder / "checkpoint.pt", steps, state.objects(), unit_per_step=batch_size, progress=progress,
+            writes=rank == 0, reads_at=lambda t: on_cpu or validates(t) or t % READ_EVERY == 0, log=log,
+        ) as loop,
+    ):  # fmt: skip
+        for t in loop:
+            batch = mixture.batch(t)
+            loss_value = train_step(t, batch, rng_for(seed, "train", t, device=batch.images.device))
+            loop.record(loss_value, lr=train_step.lr(t))
+            if validate is not None and validates(t):
+                found = state.validate(t + 1, validate)
+                if rank == 0:
+                    tracking.log(t + 1, batch_size, state.last_validation(), now=True)
+                state.keep_best(t + 1, found, always=t + 1 == steps and not settings.early_stopping)
+            loop.note = state.note()
+    return _finish(state, folder, steps, validated=validate is not None)
 
-    model.train()
-    average.model.train()
-    with closing(tracking):
-        run_steps(
-            step,
-            steps,
-            checkpoint=folder / "checkpoint.pt",
-            objects={
-                "model": model,
-                "average": average,
-                "best": best,
-                "best_place": best_place,
-                "optimiser": optimizer,
-                "history": history,
-                "validation": validation,
-            },
-            after=after,
-            unit_per_step=schedule.batch_size,
-            progress=progress,
-            writes=rank == 0,
-            reads_at=lambda t: on_cpu or validates(t) or t % READ_EVERY == 0,
-            note=note,
+
+def _prepare(model: nn.Module, settings: TrainingConfig) -> None:
+    """Check that the batch can be divided, and put in batch norms for compiled networks or shared statistics."""
+    world, batch_size = distributed.place()[1], settings.schedule.batch_size
+    shares = world * settings.accumulate
+    if batch_size % shares:
+        raise ValueError(
+            f"batch_size ({batch_size}) must be a multiple of {shares}: {world} processes, "
+            f"{settings.accumulate} passes each"
         )
-    if rank == 0:
-        history.save(folder / "history.npz")
-    if validate is None:
-        return Trained(average.model.eval(), steps, None)
-    if rank == 0:
-        validation.save(folder / "validation.npz")
-    place = best_place.value
-    measured = Measured(Proportion(place["clean"], place["total"]), Proportion(place["robust"], place["total"]))
-    return Trained(best.eval(), place["step"], measured)
+    if settings.compile or (settings.batch_norms == "all" and world > 1):
+        use_own_batch_norms(model, world if settings.batch_norms == "all" else 1)
+
+
+def _finish(state: ClassifierState, folder: Path, steps: int, *, validated: bool) -> Trained:
+    """Write the records and return the selected weights."""
+    writes = distributed.place()[0] == 0
+    if writes:
+        state.history.save(folder / "history.npz")
+    if not validated:
+        return Trained(state.ema.model.eval(), steps, None)
+    if writes:
+        state.validation.save(folder / "validation.npz")
+    best = state.best_place.value
+    clean, robust = (Proportion(best[kind], best["total"]) for kind in ("clean", "robust"))
+    return Trained(state.best.eval(), best["step"], ValidationAccuracies(clean, robust))

@@ -1,8 +1,9 @@
-"""Training generative models that learn by steps: one driver, whatever a model's losses and networks."""
+"""Training of generative models by gradient steps: one loop for all losses and networks."""
 
 from __future__ import annotations
 
 import math
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -18,20 +19,107 @@ from robustgen.modes import evaluating
 from robustgen.randomness import Rng, rng_for
 from robustgen.records.history import History
 from robustgen.runtime import distributed
+from robustgen.storage.checkpoints import Stateful
 from robustgen.storage.files import atomic_write
-from robustgen.training.averaging import WeightAverage, half_life_decay
-from robustgen.training.loop import Holder, run_steps
+from robustgen.training.ema import EMA, half_life_decay
+from robustgen.training.loop import Holder, Loop
 
 MOST_SKIPPED = 100
-"""So many steps left out in a row mean that nothing is learnt any more."""
+"""After this many skipped steps in a row the training has diverged."""
 
 
 def lr_share(seen: int, settings: TrainedGeneratorConfig) -> float:
-    """Share of the peak learning rate when `seen` images have been: linear rise, level, linear fall to 0."""
+    """Fraction of the peak learning rate after `seen` images: linear rise, constant, linear fall to 0."""
     rise = min(1.0, (seen + settings.batch_size) / settings.warmup_images) if settings.warmup_images else 1.0
     left = settings.total_images - seen
     fall = settings.cooldown * settings.total_images
     return rise * (min(1.0, left / fall) if fall else 1.0)
+
+
+@dataclass(frozen=True)
+class GeneratorState:
+    """What the training of a generative model changes; a checkpoint holds all of it.
+
+    history  step, the loss of every term and, where steps may be skipped, how many were
+    memory   the last loss of every term, and how many steps were skipped: in all, and in a row
+    """
+
+    model: nn.Module
+    spec: TrainingSpec
+    ema: EMA
+    history: History
+    memory: Holder
+
+    def objects(self) -> dict[str, Stateful]:
+        """The state by its names in a checkpoint."""
+        optimizers = {f"optimiser {name}": one.optimizer for name, one in self.spec.optimizations.items()}
+        return {
+            "model": self.model,
+            "average": self.ema,
+            "history": self.history,
+            "memory": self.memory,
+            **optimizers,
+            **self.spec.extra_state,
+        }
+
+    def add_to_history(self, step: int) -> None:
+        skipped = {"skipped": self.memory.value["skipped"]} if _may_skip(self.spec) else {}
+        self.history.add(step=step, **self.memory.value["losses"], **skipped)
+
+
+class _TrainStep:
+    """One training step: every loss term that is due, each with its own optimizer step on a batch of its own."""
+
+    def __init__(
+        self, state: GeneratorState, images: ImageSet, settings: TrainedGeneratorConfig, device: torch.device | str
+    ):
+        self.state, self.settings = state, settings
+        self.pixels, self.labels = images.pixels(device), images.targets(device)
+        self.rank, self.world = distributed.place()
+        batch_size = settings.batch_size
+        if batch_size % self.world:
+            raise ValueError(f"batch_size ({batch_size}) must be a multiple of the {self.world} processes")
+        self.own_rows = slice(self.rank * batch_size // self.world, (self.rank + 1) * batch_size // self.world)
+
+    def __call__(self, t: int, rng: Rng) -> Tensor:
+        """Make step t; returns the loss that decides whether the training has diverged."""
+        spec, values = self.state.spec, dict[str, Tensor]()
+        for name, term in spec.loss_terms.items():
+            if t % term.every == 0:
+                for repeat in range(term.repeats):
+                    # A step's first term draws at the step's own place, all others below it.
+                    values[name] = self._update(term, rng.at(name, repeat) if values else rng, t)
+        spec.after_step(self.settings.batch_size)
+        self.state.ema.update(self.state.model, _ema_decay(self.settings, t))
+        return _check_losses(values, spec, self.state.memory)
+
+    def _update(self, term: LossTerm, rng: Rng, t: int) -> Tensor:
+        """Make the optimizer step of one loss term on a batch drawn at the place of `rng`; returns its loss."""
+        settings, spec, memory = self.settings, self.state.spec, self.state.memory
+        index = rng.at("which").integers(len(self.pixels), (settings.batch_size,))[self.own_rows]
+        own = rng if self.world == 1 else rng.at("process", self.rank)
+        batch = to_unit(self.pixels[index])
+        if settings.flip:
+            mirrored = (own.at("flip").uniform((len(batch),)) < 0.5).view(-1, 1, 1, 1)
+            batch = torch.where(mirrored, batch.flip(3), batch)
+        batch = batch.contiguous(memory_format=torch.channels_last)
+        optimization = spec.optimizations[term.optimization]
+        for other in spec.optimizations.values():
+            for parameter in other.parameters:
+                parameter.requires_grad_(other is optimization)
+        with own.at("layers").seeding_torch(), _autocast(settings, batch.device):
+            value = term.loss(batch, self.labels[index], own, t / settings.steps)
+        optimization.optimizer.zero_grad(set_to_none=True)
+        value.backward()
+        value = value.detach()
+        distributed.mean_over_all([value])
+        _scale_lr(optimization.optimizer, lr_share(t * settings.batch_size, settings))
+        if _optimizer_step(optimization, value):
+            memory.value["skipped_in_a_row"] = 0
+        else:
+            memory.value["skipped"] += 1
+            memory.value["skipped_in_a_row"] += 1
+        return value
 
 
 def train_generator(
@@ -44,99 +132,39 @@ def train_generator(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> nn.Module:
-    """Train by the model's `training_spec`, resuming from `folder`; returns the averaged model in evaluation mode.
+    """Train by the model's `training_spec`, resuming from `folder`; returns the EMA model in evaluation mode.
 
-    Batches are drawn with replacement. Gradients that are not numbers are set to 0, infinite ones to +-1e5, as EDM
-    does. Under torchrun each process takes its share of every batch, gradients are averaged, and the first process
-    writes; batch norms see their own share alone. Leaves `history.npz` (step, each move's loss, steps skipped) and
+    Batches are drawn with replacement. NaN gradients are set to 0, infinite ones to +-1e5, as in EDM. Under torchrun
+    each process takes its share of every batch, gradients are averaged, and the first process writes; batch norms
+    see the share of their own process only. Leaves `history.npz` (step, the loss of every term, steps skipped) and
     grids of samples in `folder`.
 
     Raises:
-        Diverged: a loss is no longer a number (see `training.loop`).
+        Diverged: a loss is NaN or infinite (see `training.loop`).
+        Preempted: SIGTERM came; a checkpoint is kept.
         ValueError: a batch that the processes cannot share evenly.
     """
-    rank, world = distributed.place()
-    if settings.batch_size % world:
-        raise ValueError(f"batch_size ({settings.batch_size}) must be a multiple of the {world} processes")
-    mine = slice(rank * settings.batch_size // world, (rank + 1) * settings.batch_size // world)
-    pixels, labels = images.pixels(device), images.targets(device)
-    teacher: Any = model
-    training_spec: TrainingSpec = teacher.training_spec(settings, rng_for(seed, "initialise lesson"))
-    average = WeightAverage(model, training_spec.average_buffers)
-    history = History()
+    generator: Any = model
+    spec: TrainingSpec = generator.training_spec(settings, rng_for(seed, "initialise lesson"))
     memory = Holder({"losses": {}, "skipped": 0, "skipped_in_a_row": 0})
+    state = GeneratorState(model.train(), spec, EMA(model, spec.average_buffers), History(), memory)
+    train_step = _TrainStep(state, images, settings, device)
+    writes = distributed.place()[0] == 0
+    preview_every = math.ceil(settings.steps / settings.previews) if settings.previews else 0
 
-    def made(term: LossTerm, rng: Rng, t: int) -> Tensor:
-        """Make one move on a batch drawn at the place of `rng`; returns its loss."""
-        index = rng.at("which").integers(len(images), (settings.batch_size,))[mine]
-        own = rng if world == 1 else rng.at("process", rank)
-        batch = to_unit(pixels[index])
-        if settings.flip:
-            mirrored = (own.at("flip").uniform((len(batch),)) < 0.5).view(-1, 1, 1, 1)
-            batch = torch.where(mirrored, batch.flip(3), batch)
-        batch = batch.contiguous(memory_format=torch.channels_last)
-        optimization = training_spec.optimizations[term.optimization]
-        for other in training_spec.optimizations.values():
-            for parameter in other.parameters:
-                parameter.requires_grad_(other is optimization)
-        with own.at("layers").seeding_torch(), _autocast(settings, batch.device):
-            value = term.loss(batch, labels[index], own, t / settings.steps)
-        optimization.optimizer.zero_grad(set_to_none=True)
-        value.backward()
-        value = value.detach()
-        distributed.mean_over_all([value])
-        _scale_lr(optimization.optimizer, lr_share(t * settings.batch_size, settings))
-        if _climb(optimization, value):
-            memory.value["skipped_in_a_row"] = 0
-        else:
-            memory.value["skipped"] += 1
-            memory.value["skipped_in_a_row"] += 1
-        return value
-
-    def step(t: int) -> Tensor:
-        place = rng_for(seed, "fit", t, device=device)
-        values: dict[str, Tensor] = {}
-        for name, term in training_spec.loss_terms.items():
-            if t % term.every == 0:
-                for repeat in range(term.repeats):
-                    # A step's first move draws at the step's own place, all others below it.
-                    values[name] = made(term, place.at(name, repeat) if values else place, t)
-        training_spec.after_step(settings.batch_size)
-        average.update(model, _averaging_decay(settings, t))
-        return _check_losses(values, training_spec, memory)
-
-    def after(t: int, value: float) -> None:
-        skipped = {"skipped": memory.value["skipped"]} if _may_skip(training_spec) else {}
-        history.add(step=t + 1, **memory.value["losses"], **skipped)
-        if rank == 0 and settings.previews and (t + 1) % math.ceil(settings.steps / settings.previews) == 0:
-            save_grid(average.model, folder / "grids" / f"{t + 1:07d}.png", device)
-
-    model.train()
-    run_steps(
-        step,
-        settings.steps,
-        checkpoint=folder / "checkpoint.pt",
-        objects={
-            "model": model,
-            "average": average,
-            "history": history,
-            "memory": memory,
-            **{
-                f"optimiser {name}": optimization.optimizer
-                for name, optimization in training_spec.optimizations.items()
-            },
-            **training_spec.extra_state,
-        },
-        after=after,
-        unit_per_step=settings.batch_size,
-        progress=progress,
-        writes=rank == 0,
-    )
-    if rank == 0:
-        history.save(folder / "history.npz")
-    finished = average.model
-    training_spec.finish(finished, rng_for(seed, "finish", device=device))
-    return finished.eval()
+    with Loop(
+        folder / "checkpoint.pt", settings.steps, state.objects(), unit_per_step=settings.batch_size,
+        progress=progress, writes=writes,
+    ) as loop:  # fmt: skip
+        for t in loop:
+            loop.record(train_step(t, rng_for(seed, "fit", t, device=device)))
+            state.add_to_history(t + 1)
+            if writes and preview_every and (t + 1) % preview_every == 0:
+                save_grid(state.ema.model, folder / "grids" / f"{t + 1:07d}.png", device)
+    if writes:
+        state.history.save(folder / "history.npz")
+    spec.finish(state.ema.model, rng_for(seed, "finish", device=device))
+    return state.ema.model.eval()
 
 
 def _autocast(settings: TrainedGeneratorConfig, device: torch.device) -> torch.autocast:
@@ -144,13 +172,13 @@ def _autocast(settings: TrainedGeneratorConfig, device: torch.device) -> torch.a
 
 
 def _scale_lr(optimizer: torch.optim.Optimizer, share: float) -> None:
-    """Set the learning rate to a share of what the optimiser was made with."""
+    """Set the learning rate to a fraction of the one the optimizer was created with."""
     for group in optimizer.param_groups:
         group["lr"] = share * group.setdefault("initial_lr", group["lr"])
 
 
-def _climb(optimization: Optimization, value: Tensor) -> bool:
-    """Step along the gradients that are there, mended, averaged over processes and clipped; False where left out."""
+def _optimizer_step(optimization: Optimization, value: Tensor) -> bool:
+    """Step along the gradients, averaged over processes, NaN replaced, clipped; False if the step is skipped."""
     gradients = [parameter.grad for parameter in optimization.parameters if parameter.grad is not None]
     distributed.mean_over_all(gradients)
     if optimization.skip_above is not None:
@@ -165,7 +193,7 @@ def _climb(optimization: Optimization, value: Tensor) -> bool:
     return True
 
 
-def _averaging_decay(settings: TrainedGeneratorConfig, t: int) -> float:
+def _ema_decay(settings: TrainedGeneratorConfig, t: int) -> float:
     half_life = settings.ema_half_life_images
     if settings.ema_half_life_share is not None:
         half_life = min(half_life, settings.ema_half_life_share * (t + 1) * settings.batch_size)
@@ -177,10 +205,9 @@ def _may_skip(training_spec: TrainingSpec) -> bool:
 
 
 def _check_losses(values: dict[str, Tensor], training_spec: TrainingSpec, memory: Holder) -> Tensor:
-    """Note the losses of a step; returns the one that a stop at NaN looks at.
+    """Remember the losses of a step; returns the one that `Loop.record` checks.
 
-    A loss that is no number stops the training, unless the step it would have made was left out: then only when
-    many were left out in a row.
+    A loss that is not finite stops the training. Where steps may be skipped, it does so only after many in a row.
     """
     known = memory.value["losses"]
     bad = [value for value in values.values() if not math.isfinite(value)]
@@ -193,7 +220,7 @@ def _check_losses(values: dict[str, Tensor], training_spec: TrainingSpec, memory
 
 @torch.no_grad()
 def save_grid(model: nn.Module, path: Path, device: torch.device | str, rows: int = 4) -> None:
-    """`rows` images of each class (of the first ten), a column a class, as a PNG; the same noise each time."""
+    """Save `rows` images of each of the first ten classes as a PNG, one column per class; the same noise each time."""
     from PIL import Image
 
     painter: Any = model

@@ -1,96 +1,138 @@
-"""What the training of classifiers and of generators share: steps, checkpoints, a stop at NaN or at SIGTERM."""
+"""The training loop of classifiers, generators and discriminators: resuming, checkpoints, SIGTERM, divergence."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
-import torch
 from torch import Tensor
 
-from robustgen.contracts import Progress
+from robustgen.contracts import Progress, silent
 from robustgen.runtime import distributed
-from robustgen.runtime.preemption import Preempted, asked, finishing_steps
+from robustgen.runtime.preemption import Preempted, finishing_steps, stop_requested
 from robustgen.storage.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from robustgen.storage.files import SaveInterval
 
 
 class Diverged(ValueError):
-    """A loss stopped being a number."""
+    """A loss is NaN or infinite."""
 
 
-def run_steps(
-    step: Callable[[int], Tensor],
-    steps: int,
-    *,
-    checkpoint: Path,
-    objects: dict[str, Stateful],
-    after: Callable[[int, float], None],
-    unit_per_step: int,
-    progress: Progress,
-    writes: bool = True,
-    reads_at: Callable[[int], bool] = lambda t: True,
-    note: Callable[[], str] = lambda: "",
-) -> None:
-    """Take `steps` steps, from where a checkpoint left off; `step(t)` returns the loss.
+class Loop:
+    """Iterate over the steps of a training, from where its checkpoint ends.
 
-    Losses are read where `reads_at(t)`, which must be so for all processes at once: reading makes a GPU wait.
-    `after(t, loss)` then follows for each step since, in order, and may change what `objects` hold. Checkpoints come
-    at their `SaveInterval`, where this process is the one that `writes`. `note` is told with the progress.
+        with Loop(checkpoint, steps, state, unit_per_step=batch_size, progress=progress) as loop:
+            for t in loop:
+                loss = train_step(t)
+                loop.record(loss, lr=schedule(t))
+
+    Entering restores `state`, the named objects of the checkpoint. Each step calls `record` once. When the body of a
+    step is done, the loop reports progress (with `note`), saves if `SaveInterval` says so or it was the last step,
+    and stops if SIGTERM came to any process. All of `state` is saved after the body, so what the body changes at a
+    step, such as a history, is in that step's checkpoint exactly once.
+
+    Reading a loss makes a GPU wait. So losses are read only where `reads_at(t)`, at a save and at the last step;
+    in between the CPU runs ahead of the GPU.
+
+    Args:
+        checkpoint: its file; the process that `writes` saves it, and all processes read it.
+        unit_per_step: images per step, for the progress.
+        reads_at: must give the same for all processes, which agree at these steps on whether to stop.
+        log: receives {"step": t + 1, "loss": loss, **values} of each recorded step, in order, when losses are read.
 
     Raises:
-        Diverged: the loss is NaN or infinite; the last checkpoint is from before that step.
-        Preempted: SIGTERM came to one of the processes; a checkpoint of the last step is kept.
-        ValueError: processes that see different checkpoints.
+        Diverged: a loss is NaN or infinite (by `record`); the last checkpoint is from before that step.
+        Preempted: SIGTERM came to one of the processes (by the iteration); a checkpoint of the last step is kept.
+        ValueError: processes see different checkpoints (on entering).
     """
-    place = load_checkpoint(checkpoint, **objects)
-    first = place["step"] if place else 0
-    _same_for_all(first, checkpoint)
-    pace = SaveInterval()
-    unread: list[tuple[int, Tensor]] = []
 
-    def read() -> float:
-        for number, value in unread:
-            loss = float(value)
-            if not math.isfinite(loss):
-                kept = (
-                    f"the checkpoint before it is kept in {checkpoint}" if checkpoint.exists() else "no checkpoint yet"
-                )
-                raise Diverged(
-                    f"the loss is {loss} at step {number} of {steps} in {checkpoint.parent}; {kept}; "
-                    "try a lower peak_lr or a longer warmup"
-                )
-            after(number, loss)
-        unread.clear()
-        return loss
+    note: str = ""
+    """Follows the loss in the progress, after a comma."""
 
-    with finishing_steps():
-        for t in range(first, steps):
-            unread.append((t, step(t).detach()))
-            last = t + 1 == steps
-            together, saves = last or reads_at(t), writes and (last or pace.due())
-            if not (together or saves):
-                continue
-            loss = read()
-            said = "".join(f", {words}" for words in (note(),) if words)
-            progress((t + 1) * unit_per_step, steps * unit_per_step, "images", f"loss {loss:.3f}{said}")
-            stops = together and not last and distributed.total_over_all(int(asked()))[0] > 0
-            if saves or (stops and writes):
-                with pace.saving():
-                    save_checkpoint(checkpoint, {"step": t + 1}, **objects)
-            if stops:
-                distributed.wait_for_all()
-                raise Preempted(f" at step {t + 1} of {steps} in {checkpoint.parent}")
+    def __init__(
+        self,
+        checkpoint: Path,
+        steps: int,
+        state: Mapping[str, Stateful],
+        *,
+        unit_per_step: int,
+        progress: Progress = silent,
+        writes: bool = True,
+        reads_at: Callable[[int], bool] = lambda t: True,
+        log: Callable[[dict[str, float]], None] = lambda row: None,
+    ):
+        self.checkpoint, self.steps, self.state = checkpoint, steps, state
+        self._unit_per_step, self._progress, self._log = unit_per_step, progress, log
+        self._writes, self._reads_at = writes, reads_at
+        self._unread: list[tuple[int, Tensor, dict[str, float]]] = []
+        self._finishing_steps = finishing_steps()
+
+    def __enter__(self) -> Self:
+        place = load_checkpoint(self.checkpoint, **self.state)
+        self._first = place["step"] if place else 0
+        _check_same_step(self._first, self.checkpoint)
+        self._interval = SaveInterval()
+        self._finishing_steps.__enter__()
+        return self
+
+    def __exit__(self, *error: Any) -> None:
+        self._finishing_steps.__exit__(*error)
+
+    def __iter__(self) -> Iterator[int]:
+        for t in range(self._first, self.steps):
+            self._step, self._recorded = t, False
+            yield t
+            assert self._recorded, "every step records its loss"
+            if not self._unread:
+                self._end_step(t)
+
+    def record(self, loss: Tensor, **values: float) -> None:
+        """Take the loss of the current step, a scalar, with values to log; read all losses so far if it is time."""
+        t, self._recorded = self._step, True
+        self._unread.append((t, loss.detach(), values))
+        last = t + 1 == self.steps
+        self._all_read = last or self._reads_at(t)
+        self._saves = self._writes and (last or self._interval.due())
+        if self._all_read or self._saves:
+            for step, value, others in self._unread:
+                self._loss = float(value)
+                self._check_finite(step)
+                self._log({"step": step + 1, "loss": self._loss, **others})
+            self._unread.clear()
+
+    def _check_finite(self, step: int) -> None:
+        if math.isfinite(self._loss):
+            return
+        exists = self.checkpoint.exists()
+        kept = f"the checkpoint before it is kept in {self.checkpoint}" if exists else "no checkpoint yet"
+        raise Diverged(
+            f"the loss is {self._loss} at step {step} of {self.steps} in {self.checkpoint.parent}; {kept}; "
+            "try a lower peak_lr or a longer warmup"
+        )
+
+    def _end_step(self, t: int) -> None:
+        """After a step whose loss was read: report, save, stop."""
+        note = f", {self.note}" if self.note else ""
+        done, total = (count * self._unit_per_step for count in (t + 1, self.steps))
+        self._progress(done, total, "images", f"loss {self._loss:.3f}{note}")
+        last = t + 1 == self.steps
+        stops = self._all_read and not last and distributed.total_over_all(int(stop_requested()))[0] > 0
+        if self._saves or (stops and self._writes):
+            with self._interval.saving():
+                save_checkpoint(self.checkpoint, {"step": t + 1}, **self.state)
+        if stops:
+            distributed.wait_for_all()
+            raise Preempted(f" at step {t + 1} of {self.steps} in {self.checkpoint.parent}")
 
 
-def _same_for_all(first: int, checkpoint: Path) -> None:
+def _check_same_step(first: int, checkpoint: Path) -> None:
     rank, world = distributed.place()
     if world > 1 and len(set(distributed.total_over_all(*(first * (rank == r) for r in range(world))))) > 1:
         raise ValueError(
-            f"process {rank} would go on from step {first}, others from another: {checkpoint.parent} must be one "
-            "folder that all machines see"
+            f"process {rank} resumes at step {first} but others do not: {checkpoint.parent} must be on a file system "
+            "shared by all nodes"
         )
 
 
@@ -105,57 +147,3 @@ class Holder:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         self.value = state["value"]
-
-
-def rising_cosine(t: int, steps: int, warmup_steps: int) -> float:
-    """Share of the peak: linear from 0 over the warm-up, then a cosine to 0. Step 0 takes the first of the rise."""
-    if t < warmup_steps:
-        return (t + 1) / warmup_steps
-    return 0.5 * (1 + math.cos(math.pi * (t - warmup_steps) / max(1, steps - warmup_steps)))
-
-
-def rising_drop(t: int, steps: int, warmup_steps: int) -> float:
-    """Share of the peak: linear from 0 over the warm-up, then 1, and 0.1 once two thirds of the steps are done."""
-    if t < warmup_steps:
-        return (t + 1) / warmup_steps
-    return 1.0 if t < 2 / 3 * steps else 0.1
-
-
-def _eased(start: float, end: float, share: float) -> float:
-    return end + (start - end) * 0.5 * (1 + math.cos(math.pi * share))
-
-
-def _one_cycle(t: int, steps: int, warmup_steps: int, low: float, high: float, last: float) -> float:
-    """Half a cosine from `low` to `high` over the warm-up, half a cosine to `last` over the rest."""
-    turn = max(warmup_steps - 1, 0)
-    if t <= turn:
-        return _eased(low, high, t / turn if turn else 1.0)
-    return _eased(high, last, (t - turn) / max(1, steps - 1 - turn))
-
-
-def one_cycle(t: int, steps: int, warmup_steps: int) -> float:
-    """Share of the peak: from 1/25 to 1 over the warm-up, then to 1/250000, as PyTorch's OneCycleLR (arXiv:1708.07120).
-
-    The ports step it once an epoch; here it moves with every step.
-    """
-    return _one_cycle(t, steps, warmup_steps, 1 / 25, 1.0, 1 / 250_000)
-
-
-def one_cycle_momentum(t: int, steps: int, warmup_steps: int) -> float:
-    """0.95, down to 0.85 at the peak, and back: OneCycleLR's default, which overrules the momentum SGD was given."""
-    return _one_cycle(t, steps, warmup_steps, 0.95, 0.85, 0.95)
-
-
-LR_SHARES: dict[str, Callable[[int, int, int], float]] = {
-    "cosine": rising_cosine,
-    "step": rising_drop,
-    "one-cycle": one_cycle,
-}
-
-
-def set_lr(optimizer: torch.optim.Optimizer, lr: float, momentum: float | None = None) -> None:
-    """The learning rate of all groups, and the momentum where it is given."""
-    for group in optimizer.param_groups:
-        group["lr"] = lr
-        if momentum is not None:
-            group["momentum"] = momentum

@@ -16,18 +16,18 @@ from robustgen.randomness import rng_for
 from robustgen.runtime.distributed import place, total_over_all
 from robustgen.stats.intervals import Proportion
 from robustgen.threat import ThreatModel
-from robustgen.training.classifier import Measured, Validate
+from robustgen.training.classifier import Validate, ValidationAccuracies
 
 VALIDATION_ATTACKS: dict[str, Callable[[int], Attack]] = {
     "adam-margin": lambda steps: evaluation_attack(steps, margin),
     "steepest-margin": lambda steps: PGD(steps, objective=margin, until_fooled=True),
     "steepest-entropy": PGD,
 }
-"""What validation images are attacked with, of so many steps; the last iterate of the third is judged."""
+"""Attacks on validation images, of N steps. The third is measured at its last iterate."""
 
 
 def _validation_share(images: ImageSet, device: str) -> tuple[Tensor, Tensor, range]:
-    """Pixels, labels and numbers of the images that this process measures; counts are added up over all."""
+    """Pixels, labels and positions of the images that this process measures; counts are summed over all processes."""
     rank, world = place()
     return (
         to_unit(images.pixels(device)[rank::world]),
@@ -37,13 +37,13 @@ def _validation_share(images: ImageSet, device: str) -> tuple[Tensor, Tensor, ra
 
 
 def noisy_validator(images: ImageSet, sigma: float, seed: int, device: str, copies: int = 16) -> Validate:
-    """Clean accuracy, and as robust accuracy the share of noisy copies that are right, on held-out images.
+    """Clean accuracy, and as robust accuracy the accuracy on noisy copies, on held-out images.
 
-    The copies have the same noise each time, so that weights are compared on equal terms. Both shares count copies.
+    The copies have the same noise each time, so that weights are compared on equal terms. Both count copies.
     """
     pixels, labels, numbers = _validation_share(images, device)
 
-    def validate(model: nn.Module) -> Measured:
+    def validate(model: nn.Module) -> ValidationAccuracies:
         clean = noisy = 0
         with torch.no_grad():
             for first in range(0, len(pixels), 512):
@@ -54,7 +54,9 @@ def noisy_validator(images: ImageSet, sigma: float, seed: int, device: str, copi
                     noise = rng.normal(some.shape) * sigma
                     noisy += int((batch_invariant(model, some + noise).argmax(1) == truth).sum())
         clean, noisy = total_over_all(clean, noisy)
-        return Measured(Proportion(copies * clean, copies * len(images)), Proportion(noisy, copies * len(images)))
+        return ValidationAccuracies(
+            Proportion(copies * clean, copies * len(images)), Proportion(noisy, copies * len(images))
+        )
 
     return validate
 
@@ -63,7 +65,7 @@ def robust_validator(images: ImageSet, threat: ThreatModel, attack: Attack, seed
     """Clean accuracy, and robust accuracy under the attack, on held-out images."""
     pixels, labels, numbers = _validation_share(images, device)
 
-    def validate(model: nn.Module) -> Measured:
+    def validate(model: nn.Module) -> ValidationAccuracies:
         clean = robust = 0
         with torch.no_grad():
             for first in range(0, len(pixels), 512):
@@ -74,6 +76,6 @@ def robust_validator(images: ImageSet, threat: ThreatModel, attack: Attack, seed
                 clean += int(right.sum())
                 robust += int((batch_invariant(model, found).argmax(1) == truth[right]).sum()) if len(found) else 0
         clean, robust = total_over_all(clean, robust)
-        return Measured(Proportion(clean, len(images)), Proportion(robust, len(images)))
+        return ValidationAccuracies(Proportion(clean, len(images)), Proportion(robust, len(images)))
 
     return validate

@@ -16,7 +16,7 @@ from torch import nn
 from robustgen.config.generators import TrainedGeneratorConfig
 from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.randomness import rng_for
-from robustgen.training.averaging import WeightAverage, half_life_decay
+from robustgen.training.ema import EMA, half_life_decay
 from robustgen.training.generator import train_generator
 from robustgen.training.loop import Diverged, Holder
 
@@ -186,7 +186,7 @@ def test_the_average_has_the_told_half_life(model, tiny_images, tmp_path):
 
 def test_running_statistics_are_averaged_where_told():
     norm = nn.BatchNorm1d(1)
-    average = WeightAverage(norm, buffers=True)
+    average = EMA(norm, buffers=True)
     norm.running_mean.fill_(1.0)
     norm.num_batches_tracked.fill_(7)
     average.update(norm, 0.75)

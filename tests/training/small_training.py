@@ -26,7 +26,7 @@ from robustgen.stats.intervals import Proportion
 from robustgen.storage.files import SaveInterval
 from robustgen.storage.weights import save_weights
 from robustgen.threat import ThreatModel
-from robustgen.training.classifier import Measured, train_classifier
+from robustgen.training.classifier import ValidationAccuracies, train_classifier
 from robustgen.training.mixing import Mixture
 
 STEPS, BATCH = 8, 64
@@ -69,9 +69,9 @@ JOBS = {
 }
 
 
-def by_weights(model: nn.Module) -> Measured:
+def by_weights(model: nn.Module) -> ValidationAccuracies:
     """A score that depends on the weights alone."""
-    return Measured(
+    return ValidationAccuracies(
         Proportion(1, 2), Proportion(int(sum(p.double().abs().sum() for p in model.parameters()) * 1e6) % 20, 20)
     )
 

@@ -22,7 +22,7 @@ TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
 
 
 def environment(fault="", **more):
-    return {**os.environ, "PYTHONPATH": str(PROGRAM.parent.parent), "ROBUSTGEN_TEST_FAULT": fault, **more}
+    return {**os.environ, "PYTHONPATH": str(PROGRAM.parents[2]), "ROBUSTGEN_TEST_FAULT": fault, **more}
 
 
 def start(folder, *jobs, processes=1, fault=""):

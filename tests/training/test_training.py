@@ -17,10 +17,11 @@ from robustgen.randomness import rng_for
 from robustgen.stats.intervals import Proportion
 from robustgen.threat import ThreatModel
 from robustgen.training import validation
-from robustgen.training.averaging import WeightAverage, half_life_decay, ramped
-from robustgen.training.classifier import Measured, parameter_groups, train_classifier
-from robustgen.training.loop import Diverged, one_cycle, one_cycle_momentum, rising_cosine, rising_drop
+from robustgen.training.classifier import ValidationAccuracies, parameter_groups, train_classifier
+from robustgen.training.ema import EMA, half_life_decay, ramped
+from robustgen.training.loop import Diverged
 from robustgen.training.mixing import Mixture
+from robustgen.training.schedules import one_cycle, one_cycle_momentum, rising_cosine, rising_drop
 
 THREAT = ThreatModel("linf", 0.1)
 
@@ -96,7 +97,7 @@ def test_what_does_not_fit_together_is_refused(tiny_images, proxies, tiny_info):
 def test_averages_follow_their_closed_form():
     """Constant decay d on weights w_t: d^n w_0 + (1 - d) sum d^(n - 1 - t) w_t; buffers are the model's own."""
     model = torch.nn.BatchNorm1d(1)
-    average = WeightAverage(model)
+    average = EMA(model)
     for value in (1.0, 2.0, 4.0):
         model.weight.data.fill_(value)
         model.running_mean.fill_(value)
@@ -151,7 +152,7 @@ SETTINGS = TrainingConfig(
 
 
 def measured(robust):
-    return Measured(Proportion(20, 20), Proportion(robust, 20))
+    return ValidationAccuracies(Proportion(20, 20), Proportion(robust, 20))
 
 
 def train(folder, tiny_images, *, steps=12, stop_after=None, validate=None, settings=SETTINGS, loss=None):
@@ -346,7 +347,7 @@ def test_validation_attacks_break_what_lies_within_reach(name):
         ImageSet(images, labels.numpy(), info), threat, validation.VALIDATION_ATTACKS[name](20), 0, "cpu"
     )
     assert 20 < int(stand.sum()) < 180
-    assert measure(model) == Measured(Proportion(200, 200), Proportion(int(stand.sum()), 200))
+    assert measure(model) == ValidationAccuracies(Proportion(200, 200), Proportion(int(stand.sum()), 200))
 
 
 def test_settings_name_every_validation_attack():
