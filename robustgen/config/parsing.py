@@ -44,9 +44,15 @@ def _assign(content: dict[str, Any], place: str, text: str) -> None:
         if not isinstance(here.get(step), dict):
             raise ValueError(unknown(place, ".".join(path[: depth + 1]), step, here))
         here = here[step]
+    last = todays_name(last, here)
     if last not in here:
         raise ValueError(unknown(place, place, last, here))
     here[last] = _value(text, isinstance(here[last], list))
+
+
+def todays_name(name: str, here: Mapping[str, Any]) -> str:
+    """The name of a setting today, where it is one of version 0.1."""
+    return "optimizer" if name == "optimiser" and "optimizer" in here else name
 
 
 def unknown(place: str, upto: str, step: str, here: Mapping[str, Any]) -> str:

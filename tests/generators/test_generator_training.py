@@ -229,7 +229,6 @@ import sys, torch
 from pathlib import Path
 sys.path.insert(0, {tests!r})
 import numpy as np
-from robustgen.contracts import Lesson
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.training.generator import train_generator
 from test_generator_training import FIT, Mean, with_main
