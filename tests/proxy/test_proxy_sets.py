@@ -252,7 +252,7 @@ def test_the_command_line_merges_and_checks(sets, tmp_path, robustgen):
         ("label A --with nowhere --labels best", "unknown labels 'best'; known: predicted, condition"),
         ("check A --near l1:1", "in l2 or linf, not in l1"),
         ("check A --near linf:8", "did you mean 8/255"),
-        ("check A --within", "say --near NORM:EPS"),
+        ("check A --within", "add --near NORM:EPS"),
         ("check A --data digits", "no test set of its own"),
         ("check A --data npz=nowhere.npz", "there is no file nowhere.npz"),
         ("check A --recipe digits", "the training images have (8, 8, 1)"),
