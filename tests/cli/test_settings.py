@@ -168,4 +168,4 @@ def test_a_folder_begun_by_an_older_version_goes_on(robustgen, tmp_path):
     assert code == 0 and "done before" in out, err
     assert json.loads(Path("l/asked.json").read_text()) == asked
     code, _, err = robustgen(*line, "--seed", 3)
-    assert code == 2 and "seed is 0 there, 3 here" in err
+    assert code == 2 and "seed: stored 0, requested 3" in err

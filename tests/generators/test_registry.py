@@ -16,14 +16,14 @@ from robustgen.config.generators import (
     generator_config,
 )
 from robustgen.config.loading import override
-from robustgen.config.recipe import Recipe, SamplingConfig
+from robustgen.config.recipe import Recipe
 from robustgen.generators import GENERATORS, Generator, build_generator, check_sampler, open_generator, save_generator
 from robustgen.images import to_bytes
 from robustgen.pipeline.graph import check, stages
 from robustgen.randomness import rng_for
 from robustgen.recipes import RECIPES
 from robustgen.recipes.scaling import scaled
-from robustgen.stages.sample import sample
+from robustgen.stages.sample import Sample
 from robustgen.storage.run_folder import RunDir
 
 
@@ -72,7 +72,7 @@ def test_a_registered_generator_passes_through_a_run(stripes, tmp_path):
     for stage in stages(recipe, RunDir(tmp_path)):
         if stage.name.startswith(("evaluate", "certify", "report")):
             continue
-        stage.work(lambda *_: None)
+        stage.stage("cpu", lambda *_: None)
         assert stage.finished, stage.name
     images = np.load(tmp_path / "proxies" / "mine" / "images-00000.npy")
     assert images[0, 0].min() >= 178 and images[0, 1:].max() <= 51
@@ -113,7 +113,7 @@ def test_an_opened_generator_makes_the_images_of_the_sample_command(tiny_images,
     model = build_generator(GaussianConfig(), tiny_images.info, rng_for(0))
     model.fit(tiny_images)
     save_generator(tmp_path / "g", model, GaussianConfig(), tiny_images.info)
-    sample(tmp_path / "g", SamplingConfig(count=11), tmp_path / "set", 3, "cpu", lambda *_: None)
+    Sample(tmp_path / "g", SamplerConfig(), tmp_path / "set", 3, 11)("cpu", lambda *_: None)
     made = open_generator(tmp_path / "g").sample_images(np.arange(11) % 3, seed=3, batch_size=4)
     drawn = np.load(tmp_path / "set" / "images-00000.npy")
     assert np.array_equal(to_bytes(made).permute(0, 2, 3, 1).numpy(), drawn)
