@@ -139,7 +139,7 @@ def test_verdicts_say_how_each_image_fell(tmp_path):
     assert again.made_for == verdicts.made_for
     with pytest.raises(ValueError, match="model, seed, images"):
         evaluate(published("resnet2b"), images, labels, threat, "quick", path=path)
-    with pytest.raises(ValueError, match="needs a path"):
+    with pytest.raises(ValueError, match="requires a path"):
         evaluate(model, images, labels, threat, "quick", keep_images=True)
 
 
