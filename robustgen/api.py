@@ -306,23 +306,16 @@ def run(
     Raises:
         ValueError: unknown recipe or setting, a folder with other settings, or a failed stage.
     """
-    from robustgen.config.loading import override, read_recipe, unknown_recipe, with_defaults
+    from robustgen.config.loading import override, with_defaults
     from robustgen.config.recipe import Recipe
     from robustgen.pipeline import scheduler
     from robustgen.pipeline.graph import check, stages
-    from robustgen.recipes import RECIPES
+    from robustgen.recipes import find_recipe
     from robustgen.report.tables import read_results
     from robustgen.storage.files import locked
     from robustgen.storage.run_folder import RunDir
 
-    if isinstance(recipe, Recipe):
-        settings = recipe
-    elif str(recipe) in RECIPES:
-        settings = RECIPES[str(recipe)]
-    elif Path(recipe).suffix in (".yaml", ".yml", ".json"):
-        settings = read_recipe(Path(recipe), RECIPES)
-    else:
-        raise ValueError(f"unknown recipe {str(recipe)!r}; {unknown_recipe(str(recipe), RECIPES)}, or a .yaml file")
+    settings = recipe if isinstance(recipe, Recipe) else find_recipe(str(recipe))
     settings = override(settings, [f"{name}={_as_text(value)}" for name, value in changes.items()])
     if settings.seeds:
         raise ValueError(

@@ -120,6 +120,14 @@ def closure(start: Path) -> set[Path]:
     return found
 
 
+@pytest.mark.parametrize(("start", "most"), [("losses/trades.py", 10), ("attacks/pgd.py", 8), ("stages/train.py", 80)])
+def test_a_reader_needs_few_files(start, most):
+    """To understand a member, a reader opens it and what it imports."""
+    files = sorted(str(path.relative_to(PACKAGE)) for path in closure(PACKAGE / start))
+    print(f"{start} stands on {len(files)} files: {', '.join(files)}")
+    assert len(files) <= most
+
+
 def file_of(name: str) -> Path | None:
     """The file of a module, or of the module that holds a name."""
     for parts in (name.split(".")[1:], name.split(".")[1:-1]):
@@ -141,6 +149,8 @@ def test_folders_that_do_without_torch():
         if folder_of(path) in WITHOUT_TORCH
     ]
     modules += [f"robustgen.{name}" for name in ALSO_WITHOUT_TORCH]
+    modules += [f"robustgen.stages.{path.stem}" for path in MODULES if folder_of(path) == "stages"]
+    modules.remove("robustgen.stages.publish")
     code = f"import sys, {', '.join(modules)}\nassert 'torch' not in sys.modules"
     subprocess.run([sys.executable, "-c", code], check=True, cwd=PACKAGE.parent)
 

@@ -103,7 +103,7 @@ def measure(
     test: ImageSet,
     features: Features,
     *,
-    neighbour_features: Features | None = None,
+    neighbor_features: Features | None = None,
     labeller: Features | None = None,
     labels: np.ndarray | None = None,
     index: np.ndarray | None = None,
@@ -121,7 +121,7 @@ def measure(
         train: real images that the generator was fitted to. All of them are used.
         test: real images that it was not.
         features: what distances are measured in. Networks are expected on `device`.
-        neighbour_features: what nearest neighbours are looked for in; `features` by default.
+        neighbor_features: what nearest neighbours are looked for in; `features` by default.
         labeller: a classifier that says what it sees; `features` by default, if they are a classifier of these classes.
         labels: (N,) the classes that were asked for, or that training will use; of all images of `generated`.
         index: positions of the images to judge, `proxies.kept()` for example; all by default.
@@ -177,7 +177,7 @@ def measure(
     ]
     sample = index[mine.order[: near * len(draws)]]
     fitted = [np.unique(np.concatenate(drawn)) for drawn in zip(*draws, strict=True)]
-    looked = neighbour_features or features
+    looked = neighbor_features or features
     if looked is features:
         sets = _projected((mine.rows[: len(sample)], theirs.in_place(), unseen.in_place()), fitted, rng.at("axes"))
     else:

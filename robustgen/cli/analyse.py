@@ -1,4 +1,4 @@
-"""The command analyse."""
+"""analyse: diagnostics of a classifier, or of generated images."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import DataPath, Device, DryRun, JudgedBy, Seed, Sets, ThreatText, app, one_stage
-from robustgen.cli.settings import command_settings, judged, of_analysis, recipe_named, threat_of
+from robustgen.cli.app import Device, DryRun, JudgedBy, JudgedData, JudgedThreat, Seed, Sets, app, one_stage
+from robustgen.cli.settings import command_settings, judged, of_analysis, threat_of
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import Recipe
@@ -39,7 +39,7 @@ def analyse(
             show_default=False,
         ),
     ],
-    threat: ThreatText = None,
+    threat: JudgedThreat = None,
     images: Annotated[
         int | None,
         typer.Option(
@@ -66,7 +66,7 @@ def analyse(
         int, typer.Option("--batch-size", metavar="N", min=1, help="images attacked together; changes no finding")
     ] = 512,
     recipe: JudgedBy = None,
-    data: DataPath = None,
+    data: JudgedData = None,
     sets: Sets = None,
     seed: Seed = None,
     device: Device = "auto",
@@ -86,10 +86,12 @@ def analyse(
       robustgen analyse step-sweep runs/digits --set analysis.steps=10,100
       robustgen analyse arc proxies/edm
     """
+    from robustgen.recipes import find_recipe
+
     threat_of(threat)
     own, assignments = of_analysis(sets, threat)
     if name in OF_IMAGES:
-        settings = command_settings("analyse", recipe_named(recipe or "digits"), assignments, data, seed)
+        settings = command_settings("analyse of a proxy set", find_recipe(recipe or "digits"), assignments, data, seed)
         _analyse_images(name, subject, settings, labeller, model, images, own, into, batch_size, device, dry_run)
         return
     for given, option in ((labeller, "--with"), (model, "--model")):

@@ -91,6 +91,21 @@ ThreatText = Annotated[
     str | None,
     typer.Option("--threat", metavar="NORM:EPS", help="such as linf:8/255  [the recipe's]", show_default=False),
 ]
+JudgedData = Annotated[
+    str | None,
+    typer.Option(
+        "--data",
+        metavar="NAME[=PATH]",
+        help="test images: digits, cifar10=FOLDER, npz=FILE, folder=FOLDER ...  [what MODEL was trained for]",
+        show_default=False,
+    ),
+]
+JudgedThreat = Annotated[
+    str | None,
+    typer.Option(
+        "--threat", metavar="NORM:EPS", help="such as linf:8/255  [what MODEL was trained for]", show_default=False
+    ),
+]
 Weights = Annotated[
     Path | None,
     typer.Option(

@@ -1,18 +1,18 @@
-"""The command certify."""
+"""certify: l2 radii of a smoothed classifier that no attack breaks."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustgen.cli.app import (
     Architecture,
-    DataPath,
     Device,
     DryRun,
     JudgedBy,
+    JudgedData,
     Normalization,
     Seed,
     Sets,
@@ -21,9 +21,6 @@ from robustgen.cli.app import (
     one_stage,
 )
 from robustgen.cli.settings import judged
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -93,7 +90,7 @@ def certify(
     architecture: Architecture = None,
     normalize: Normalization = "none",
     recipe: JudgedBy = None,
-    data: DataPath = None,
+    data: JudgedData = None,
     sets: Sets = None,
     seed: Seed = None,
     device: Device = "auto",

@@ -1,4 +1,4 @@
-"""The command check."""
+"""check: damage, duplicates and copies of real images in a proxy set."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustgen.cli.app import DataPath, Device, DryRun, ProxySetFolder, Sets, app, one_stage
-from robustgen.cli.settings import command_settings, data_of, recipe_named, threat_of
+from robustgen.cli.settings import command_settings, data_of, threat_of
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import DataConfig
@@ -58,11 +58,11 @@ def check(
 
 def _images(recipe: str | None, sets: list[str] | None, data: str | None) -> DataConfig | None:
     """The real images to compare with: a recipe's, a whole data set's, or none."""
-    from robustgen.recipes import RECIPES
+    from robustgen.recipes import RECIPES, find_recipe
 
     whole = data_of(data)
     if recipe is not None:
-        return command_settings("check", recipe_named(recipe), sets, data).data
+        return command_settings("check", find_recipe(recipe), sets, data).data
     if whole is None:
         if sets:
             raise ValueError(f"--set {sets[0]} changes nothing without real images; add --recipe or --data")

@@ -1,4 +1,4 @@
-"""compare: is one run better than another, or is it chance?"""
+"""compare: paired differences of runs on the same test images."""
 
 from __future__ import annotations
 

@@ -1,30 +1,27 @@
-"""evaluate, analyse, certify: what is said of a classifier."""
+"""evaluate: robust accuracy under a suite of attacks."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustgen.cli.app import (
     Architecture,
-    DataPath,
     Device,
     DryRun,
     JudgedBy,
+    JudgedData,
+    JudgedThreat,
     Normalization,
     Seed,
     Sets,
-    ThreatText,
     Weights,
     app,
     one_stage,
 )
 from robustgen.cli.settings import judged
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()
@@ -39,7 +36,7 @@ def evaluate(
         ),
     ],
     suite: Annotated[str, typer.Option("--suite", metavar="NAME", help="see: robustgen list suites")] = "aa+mt",
-    threat: ThreatText = None,
+    threat: JudgedThreat = None,
     images: Annotated[
         int | None,
         typer.Option("--images", metavar="N", min=1, help="only N of the test images  [all]", show_default=False),
@@ -58,7 +55,7 @@ def evaluate(
         bool, typer.Option("--keep-images", help="also write the images as they were broken")
     ] = False,
     recipe: JudgedBy = None,
-    data: DataPath = None,
+    data: JudgedData = None,
     sets: Sets = None,
     seed: Seed = None,
     device: Device = "auto",
@@ -87,16 +84,17 @@ def evaluate(
         *(sets or []),
     ]
     folder = Path(model)
-    if is_run(folder):
-        run = RunDir(folder)
+    run = RunDir(folder) if is_run(folder) else None
+    place = str(run.recipe) if run else recipe
+    settings = judged("evaluate", model, place, assignments, data, threat, seed, images)
+    chosen = settings.evaluation.suite
+    if run:
         arms = arms_of(folder, "evaluate", into)
-        recipe, targets = str(run.recipe), [Target(a, str(c), run.verdicts(a, suite)) for a, c in arms.items()]
+        targets = [Target(arm, str(classifier), run.verdicts(arm, chosen)) for arm, classifier in arms.items()]
+    elif folder.is_dir():
+        targets = [Target("", model, into or folder / f"{chosen}.npz")]
     else:
-        beside = (
-            folder / f"{suite}.npz" if folder.is_dir() else Path("evaluations") / f"{name_of_file(model)}.{suite}.npz"
-        )
-        targets = [Target("", model, into or beside)]
-    settings = judged("evaluate", model, recipe, assignments, data, threat, seed, images)
+        targets = [Target("", model, into or Path("evaluations") / f"{name_of_file(model)}.{chosen}.npz")]
     for target in targets:
         source = Source(target.place, weights, architecture, normalize)
         stage = Evaluate(source, settings.data, settings.threat, settings.evaluation, target.path, settings.seed)

@@ -1,16 +1,13 @@
-"""The command fetch."""
+"""fetch: published data sets, proxy sets and weights."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustgen.cli.app import DryRun, app, one_stage
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -1,4 +1,4 @@
-"""The command fit."""
+"""fit: train a generative model."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Into, Seed, Sets, app, one_stage
-from robustgen.cli.settings import command_settings, recipe_named
+from robustgen.cli.settings import command_settings
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import Recipe
@@ -51,9 +51,10 @@ def fit(
       robustgen fit edm --preset gpu-60min --data cifar10=FOLDER --into models/edm
     """
     from robustgen.config.generators import ECTConfig
+    from robustgen.recipes import find_recipe
     from robustgen.stages.fit import Fit
 
-    base_recipe = recipe_named(recipe)
+    base_recipe = find_recipe(recipe)
     if preset is not None:
         base_recipe = _with_preset(base_recipe, generator, preset, base)
     if generator not in base_recipe.generators:

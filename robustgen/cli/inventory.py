@@ -1,4 +1,4 @@
-"""What there is to name, what a folder holds, and tables in the terminal."""
+"""What the commands list and show prints: known names, contents of folders, tables."""
 
 from __future__ import annotations
 

@@ -1,17 +1,14 @@
-"""The command keep."""
+"""keep: select images of a labeled proxy set."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustgen.cli.app import DryRun, app, one_stage
 from robustgen.cli.settings import checked
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

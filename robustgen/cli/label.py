@@ -1,16 +1,13 @@
-"""The command label."""
+"""label: pseudo-labels of a proxy set."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustgen.cli.app import Device, DryRun, app, one_stage
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

@@ -1,17 +1,14 @@
-"""measure, and analyse of a proxy set: how good and how close generated images are."""
+"""measure: quality of generated images."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Seed, Sets, app, one_stage
-from robustgen.cli.settings import command_settings, recipe_named
-
-if TYPE_CHECKING:
-    pass
+from robustgen.cli.settings import command_settings
 
 
 @app.command()
@@ -55,10 +52,11 @@ def measure(
     """
     from robustgen.cli.inventory import print_table
     from robustgen.config.recipe import MeasureConfig
+    from robustgen.recipes import find_recipe
     from robustgen.records.quality import Quality
     from robustgen.stages.measure import Measure
 
-    base = recipe_named(recipe)
+    base = find_recipe(recipe)
     base = base.model_copy(update={"measure": base.measure or MeasureConfig()})
     options = [text for text in (which and f"measure.which={which}", judged and f"measure.judged={judged}") if text]
     settings = command_settings("measure", base, [*options, *(sets or [])], data, seed)

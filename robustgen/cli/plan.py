@@ -1,4 +1,4 @@
-"""plan: what a budget buys, by a published scaling law."""
+"""plan: network, length and images for a training budget, by a published scaling law."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""fetch, publish: what comes from others, and what goes to them."""
+"""publish: a classifier in a form that other programs read."""
 
 from __future__ import annotations
 
@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import Architecture, DataPath, DryRun, JudgedBy, Normalization, Sets, Weights, app, one_stage
-from robustgen.cli.settings import command_settings, data_of, recipe_named
+from robustgen.cli.app import Architecture, DryRun, JudgedBy, JudgedData, Normalization, Sets, Weights, app, one_stage
+from robustgen.cli.settings import command_settings, data_of
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import DataConfig
@@ -41,7 +41,7 @@ def publish(
     architecture: Architecture = None,
     normalize: Normalization = "none",
     recipe: JudgedBy = None,
-    data: DataPath = None,
+    data: JudgedData = None,
     sets: Sets = None,
     dry_run: DryRun = False,
 ) -> None:
@@ -56,12 +56,12 @@ def publish(
       robustgen publish hub:Wang2023Better_WRN-28-10 --to safetensors --into models/wang
     """
     from robustgen.config.source import Source
-    from robustgen.recipes import RECIPES
+    from robustgen.recipes import RECIPES, find_recipe
     from robustgen.stages.targets import is_run, trained_for
 
     if is_run(model):
         raise ValueError(f"{model} is a run; publish one of the classifiers in {Path(model) / 'classifiers'}")
-    images = data_of(data) or (recipe_named(recipe).data if recipe else trained_for(model).data)
+    images = data_of(data) or (find_recipe(recipe).data if recipe else trained_for(model).data)
     if images is None:
         raise ValueError(
             f"nothing says what images {model} takes: publish needs --data NAME[=PATH] (see: robustgen list datasets), "

@@ -1,16 +1,13 @@
-"""The command report."""
+"""report: the page of a run, or of several."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustgen.cli.app import app
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

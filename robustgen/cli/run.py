@@ -1,4 +1,4 @@
-"""run, report, list, show: whole recipes, and what there is."""
+"""run: all stages of a recipe."""
 
 from __future__ import annotations
 

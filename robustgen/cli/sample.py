@@ -1,17 +1,14 @@
-"""The command sample."""
+"""sample: draw a proxy set from a generative model."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustgen.cli.app import Device, DryRun, Into, app, one_stage
 from robustgen.cli.settings import checked
-
-if TYPE_CHECKING:
-    pass
 
 
 @app.command()

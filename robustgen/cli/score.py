@@ -1,17 +1,14 @@
-"""The command score."""
+"""score: how real robust discriminators find each generated image."""
 
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import Annotated
 
 import typer
 
 from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Seed, Sets, ThreatText, app, one_stage
-from robustgen.cli.settings import command_settings, of_analysis, recipe_named
-
-if TYPE_CHECKING:
-    pass
+from robustgen.cli.settings import command_settings, of_analysis
 
 
 @app.command()
@@ -34,9 +31,10 @@ def score(
       robustgen score proxies/edm
       robustgen keep proxies/edm --rule discriminator --per-class 300
     """
+    from robustgen.recipes import find_recipe
     from robustgen.stages.score import Score
 
     own, assignments = of_analysis(sets, threat)
-    settings = command_settings("score", recipe_named(recipe), assignments, data, seed)
+    settings = command_settings("score", find_recipe(recipe), assignments, data, seed)
     stage = Score(proxy, settings.data, settings.threat, proxy / "arc.npz", settings.seed, own)
     one_stage("score", proxy, stage, device, dry_run, threads=settings.threads)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -19,7 +18,8 @@ USES: Mapping[str, tuple[str, ...]] = {
     "train --plain": ("data", "labeller", "seed", "threads"),
     "evaluate": (*_TEST_IMAGES, "threat", "evaluation", "seed", "threads"),
     "certify": (*_TEST_IMAGES, *(f"certification.{name}" for name in _CERTIFICATION), "seed", "threads"),
-    "analyse": ("data", "threat", "seed", "threads"),
+    "analyse": (*_TEST_IMAGES, "threat", "seed", "threads"),
+    "analyse of a proxy set": ("data", "threat", "seed", "threads"),
     "measure": ("data", "measure", "seed", "threads"),
     "score": ("data", "threat", "seed", "threads"),
     "check": ("data",),
@@ -28,30 +28,15 @@ USES: Mapping[str, tuple[str, ...]] = {
 """Settings of a recipe that each command uses: a name, or all below it. Any other is refused, never ignored."""
 
 
-def recipe_named(name: str) -> Recipe:
-    """A known recipe, or one from a YAML or JSON file.
-
-    Raises:
-        ValueError: unknown, with the known ones; or a file that cannot be read as a recipe.
-    """
-    from robustgen.config.loading import read_recipe, unknown_recipe
-    from robustgen.recipes import RECIPES
-
-    if name in RECIPES:
-        return RECIPES[name]
-    if name.endswith((".yaml", ".yml", ".json")):
-        return read_recipe(Path(name), RECIPES)
-    raise ValueError(f"unknown recipe {name!r}; {unknown_recipe(name, RECIPES)}, or a .yaml file")
-
-
 def whole_recipe(
     name: str, sets: Iterable[str] | None, data: str | None = None, seed: int | None = None, scale: str | None = None
 ) -> Recipe:
     """A recipe with what the command line changes: the data, then the scale, then single settings."""
     from robustgen.config.loading import override
+    from robustgen.recipes import find_recipe
     from robustgen.recipes.scaling import scaled
 
-    settings = recipe_named(name)
+    settings = find_recipe(name)
     if data:
         kind, _, path = data.partition("=")
         settings = override(settings, [f"data.name={kind}", f"data.path={path or 'none'}"])
@@ -150,20 +135,22 @@ def judged(
     Images and threat model are what the user gives, else the named recipe's, else what the classifier was trained for.
     """
     from robustgen.config.recipe import CertificationConfig
-    from robustgen.recipes import RECIPES
+    from robustgen.recipes import RECIPES, find_recipe
+    from robustgen.runtime.distributed import place as process
     from robustgen.stages.targets import judged_on
 
-    named = None if recipe is None else recipe_named(recipe)
-    own = [text for text in sets or [] if text.partition("=")[0].strip() in ("threat", "data.name")]
-    told = {text.partition("=")[0].strip(): text.partition("=")[2].strip() for text in own}
-    given = data_of(data or told.get("data.name"))
-    place_data, place_threat, said = judged_on(place, command, named, given, threat_of(threat or told.get("threat")))
-    base = (named or RECIPES["digits"]).model_copy(update={"data": place_data})
-    if place_threat is not None:
-        base = base.model_copy(update={"threat": place_threat})
+    named = None if recipe is None else find_recipe(recipe)
+    words = (text.partition("=") for text in sets or [])
+    assigned = {name.strip(): value.strip() for name, _, value in words}
+    wanted = data_of(data or assigned.get("data.name")), threat_of(threat or assigned.get("threat"))
+    images_of, adversary, said = judged_on(place, command, named, *wanted)
+    base = (named or RECIPES["digits"]).model_copy(update={"data": images_of})
+    if adversary is not None:
+        base = base.model_copy(update={"threat": adversary})
     if base.certification is None:
         base = base.model_copy(update={"certification": CertificationConfig()})
     more = [f"data.test={images}"] if images else []
     settings = command_settings(command, base, [*more, *(sets or [])], None, seed)
-    print(said, flush=True)
+    if process()[0] == 0:
+        print(said, flush=True)
     return settings

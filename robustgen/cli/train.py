@@ -1,4 +1,4 @@
-"""fit, sample, label, keep, train: a verb for each arrow of the flow up to a classifier."""
+"""train: a classifier, robust or standard."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Into, Seed, Sets, ThreatText, app, one_stage
-from robustgen.cli.settings import checked, command_settings, recipe_named
+from robustgen.cli.settings import checked, command_settings
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import Arm
@@ -58,6 +58,7 @@ def train(
       robustgen train --proxy proxies/edm@0-0.6 --proxy proxies/gan=2@0.6-1 --proxy proxies/edm@0.6-1 --into models/two
       torchrun --nproc_per_node=8 -m robustgen train --proxy proxies/edm --into models/edm --batch auto
     """
+    from robustgen.recipes import find_recipe
     from robustgen.runtime.trackers import check_trackers
     from robustgen.stages.train import Train
 
@@ -69,7 +70,7 @@ def train(
     given += [f"threat={threat}"] if threat else []
     if batch is not None and batch != "auto":
         given.append(f"{part}.schedule.batch_size={batch}")
-    settings = command_settings(command, recipe_named(recipe), given, data, seed)
+    settings = command_settings(command, find_recipe(recipe), given, data, seed)
     chosen = settings.labeller if plain else settings.train
     sources = sources_of(proxies or [])
     if not sources.proxies and any(one.startswith(f"{part}.real_share=") for one in given) and chosen.real_share < 1:

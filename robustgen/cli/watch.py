@@ -1,4 +1,4 @@
-"""watch: a run in progress, live."""
+"""watch: a run in progress."""
 
 from __future__ import annotations
 

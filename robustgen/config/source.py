@@ -14,10 +14,10 @@ class Source:
                   hub:NAME
     weights       a file to load into what the function returned, or into the published network
     architecture  of a weights file
-    normalise     "none", "data" for mean and deviation of the data set, or MEAN/DEVIATION, a number a channel
+    normalize     "none", "data" for mean and deviation of the data set, or MEAN/DEVIATION, a number a channel
     """
 
     place: str
     weights: Path | None = None
     architecture: str | None = None
-    normalise: str = "none"
+    normalize: str = "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
@@ -17,7 +18,7 @@ from robustgen.randomness import Rng, rng_for
 from robustgen.storage.checkpoints import Stateful
 
 
-class Generator(nn.Module):
+class Generator(nn.Module, ABC):
     """A model of images by class.
 
     kind     its name in `GENERATORS` and in recipes
@@ -34,16 +35,16 @@ class Generator(nn.Module):
     classes: int
 
     @classmethod
+    @abstractmethod
     def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
         """The untrained model; parameters are initialized from `rng`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
         """Images (N, C, H, W) in [0, 1] of class labels (N,), from one stream per image.
 
         An image depends on its label and its stream alone, not on its batch. Call in evaluation mode.
         """
-        raise NotImplementedError
 
     def sample_images(
         self, labels: Tensor | np.ndarray | Sequence[int], seed: int = 0, batch_size: int = 256
@@ -79,11 +80,12 @@ class Generator(nn.Module):
 
     def training_spec(self, config: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
         """How it is trained by steps; what is trained besides it (a discriminator) is initialized from `rng`."""
+        # A config and its member disagree, which no setting of a user can cause.
         raise NotImplementedError(f"{self.kind} is not trained by steps")
 
     def fit(self, images: ImageSet) -> str:
         """Fit it at once to training images; returns a sentence about the result."""
-        raise NotImplementedError(f"{self.kind} is trained by steps")
+        raise NotImplementedError(f"{self.kind} is trained by steps")  # as above
 
     def buffer_sizes(self) -> dict[str, int]:
         """Sizes that `fit` has set, as `generator.json` stores them."""

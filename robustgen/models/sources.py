@@ -29,10 +29,10 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
                 raise ValueError(f"{source.place} is a folder made by train, which needs no {name}")
         return load_classifier(Path(source.place)).requires_grad_(False)
     model = load_model(source.place, info, source.weights, source.architecture)
-    if source.normalise != "none":
+    if source.normalize != "none":
         if source.architecture is not None or source.place.startswith("hub:"):
-            raise ValueError(f"{source.place} normalizes by itself; leave out --normalise")
-        model = with_normalization(model, *_normalization(source.normalise, info))
+            raise ValueError(f"{source.place} normalizes by itself; leave out --normalize")
+        model = with_normalization(model, *_normalization(source.normalize, info))
     return model.eval().requires_grad_(False)
 
 
@@ -66,7 +66,7 @@ def _normalization(text: str, info: DatasetInfo) -> tuple[Sequence[float], Seque
         slash = ""
     if not slash or len(values[0]) != info.shape[0] or len(values[1]) != info.shape[0]:
         raise ValueError(
-            f"--normalise takes none, data, or MEAN/DEVIATION with {info.shape[0]} numbers each, such as "
+            f"--normalize takes none, data, or MEAN/DEVIATION with {info.shape[0]} numbers each, such as "
             f"{','.join(map(str, info.mean))}/{','.join(map(str, info.std))}; got {text!r}"
         )
     return values

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
+from robustgen.config.loading import read_recipe, unknown_recipe
 from robustgen.config.recipe import Recipe
 from robustgen.recipes import bartoldson2024, earlier, gowal2021, rebuffi2021, rebuffi2021_sweeps, sehwag2022, wang2023
 from robustgen.recipes.cifar10_mini import CIFAR10_MINI
@@ -45,3 +48,16 @@ RECIPES: dict[str, Recipe] = {
         *bartoldson2024.ROWS,
     )
 }
+
+
+def find_recipe(name: str) -> Recipe:
+    """A recipe by its name, or from a YAML or JSON file.
+
+    Raises:
+        ValueError: unknown (known ones are named), or a file that cannot be read as a recipe.
+    """
+    if name in RECIPES:
+        return RECIPES[name]
+    if name.endswith((".yaml", ".yml", ".json")):
+        return read_recipe(Path(name), RECIPES)
+    raise ValueError(f"unknown recipe {name!r}; {unknown_recipe(name, RECIPES)}, or a .yaml file")

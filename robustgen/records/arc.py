@@ -44,7 +44,7 @@ class ARCResult(Closeness):
     ids     (N,) identity of each image, from its content
     real    (N,) bool: real, or generated
     stands  (N, P) int8: ROBUST, BROKEN, or PENDING where a radius was not reached or not needed
-    score   (N, P) float32: logit of real minus that of generated of the clean image; NaN where owed
+    score   (N, P) float32: logit of real minus that of generated of the clean image; NaN where pending
     ended   bool: the radii are done, or one was reached at which chance explains what is told apart
     """
 

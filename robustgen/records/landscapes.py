@@ -33,7 +33,7 @@ class Landscapes(Findings):
 
     @property
     def flat(self) -> np.ndarray:
-        """(N,) share of neighbouring points with exactly equal heights; a sound network has next to none."""
+        """(N,) share of neighboring points with exactly equal heights; a sound network has next to none."""
         along_u, along_v = np.diff(self.heights, axis=2) == 0, np.diff(self.heights, axis=1) == 0
         return (along_u.mean((1, 2)) + along_v.mean((1, 2))) / 2
 

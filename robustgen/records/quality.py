@@ -22,7 +22,7 @@ SHOWN = 16
 """Samples that are kept beside their neighbours, for the report."""
 
 
-def neighbours_file(path: Path) -> Path:
+def neighbors_file(path: Path) -> Path:
     """Where a few samples are kept beside their nearest images, for a quality at `path`: `.npz` of `samples`,
     `nearest` and `nearest_train`, each uint8 (n, H, W, C), and `source` (n,) of the nearest."""
     return path.with_name(f"{path.stem}.neighbours.npz")

@@ -25,7 +25,7 @@ class Transfer(Closeness):
     shares  (K,) of the real labels
     real_label, generated_label        (n,), (m,)
     real_distance, generated_distance  (n,), (m,) to the nearest misclassified image found; 0 where wrong when clean,
-                                       NaN while it is owed
+                                       NaN while it is pending
     real_broken, generated_broken      (n,), (m,) bool: one was found; else the distance is the box's largest
     cwd     (2,) what the conditional Wasserstein distance of these very images lies within
     """

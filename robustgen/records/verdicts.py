@@ -125,9 +125,9 @@ class Verdicts:
         return len(self.labels)
 
     def entrants(self, attack: int, run: int) -> np.ndarray:
-        """Positions of the images that are owed a run of an attack next."""
-        owed = (self.faced == attack) & (self.runs_faced == run)
-        return np.flatnonzero((self.fell_to == UNBROKEN) & owed)
+        """Positions of the images that are pending a run of an attack next."""
+        pending = (self.faced == attack) & (self.runs_faced == run)
+        return np.flatnonzero((self.fell_to == UNBROKEN) & pending)
 
     def pass_on(self, attack: int) -> None:
         """Whoever stands has met this attack; on to the next."""

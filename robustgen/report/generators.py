@@ -11,7 +11,7 @@ import numpy as np
 from robustgen.records.arc import ARCResult
 from robustgen.records.closeness import Closeness
 from robustgen.records.conditions import Conditions
-from robustgen.records.quality import SELF, TEST, TRAIN, Quality, neighbours_file
+from robustgen.records.quality import SELF, TEST, TRAIN, Quality, neighbors_file
 from robustgen.records.tables import Table
 from robustgen.records.transfer import Transfer
 from robustgen.records.transport import Transport
@@ -51,9 +51,9 @@ def read_closeness(results: Results) -> dict[str, dict[str, Closeness]]:
 
 def neighbours_figure(path: Path) -> dict[str, str] | None:
     """Samples of a generator above their nearest images, with a sentence; nothing where none were kept."""
-    if not neighbours_file(path).exists():
+    if not neighbors_file(path).exists():
         return None
-    kept = load_arrays(neighbours_file(path))
+    kept = load_arrays(neighbors_file(path))
     source = kept["source"]
     rows = np.concatenate([kept["samples"], kept["nearest"], kept["nearest_train"]])
     parts = [f"{int((source == kind).sum())} {what}" for kind, what in KINDS_OF_NEIGHBOURS.items()]

@@ -15,7 +15,7 @@ def configure_cpu(threads: int) -> None:
     """Make this process, and those it starts, good at CPU work; best called before torch is loaded.
 
     So many threads, which sleep instead of spin while they wait. And glibc keeps the memory it frees: by default it
-    hands large blocks back to the system, which then has to clear every page of every activation anew (sampling took
+    hands large blocks back to the system, which then has to clear every page of every activation again (sampling took
     1.4 to 2.3 times as long).
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)

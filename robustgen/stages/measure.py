@@ -38,13 +38,13 @@ class Measure:
         settings = self.config
         proxies, splits = ProxySet(self.proxy), load_data(self.data)
         model = load_classifier(self.classifier).to(device)
-        features, neighbour_features = features_at_hand(model, proxies.shape, device)
+        features, neighbor_features = features_at_hand(model, proxies.shape, device)
         quality = measured(
             proxies,
             splits.train,
             splits.test,
             features,
-            neighbour_features=neighbour_features,
+            neighbor_features=neighbor_features,
             labeller=classifier_features(model),
             labels=proxies.column("condition"),
             index=proxies.kept() if settings.which == "kept" else np.arange(len(proxies)),
@@ -64,7 +64,7 @@ def keep_neighbours(quality: Quality, proxies: ProxySet, splits: Splits, path: P
     """Keep the first few samples of a quality, which are in random order, next to the images nearest to them."""
     import numpy as np
 
-    from robustgen.records.quality import SELF, SHOWN, TEST, TRAIN, neighbours_file
+    from robustgen.records.quality import SELF, SHOWN, TEST, TRAIN, neighbors_file
     from robustgen.storage.arrays import save_arrays
 
     shown = slice(SHOWN)
@@ -76,4 +76,4 @@ def keep_neighbours(quality: Quality, proxies: ProxySet, splits: Splits, path: P
     nearest[source == SELF] = proxies.images(index[source == SELF])
     of_train = splits.train.images[quality.train_index[shown]]
     columns = {"samples": samples, "nearest": nearest, "nearest_train": of_train, "source": source}
-    save_arrays(neighbours_file(path), columns)
+    save_arrays(neighbors_file(path), columns)

@@ -86,7 +86,7 @@ def subject_of(source: Source, data: DataConfig) -> Subject:
             release.padding,
         )
     info = load_test(data).info
-    own = source.architecture if source.normalise == "none" else None
+    own = source.architecture if source.normalize == "none" else None
     return Subject(folder.stem, open_classifier(source, info), info, own)
 
 

@@ -114,8 +114,7 @@ def judged_on(
         raise ValueError(
             f"nothing says what {place} was trained for: {command} needs {' and '.join(missing)}, or --recipe NAME"
         )
-    sources = {"data": "the command line" if data else origin.where}
-    said = f"{images.name} ({sources['data']})"
+    said = f"{images.name} ({'the command line' if data else origin.where})"
     if adversary is not None and command != "certify":
         said += f", {adversary} ({'the command line' if threat else origin.where})"
     return images, adversary, f"{command} {place}: {said}"

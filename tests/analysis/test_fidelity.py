@@ -545,7 +545,7 @@ def test_few_real_images_are_drawn_again_for_more_generated_ones(three_sets, cla
     features = classifier_features(classifier)
     few = test.take(np.arange(20))
     for looked in (features, pixels):
-        found = measure(generated, train, few, features, neighbour_features=looked)
+        found = measure(generated, train, few, features, neighbor_features=looked)
         assert found.rounds == 3 and len(set(found.sample)) == len(found.source) == 60
         assert found.spread(TRAIN) is not None and found.index[found.source == TEST].max() < 20
         mine = found.source == SELF
@@ -561,9 +561,9 @@ def test_other_features_for_neighbours_and_another_labeller(three_sets, classifi
     train, test, generated = three_sets
     pixels = Features("pixels", nn.Flatten(), "", 64)
     features = classifier_features(classifier)
-    found = measure(generated, train, test, features, neighbour_features=pixels, batch_size=5)
+    found = measure(generated, train, test, features, neighbor_features=pixels, batch_size=5)
     assert found.about.neighbours.startswith("pixels") and found.about.features.startswith("classifier")
-    assert same(found, measure(generated, train, test, features, neighbour_features=pixels, batch_size=64))
+    assert same(found, measure(generated, train, test, features, neighbor_features=pixels, batch_size=64))
     flat = train.images.reshape(90, -1) / 255
     mine = generated.images.reshape(60, -1) / 255
     distances = np.linalg.norm(mine[:, None] - flat[None], axis=2)[found.sample]

@@ -127,6 +127,20 @@ def test_models_from_elsewhere_are_judged_on_what_the_user_says(robustgen, tmp_p
     assert code == 2 and "publish needs --data" in err
 
 
+def test_verdicts_are_named_after_the_suite_that_was_used(robustgen, tmp_path, monkeypatch):
+    (tmp_path / "net.py").write_text(NET)
+    monkeypatch.chdir(tmp_path)
+    line = ("evaluate", "net.py:small", "--data", "digits", "--threat", "linf:0.1", "--images", 8)
+    code, _, err = robustgen(*line, "--set", "evaluation.suite=quick")
+    assert code == 0, err
+    assert [path.name for path in (tmp_path / "evaluations").glob("*.npz")] == ["net.small.quick.npz"]
+
+
+def test_analyses_of_a_classifier_use_no_training_images(robustgen):
+    code, _, err = robustgen("analyse", "eps-sweep", "net.py:small", "--set", "data.train=20")
+    assert code == 2 and "analyse does not use data.train" in err
+
+
 @pytest.mark.parametrize("command", ["evaluate", "certify"])
 def test_a_model_that_does_not_take_the_images_is_one_line(robustgen, tmp_path, command):
     (tmp_path / "net.py").write_text(NET)

@@ -425,7 +425,7 @@ def test_an_audit_from_the_command_line(audit):
     assert not list(audit.glob("*.part-*"))
     for words, message in (
         (["--suite", "autoattak"], "known: autoattack"),
-        (["--normalise", "1,2/3"], "--normalise takes none, data, or MEAN/DEVIATION with 1 numbers"),
+        (["--normalise", "1,2/3"], "--normalize takes none, data, or MEAN/DEVIATION with 1 numbers"),
         (["--threat", "linf:8"], "did you mean 8/255"),
         (["--weights", "missing.pt"], "there is no weights file"),
         (["--data", "folder=missing"], "there is no folder missing"),

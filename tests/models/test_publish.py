@@ -187,7 +187,7 @@ def test_models_of_the_hub_and_of_others_are_published(tmp_path, monkeypatch):
     (tmp_path / "net.py").write_text(
         "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(3072, 10))\n"
     )
-    code = subject_of(Source(f"{tmp_path / 'net.py'}:make", normalise="data"), data)
+    code = subject_of(Source(f"{tmp_path / 'net.py'}:make", normalize="data"), data)
     publish(code, "torch-export", tmp_path / "code.pt2")
     with pytest.raises(ValueError, match="no network that robustgen builds by name"):
         publish(code, "safetensors", tmp_path / "code")
