@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import json
 import math
+import re
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -167,7 +168,7 @@ def train(
     *,
     architecture: str = "wrn-28-10",
     threat: ThreatModel | str = "linf:8/255",
-    loss: str | Loss = "trades",
+    loss: str | Mapping[str, Any] | Loss = "trades",
     steps: int | None = None,
     epochs: float | None = None,
     batch_size: int = 128,
@@ -186,7 +187,7 @@ def train(
         images: (N, C, H, W) in [0, 1]; they are rounded to 8 bits per channel.
         labels: (N,) integers in [0, K).
         threat: of the inner maximization.
-        loss: a name in `losses.LOSSES`, or a loss object.
+        loss: a name in `losses.LOSSES`, its settings such as `{"kind": "trades", "beta": 5}`, or a loss object.
         steps: optimizer steps.
         epochs: instead of steps, passes over the N images.
         proxies: generated images, which fill the share of each batch that `real_share` leaves (default 0.3).
@@ -194,7 +195,7 @@ def train(
         into: a folder for the result and for checkpoints: an interrupted call with the same arguments resumes. Load the
             result by `load_model(into)`. Default: nothing is kept.
         seed: of initialization, order, augmentation and attacks.
-        settings: further fields of `config.training.TrainingConfig`, such as beta=5 or augment="crop-flip+cutmix".
+        settings: further fields of `config.training.TrainingConfig`, such as awp=0.005 or augment="crop-flip+cutmix".
 
     Raises:
         ValueError: settings that do not fit, or a folder that holds other work.
@@ -206,7 +207,7 @@ def train(
         "architecture": architecture,
         "schedule": {"total_images": steps * batch_size, "batch_size": batch_size, "peak_lr": peak_lr},
         "early_stopping": False,
-        **({"loss": loss} if isinstance(loss, str) else {}),
+        **({"loss": loss} if isinstance(loss, str | Mapping) else {}),
         **({} if proxies is not None else {"real_share": 1.0}),
         **settings,
     }
@@ -223,7 +224,7 @@ def _train(
     proxies: ProxySet | None,
     content: dict[str, Any],
     threat: ThreatModel,
-    loss: str | Loss,
+    loss: str | Mapping[str, Any] | Loss,
     folder: Path,
     seed: int,
     device: str,
@@ -232,6 +233,7 @@ def _train(
     from pydantic import ValidationError
 
     from robustgen.augment import build_augmentation
+    from robustgen.config.losses import SmoothedConfig
     from robustgen.config.parsing import explain
     from robustgen.config.training import TrainingConfig
     from robustgen.losses.building import build_loss
@@ -246,7 +248,7 @@ def _train(
         settings = TrainingConfig.model_validate(content)
     except ValidationError as error:
         raise ValueError(explain(error)) from None
-    request = {"train": settings.to_json(), "loss": repr(loss), "threat": str(threat), "seed": seed}
+    request = {"train": settings.to_json(), "loss": re.sub(r" at 0x[0-9a-f]+", "", repr(loss)), "threat": str(threat), "seed": seed}
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "model.json").exists():
         raise ValueError(f"{folder} holds a finished classifier; load it with load_model, or choose another folder")
@@ -268,14 +270,16 @@ def _train(
         seed=seed,
         device=device,
     )
-    objective = build_loss(settings) if isinstance(loss, str) else loss
+    objective = build_loss(settings) if isinstance(loss, str | Mapping) else loss
+    purpose = settings.loss.PURPOSE if isinstance(loss, str | Mapping) else "robust"
     trained = train_classifier(model, mixture, objective, threat, settings, folder, seed=seed, progress=progress)
     save_classifier(
         folder,
         trained.model,
         settings.architecture,
         real.info,
-        threat=None if loss == "plain" else str(threat),
+        threat=str(threat) if purpose == "robust" else None,
+        sigma=settings.loss.sigma if isinstance(settings.loss, SmoothedConfig) else None,
         seed=seed,
         step=trained.step,
     )
@@ -301,7 +305,7 @@ def run(
         into: the run folder; default runs/RECIPE.
         jobs: stages at a time; default as many as cores, 1 on a GPU.
         device: "auto", "cpu" or "cuda".
-        changes: settings by name: threat="linf:4/255"; dotted names as `**{"train.beta": 5}`.
+        changes: settings by name: threat="linf:4/255"; dotted names as `**{"train.loss.beta": 5}`.
 
     Raises:
         ValueError: unknown recipe or setting, a folder with other settings, or a failed stage.

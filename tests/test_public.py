@@ -59,6 +59,18 @@ def test_train_returns_a_classifier_that_load_model_reads(tmp_path):
     assert not plain.training
 
 
+def test_a_folder_of_train_knows_its_loss_in_another_process(tmp_path):
+    """Objects print their functions with addresses, which no other process repeats."""
+    images, labels = torch.rand(4, 1, 8, 8), torch.arange(4) % 2
+    options = {"architecture": "wrn-10-1", "threat": LINF, "batch_size": 4, "steps": 1}
+    loss = robustgen.TRADES(attack=robustgen.PGD(1, 0.25))
+    robustgen.train(images, labels, into=tmp_path, loss=loss, **options)
+    said = (tmp_path / "asked.json").read_text()
+    assert "TRADES(beta=6.0" in said and " at 0x" not in said
+    settings = {"kind": "mart", "beta": 5, "attack": {"steps": 1}}
+    assert not robustgen.train(images, labels, loss=settings, **options).training
+
+
 def test_a_loaded_generator_samples_what_the_command_samples(tiny_images, tmp_path):
     settings = GaussianConfig()
     model = build_generator(settings, tiny_images.info, robustgen.rng_for(0))

@@ -153,7 +153,7 @@ def _trades(plan: Plan, device: str, architecture: str, batch: int, how: str) ->
     targets = torch.full((batch, classes), 1 / classes, device=device)
     given = Batch(images, targets, torch.arange(batch, device=device) >= batch // 3)
     row["GFLOP an image"] = round(
-        (2 * settings.attack.steps + STEP_PASSES) * _forward_gflop(model.eval(), images[:2]), 6
+        (2 * settings.loss.attack.steps + STEP_PASSES) * _forward_gflop(model.eval(), images[:2]), 6
     )
     model.train()
     if how == "compiled":

@@ -10,8 +10,9 @@ from typing import Any
 from pieces import digest_of_json
 
 from robustgen.config.generators import EDMConfig
+from robustgen.config.losses import InnerAttackConfig, TRADESConfig
 from robustgen.config.recipe import DataConfig, SamplingConfig, ThreatConfig
-from robustgen.config.training import InnerAttackConfig, ScheduleConfig, TrainingConfig
+from robustgen.config.training import ScheduleConfig, TrainingConfig
 
 ARMS = ("generated", "real")
 
@@ -131,8 +132,7 @@ FULL = Plan(
     trade=TrainingConfig(
         architecture="preact-resnet-18",
         schedule=ScheduleConfig(total_images=1_600 * 1024, batch_size=1024, peak_lr=0.4, warmup=0.05),
-        attack=InnerAttackConfig(optimizer="adam"),
-        beta=5.0,
+        loss=TRADESConfig(beta=5.0),
         precision="bfloat16",
         real_share=0.3,
         models=1,
@@ -189,7 +189,7 @@ TINY = Plan(
     trade=TrainingConfig(
         architecture="wrn-10-1",
         schedule=ScheduleConfig(total_images=12 * 32, batch_size=32, peak_lr=0.1, warmup=0.1),
-        attack=InnerAttackConfig(steps=2),
+        loss=TRADESConfig(attack=InnerAttackConfig(steps=2)),
         precision="bfloat16",
         real_share=0.5,
         statistics_decay=0.9,

@@ -60,7 +60,7 @@ Sets = Annotated[
     typer.Option(
         "--set",
         metavar="NAME=VALUE",
-        help="change a setting, such as train.beta=5; may be repeated",
+        help="change a setting, such as train.loss.beta=5; may be repeated",
         show_default=False,
     ),
 ]

@@ -41,7 +41,7 @@ def run(
 
     \b
       robustgen run digits
-      robustgen run digits --set train.beta=5 --into runs/beta5
+      robustgen run digits --set train.loss.beta=5 --into runs/beta5
       robustgen run cifar10-mini --data cifar10=data/cifar10
       robustgen run rebuffi2021/cifar10-linf-wrn-28-10-cutmix-ddpm --scale tiny
     """

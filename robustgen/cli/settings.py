@@ -61,8 +61,9 @@ def command_settings(
         kind, _, path = data.partition("=")
         content["data"] |= {"name": kind, "path": path or None}
         changed["data"] = None
-    for text in [*(sets or []), *([] if seed is None else [f"seed={seed}"])]:
-        assign(content, text)
+    assignments = [*(sets or []), *([] if seed is None else [f"seed={seed}"])]
+    assign(content, assignments)
+    for text in assignments:
         name = text.partition("=")[0].strip()
         if not any(name == used or name.startswith(f"{used}.") for used in USES[command]):
             raise ValueError(f"{command} does not use {name}; it uses: {', '.join(USES[command])}")

@@ -54,7 +54,7 @@ def train(
     \b
       robustgen train --plain --into models/labeller
       robustgen train --into models/real
-      robustgen train --proxy proxies/edm --into models/edm --set train.beta=5
+      robustgen train --proxy proxies/edm --into models/edm --set train.loss.beta=5
       robustgen train --proxy proxies/edm@0-0.6 --proxy proxies/gan=2@0.6-1 --proxy proxies/edm@0.6-1 --into models/two
       torchrun --nproc_per_node=8 -m robustgen train --proxy proxies/edm --into models/edm --batch auto
     """

@@ -10,7 +10,8 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
-from robustgen.config.parsing import assign, explain, todays_name, unknown
+from robustgen.config.losses import switched
+from robustgen.config.parsing import assign, explain, is_loss, todays_names, unknown
 from robustgen.config.recipe import Recipe
 
 
@@ -35,14 +36,13 @@ def with_defaults(content: Any) -> Any:
 
 
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
-    """A recipe with dotted settings changed: `override(recipe, ["train.beta=5", "threat=linf:8/255"])`.
+    """A recipe with dotted settings changed: `override(recipe, ["train.loss.beta=5", "threat=linf:8/255"])`.
 
     Raises:
         ValueError: not of the form a.b=c, an unknown setting (the known ones are named), or a bad value.
     """
     content = recipe.to_json()
-    for assignment in assignments:
-        assign(content, assignment)
+    assign(content, assignments)
     return from_content(content, "--set")
 
 
@@ -79,12 +79,18 @@ def unknown_recipe(name: str, known: Mapping[str, Recipe]) -> str:
 
 
 def _merge(content: dict[str, Any], changes: Mapping[str, Any], origin: str, parent: str) -> None:
-    for name, value in changes.items():
-        key = todays_name(str(name), content)
-        place = f"{parent}.{key}" if parent else str(key)
+    for name, value in sorted(changes.items(), key=lambda item: item[0] != "loss"):
+        key, *inner, _ = todays_names([str(name), ""], content)
+        place = f"{parent}.{key}" if parent else key
         open_ended = parent in ("generators", "arms")
         if key not in content and not open_ended:
-            raise ValueError(f"{origin}: {unknown(place, place, str(key), content)}")
+            raise ValueError(f"{origin}: {unknown(place, place, key, content)}")
+        if inner:
+            value = {inner[0]: value}
+        if key == name == "loss" and is_loss(content[key]):
+            kind = value.get("kind", content[key]["kind"]) if isinstance(value, dict) else value
+            content[key] = switched(content[key], kind)
+            value = {k: v for k, v in value.items() if k != "kind"} if isinstance(value, dict) else {}
         if isinstance(value, dict) and isinstance(content.get(key), dict):
             _merge(content[key], value, origin, place)
         else:

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from pydantic import ValidationError
 
 from robustgen.config.generators import GENERATOR_CONFIGS, TrainedGeneratorConfig
+from robustgen.config.losses import FLAT_NAMES, GROUPS, switched
+from robustgen.config.training import TrainingConfig
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:
@@ -25,43 +27,74 @@ def explain(error: ValidationError, prefix: str = "") -> str:
     return "; ".join(lines)
 
 
-def assign(content: dict[str, Any], assignment: str, example: str = "train.beta=5") -> None:
-    """Change JSON-like content in place by "a.b=c".
+def assign(content: dict[str, Any], assignments: Iterable[str], example: str = "train.loss.beta=5") -> None:
+    """Change JSON-like content in place by "a.b=c" each; a loss is chosen before its settings are.
 
     Raises:
         ValueError: not of that form, or an unknown setting; names the known ones.
     """
-    place, equals, text = assignment.partition("=")
-    if not equals or not place.strip():
-        raise ValueError(f"expected SETTING=VALUE such as {example}, got {assignment!r}")
-    _assign(content, place.strip(), text.strip())
+    pairs = []
+    for assignment in assignments:
+        place, equals, text = assignment.partition("=")
+        if not equals or not place.strip():
+            raise ValueError(f"expected SETTING=VALUE such as {example}, got {assignment!r}")
+        pairs.append((place.strip(), text.strip()))
+    for place, text in sorted(pairs, key=lambda pair: not _chooses_loss(pair[0])):
+        _assign(content, place, text)
+
+
+def _chooses_loss(place: str) -> bool:
+    return place.split(".")[-1] == "loss" or place.split(".")[-2:] == ["loss", "kind"]
 
 
 def _assign(content: dict[str, Any], place: str, text: str) -> None:
-    *path, last = place.split(".")
-    here = content
-    for depth, step in enumerate(path):
-        if not isinstance(here.get(step), dict):
-            raise ValueError(unknown(place, ".".join(path[: depth + 1]), step, here))
+    here, steps, walked = content, place.split("."), list[str]()
+    while True:
+        steps = [*todays_names(steps, here)]
+        step = steps.pop(0)
+        walked.append(step)
+        if step not in here or (steps and not isinstance(here[step], dict)):
+            raise ValueError(unknown(place, ".".join(walked), step, here))
+        if step == "loss" and is_loss(here[step]) and steps in ([], ["kind"]):
+            here[step] = switched(here[step], text)
+            return
+        if not steps:
+            here[step] = _value(text, isinstance(here[step], list))
+            return
         here = here[step]
-    last = todays_name(last, here)
-    if last not in here:
-        raise ValueError(unknown(place, place, last, here))
-    here[last] = _value(text, isinstance(here[last], list))
 
 
-def todays_name(name: str, here: Mapping[str, Any]) -> str:
-    """The name of a setting today, where it is one of version 0.1."""
-    renamed = {**TrainedGeneratorConfig.RENAMED, "optimiser": "optimizer"}
-    return renamed[name] if name not in here and renamed.get(name) in here else name
+def is_loss(content: object) -> bool:
+    """Whether JSON-like content is the settings of a loss, not a value that happens to be called so."""
+    return isinstance(content, dict) and "kind" in content
+
+
+def todays_names(steps: Sequence[str], here: Mapping[str, Any]) -> Sequence[str]:
+    """The path to a setting today, where its first step is a name of version 0.1."""
+    first, *rest = steps
+    if first in here:
+        return steps
+    renamed = {**TrainedGeneratorConfig.RENAMED, **TrainingConfig.RENAMED, "optimiser": "optimizer"}
+    if renamed.get(first) in here:
+        return [renamed[first], *rest]
+    if is_loss(here.get("loss")) and first in FLAT_NAMES:
+        return ["loss", *steps]
+    if is_loss(here.get("loss")) and first in GROUPS and rest:
+        return ["loss", *rest]
+    return steps
 
 
 def unknown(place: str, upto: str, step: str, here: Mapping[str, Any]) -> str:
+    """That there is no such setting, with the closest one and all that are known there."""
     parent = upto.rpartition(".")[0]
     prefix = f"{parent}." if parent else ""
-    close = difflib.get_close_matches(step, list(here), n=1)
-    hint = f"did you mean {prefix}{close[0]}? " if close else ""
-    return f"unknown setting {place}; {hint}known{' under ' + parent if parent else ''}: {', '.join(here)}"
+    names = {name: f"{prefix}{name}" for name in here}
+    if is_loss(here.get("loss")):
+        names |= {name: f"{prefix}loss.{name}" for name in here["loss"]}
+    close = difflib.get_close_matches(step, list(names), n=1)
+    hint = f"did you mean {names[close[0]]}? " if close else ""
+    member = f" of the loss {here['kind']}" if parent.split(".")[-1] == "loss" and is_loss(here) else ""
+    return f"unknown setting {place}{member}; {hint}known{' under ' + parent if parent else ''}: {', '.join(here)}"
 
 
 def _value(text: str, is_list: bool) -> Any:

@@ -13,8 +13,9 @@ from pydantic import Field, ValidationError, model_validator
 
 from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive
 from robustgen.config.generators import AnyGeneratorConfig, ECTConfig, SamplerConfig
+from robustgen.config.losses import SmoothedConfig
 from robustgen.config.parsing import assign, explain
-from robustgen.config.training import NOISE_LOSSES, TrainingConfig
+from robustgen.config.training import TrainingConfig
 from robustgen.units import show_number
 
 
@@ -273,8 +274,9 @@ class Recipe(Config):
                 raise ValueError(f"published.{name} names no file")
         if not self.arms:
             raise ValueError("a recipe needs at least one arm")
-        if self.labeller.loss != "plain":
-            raise ValueError(f"the labeller is a standard classifier: its loss must be plain, got {self.labeller.loss}")
+        if self.labeller.loss.PURPOSE != "standard":
+            kind = self.labeller.loss.kind
+            raise ValueError(f"the labeller is a standard classifier: its loss must be plain, got {kind}")
         if len(self.seeds) == 1 or len(set(self.seeds)) < len(self.seeds):
             raise ValueError(f"seeds: a study needs two or more, none twice, got {list(self.seeds)}; for one run: seed")
         for training in (self.train, *map(self.training, self.arms)):
@@ -304,8 +306,7 @@ class Recipe(Config):
             return self.train
         content = self.train.to_json()
         try:
-            for change in changes:
-                assign(content, change, "real_share=0.5")
+            assign(content, changes, "real_share=0.5")
             return TrainingConfig.model_validate(content)
         except ValidationError as error:
             raise ValueError(f"arms.{arm}.changes: {explain(error)}") from None
@@ -313,11 +314,11 @@ class Recipe(Config):
             raise ValueError(f"arms.{arm}.changes: {error}") from None
 
     def _can_be_trained(self, training: TrainingConfig) -> None:
-        if self.certification is not None and training.loss in NOISE_LOSSES:
-            trained, certified = training.noise.sigma, self.certification.sigma
+        if self.certification is not None and isinstance(training.loss, SmoothedConfig):
+            trained, certified = training.loss.sigma, self.certification.sigma
             if trained != certified:
                 raise ValueError(
-                    f"train.noise.sigma ({trained:g}) and certification.sigma ({certified:g}) must be the same noise"
+                    f"train.loss.sigma ({trained:g}) and certification.sigma ({certified:g}) must be the same noise"
                 )
         if training.early_stopping and not self.data.validation:
             raise ValueError(

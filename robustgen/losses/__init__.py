@@ -35,7 +35,7 @@ LOSSES: dict[str, Callable[..., Loss]] = {
 
 AROUND: dict[str, Callable[..., Loss]] = {
     "train.awp": AWP,
-    "train.attack.first_steps": WeakToStrong,
+    "train.loss.attack.first_steps": WeakToStrong,
 }
 """Losses around a loss, by the settings that put them there."""
 

@@ -6,90 +6,67 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustgen.config.training import AIMING_LOSSES, NOISE_LOSSES, TrainingConfig
+from robustgen.config.losses import InnerAttackConfig
+from robustgen.config.training import TrainingConfig
 
 if TYPE_CHECKING:
     from torch import nn
 
     from robustgen.contracts import Attack, Loss
+    from robustgen.objectives import Objective
 
 
 def build_loss(settings: TrainingConfig) -> Loss:
-    """The loss of a recipe's settings with its inner attack, and what is put around it.
+    """The loss of a training with its inner attack, and what is put around it.
+
+    The arguments of the loss are the fields of its configuration, but for three that stand for objects: `attack`
+    configures the inner attack, which maximizes the objective of the loss's own default attack; `aim` "automatic"
+    depends on the augmentation; `standard` is a classifier's folder.
 
     Raises:
         ValueError: hat without a standard classifier, or one that is not finished.
     """
     from robustgen.augment import build_augmentation, mixes_labels
     from robustgen.losses import AWP, LOSSES, WeakToStrong
+    from robustgen.objectives import cross_entropy
 
-    arguments: dict[str, Any] = {} if settings.real_weight is None else {"real_weight": settings.real_weight}
-    if settings.loss in NOISE_LOSSES:
-        arguments |= _noise_settings(settings)
-    elif settings.loss != "plain":
-        arguments["attack"] = _inner_attack(settings)
-    if settings.loss in ("trades", "mart", "hat", "score"):
-        arguments["beta"] = settings.beta
-    if settings.loss == "trades":
-        arguments["statistics"] = settings.statistics
-    if settings.loss in AIMING_LOSSES:
-        mixed = settings.aim == "automatic" and mixes_labels(build_augmentation(settings.augment))
-        arguments["aim"] = "targets" if mixed or settings.aim == "targets" else "predictions"
-    if settings.loss == "hat":
-        arguments |= {"weight": settings.helper.weight, "factor": settings.helper.factor}
-        arguments["standard"] = _standard_classifier(settings.helper.standard)
-    if settings.loss == "gkl":
-        arguments |= settings.decoupled.model_dump()
-    loss = LOSSES[settings.loss](**arguments)
+    member: Any = LOSSES[settings.loss.kind]
+    arguments = {name: value for name, value in settings.loss if name != "kind"}
+    inner = arguments.get("attack")
+    if isinstance(inner, InnerAttackConfig):
+        arguments["attack"] = _inner_attack(inner, getattr(member().attack, "objective", cross_entropy))
+    if arguments.get("aim") == "automatic":
+        arguments["aim"] = "targets" if mixes_labels(build_augmentation(settings.augment)) else "predictions"
+    if "standard" in arguments:
+        arguments["standard"] = _standard_classifier(arguments["standard"])
+    loss: Loss = member(**arguments)
     if settings.awp:
         loss = AWP(loss, settings.awp, settings.awp_warmup)
-    grows = settings.attack.first_steps is not None or settings.attack.first_eps < 1
-    if "attack" in arguments and grows:
-        return WeakToStrong(loss, settings.attack.first_steps, settings.attack.first_eps)
+    if isinstance(inner, InnerAttackConfig) and (inner.first_steps is not None or inner.first_eps < 1):
+        return WeakToStrong(loss, inner.first_steps, inner.first_eps)
     return loss
 
 
-def _inner_attack(settings: TrainingConfig) -> Attack:
-    """The attack of a robust loss, on the objective that it is for."""
+def _inner_attack(config: InnerAttackConfig, objective: Objective) -> Attack:
     from robustgen.attacks import PGD, official_training_attack
     from robustgen.attacks.pgd import NEAR_START
     from robustgen.losses import NFGSM
-    from robustgen.losses.score import squared_error
-    from robustgen.objectives import cross_entropy, kl_divergence
 
-    objectives = {"adversarial": cross_entropy, "mart": cross_entropy, "score": squared_error}
-    objective, inner = objectives.get(settings.loss, kl_divergence), settings.attack
-    if inner.optimizer == "n-fgsm":
+    if config.optimizer == "n-fgsm":
         return NFGSM(objective=objective)
-    steepest = PGD(inner.steps, inner.step_size, objective=objective)
-    attack = official_training_attack(inner.steps, objective) if inner.optimizer == "adam" else steepest
-    deviation = NEAR_START if inner.start == "normal" else None
-    return replace(attack, deviation=deviation, mode="as-is" if inner.mode == "train" else inner.mode)
+    steepest = PGD(config.steps, config.step_size, objective=objective)
+    attack = official_training_attack(config.steps, objective) if config.optimizer == "adam" else steepest
+    deviation = NEAR_START if config.start == "normal" else None
+    return replace(attack, deviation=deviation, mode="as-is" if config.mode == "train" else config.mode)
 
 
 def _standard_classifier(folder: str | None) -> nn.Module:
-    """The classifier that labels HAT's helper images."""
+    """The classifier that labels the helper images of HAT."""
     from robustgen.models.saved import load_classifier
 
     if folder is None:
         raise ValueError(
             "the loss hat needs a standard classifier: robustgen train --plain --into models/labeller, then "
-            "--set train.helper.standard=models/labeller"
+            "--set train.loss.standard=models/labeller"
         )
     return load_classifier(Path(folder)).requires_grad_(False)
-
-
-def _noise_settings(settings: TrainingConfig) -> dict[str, Any]:
-    """The arguments of a loss under noise; what is not given is left to the loss."""
-    noise = settings.noise
-    own: dict[str, dict[str, Any]] = {
-        "gaussian-noise": {"draws": noise.draws},
-        "stability": {"beta": settings.beta},
-        "consistency": {"draws": noise.draws, "weight": noise.weight, "entropy": noise.entropy},
-        "smoothadv": {"draws": noise.draws, "eps": noise.eps, "steps": noise.steps},
-        "macer": {
-            "draws": noise.draws, "weight": noise.weight, "gamma": noise.gamma, "temperature": noise.temperature,
-        },
-    }  # fmt: skip
-    given = {name: value for name, value in own[settings.loss].items() if value is not None}
-    return {"sigma": noise.sigma, **given}

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustgen.config.generators import ECTConfig
+from robustgen.config.losses import HATConfig
 from robustgen.config.recipe import Arm, KeepConfig, Recipe
 from robustgen.config.source import Source
 from robustgen.config.training import TrainingConfig
@@ -204,10 +205,10 @@ def _generator_folder(recipe: Recipe, run: RunDir, name: str | None) -> Path | N
 def _robust_training(recipe: Recipe, run: RunDir, arm: str) -> tuple[TrainingConfig, tuple[str, ...]]:
     """How an arm is trained, and further stages that this needs: the labeller for HAT, unless another is named."""
     training = recipe.training(arm)
-    if training.loss != "hat" or training.helper.standard is not None:
+    if not isinstance(training.loss, HATConfig) or training.loss.standard is not None:
         return training, ()
-    helper = training.helper.model_copy(update={"standard": str(run.labeller)})
-    return training.model_copy(update={"helper": helper}), ("labeller",)
+    loss = training.loss.model_copy(update={"standard": str(run.labeller)})
+    return training.model_copy(update={"loss": loss}), ("labeller",)
 
 
 def check(recipe: Recipe) -> None:

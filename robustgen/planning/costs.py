@@ -87,37 +87,17 @@ def cost_of(recipe: Recipe) -> Cost | None:
 
 def training(settings: TrainingConfig, channels: int, side: int, validation: int = 0) -> float | None:
     """Operations of all models of a training, with their validations."""
-    forward = forward_of(settings.architecture, channels, side)
-    if forward is None:
+    forward, each = forward_of(settings.architecture, channels, side), passes(settings)
+    if forward is None or each is None:
         return None
     watched = settings.validations * validation * (1 + 2 * settings.validation_steps) if settings.early_stopping else 0
-    return settings.models * forward * (passes(settings) * settings.schedule.total_images + watched)
+    return settings.models * forward * (each * settings.schedule.total_images + watched)
 
 
-def passes(settings: TrainingConfig) -> float:
-    """A training image's cost in forward passes of the network.
-
-    TRADES with K steps: 2 K for the attack, 1 for the predictions that it drives away from, 3 each for the clean and
-    the attacked images; 27 for K = 10, where the scaling law's 7822 N D says 27.2 for WRN-28-10.
-    """
-    attack = 2.0 if settings.attack.optimizer == "n-fgsm" else 2.0 * settings.attack.steps
-    draws = settings.noise.draws
-    extra = 6.0 if settings.awp else 0.0
-    found = {
-        "plain": 3.0,
-        "adversarial": attack + 3,
-        "trades": attack + 7,
-        "score": attack + 7,
-        "gkl": attack + 7,
-        "mart": attack + 6,
-        "hat": attack + 11,
-        "gaussian-noise": 3.0 * (draws or 1),
-        "stability": 6.0,
-        "consistency": 3.0 * (draws or 2),
-        "smoothadv": (draws or 2) * (2.0 * settings.noise.steps + 3),
-        "macer": 3.0 * (draws or 16),
-    }
-    return found[settings.loss] + extra
+def passes(settings: TrainingConfig) -> float | None:
+    """A training image's cost in forward passes of the network; None where the loss has no count."""
+    found = settings.loss.passes()
+    return None if found is None else found + (6.0 if settings.awp else 0.0)
 
 
 def forward_of(architecture: str, channels: int = 3, side: int = 32) -> float | None:

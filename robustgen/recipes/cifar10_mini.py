@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustgen.config.generators import EDMConfig, GaussianConfig
+from robustgen.config.losses import PlainConfig
 from robustgen.config.recipe import Arm, DataConfig, EvaluationConfig, KeepConfig, Recipe, SamplingConfig, ThreatConfig
 from robustgen.config.training import ScheduleConfig, TrainingConfig
 
@@ -13,11 +14,11 @@ CIFAR10_MINI = Recipe(
     threat=ThreatConfig(norm="linf", eps=8 / 255),
     labeller=TrainingConfig(
         architecture="wrn-10-2",
-        loss="plain",
+        loss=PlainConfig(),
         schedule=ScheduleConfig(total_images=400 * 64, batch_size=64, peak_lr=0.1, warmup=0.05),
         real_share=1.0,
         smoothing=0.0,
-        averaging=0.99,
+        ema_decay=0.99,
         statistics_decay=0.9,
         models=1,
         early_stopping=False,

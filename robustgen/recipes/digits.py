@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from robustgen.config.generators import EDMConfig, GaussianConfig
+from robustgen.config.losses import InnerAttackConfig, PlainConfig, StabilityConfig, TRADESConfig
 from robustgen.config.recipe import (
     Arm,
     CertificationConfig,
@@ -13,15 +14,15 @@ from robustgen.config.recipe import (
     SamplingConfig,
     ThreatConfig,
 )
-from robustgen.config.training import InnerAttackConfig, NoiseConfig, ScheduleConfig, TrainingConfig
+from robustgen.config.training import ScheduleConfig, TrainingConfig
 
 LABELLER = TrainingConfig(
     architecture="wrn-10-2",
-    loss="plain",
+    loss=PlainConfig(),
     schedule=ScheduleConfig(total_images=300 * 64, batch_size=64, peak_lr=0.1, warmup=0.05),
     real_share=1.0,
     smoothing=0.0,
-    averaging=0.995,
+    ema_decay=0.995,
     statistics_decay=0.9,
     augment="shift-1",
     models=1,
@@ -30,7 +31,6 @@ LABELLER = TrainingConfig(
 
 ROBUST = TrainingConfig(
     architecture="wrn-10-1",
-    attack=InnerAttackConfig(steps=10),
     schedule=ScheduleConfig(total_images=240 * 128, batch_size=128, peak_lr=0.2, warmup=0.2),
     augment="none",
     models=2,
@@ -74,8 +74,7 @@ CERTIFIED = DIGITS.model_copy(
         "threat": ThreatConfig(norm="l2", eps=0.25),
         "train": ROBUST.model_copy(
             update={
-                "loss": "stability",
-                "noise": NoiseConfig(sigma=0.25),
+                "loss": StabilityConfig(sigma=0.25),
                 "schedule": ScheduleConfig(total_images=480 * 128, batch_size=128, peak_lr=0.2, warmup=0.2),
                 "models": 1,
             }
@@ -118,7 +117,7 @@ SMOKE = Recipe(
     keep=KeepConfig(rule="all"),
     train=ROBUST.model_copy(
         update={
-            "attack": InnerAttackConfig(steps=3),
+            "loss": TRADESConfig(attack=InnerAttackConfig(steps=3)),
             "schedule": ScheduleConfig(total_images=24 * 64, batch_size=64, peak_lr=0.2, warmup=0.1),
             "validations": 2,
             "validation_steps": 5,

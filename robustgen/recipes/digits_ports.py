@@ -7,15 +7,15 @@ from robustgen.config.recipe import Arm, EvaluationConfig, Recipe
 from robustgen.recipes.digits import DIGITS, ROBUST
 
 DIFFERENCES: dict[str, tuple[str, ...]] = {
-    "sign-steps": ("attack.optimizer=steepest",),
-    "near-start": ("attack.start=normal",),
-    "eval-mode": ("attack.mode=eval",),
-    "updating": ("attack.mode=updating",),
-    "both-statistics": ("statistics=both",),
+    "sign-steps": ("loss.attack.optimizer=steepest",),
+    "near-start": ("loss.attack.start=normal",),
+    "eval-mode": ("loss.attack.mode=eval",),
+    "updating": ("loss.attack.mode=updating",),
+    "both-statistics": ("loss.statistics=both",),
     "all-smoothed": ("smooth=all",),
     "replacement": ("generated_order=replacement",),
     "one-cycle": ("schedule.decay=one-cycle",),
-    "late-averaging": ("averaging_start=0.025",),
+    "late-averaging": ("ema_start=0.025",),
     "sign-validation": ("validation_attack=steepest-margin",),
     "entropy-validation": ("validation_attack=steepest-entropy",),
 }

@@ -34,10 +34,10 @@ def _arms() -> dict[str, Arm]:
         arms[f"{name}-score"] = Arm(proxy=name, changes=("loss=plain", "real_share=0"))
     for name, proxy in {"real": None, "edm": "edm"}.items():
         arms[f"{name}-smoothed"] = Arm(proxy=proxy, changes=SMOOTHED)
-    arms["real-raw"] = Arm(changes=("averaging=0",))
+    arms["real-raw"] = Arm(changes=("ema_decay=0",))
     for name, augment in AUGMENTATIONS.items():
         arms[f"real-{name}"] = Arm(changes=(f"augment={augment}",))
-        arms[f"real-{name}-raw"] = Arm(changes=(f"augment={augment}", "averaging=0"))
+        arms[f"real-{name}-raw"] = Arm(changes=(f"augment={augment}", "ema_decay=0"))
     return arms
 
 

@@ -2,28 +2,28 @@
 
 from __future__ import annotations
 
+from robustgen.config.losses import InnerAttackConfig, TRADESConfig
 from robustgen.config.recipe import Recipe
-from robustgen.config.training import InnerAttackConfig, TrainingConfig
+from robustgen.config.training import TrainingConfig
 from robustgen.recipes.rebuffi2021 import BASE as REBUFFI
 from robustgen.recipes.rows import Base, figures, parse, row, schedule
 
 GOWAL = Base(
     paper="gowal2020",
     cited="Gowal et al. 2020 (arXiv:2010.03593)",
-    alone=REBUFFI.alone.model_copy(update={"averaging": 0.995}),
+    alone=REBUFFI.alone.model_copy(update={"ema_decay": 0.995}),
     mixed=REBUFFI.mixed,
 )
 WU = Base(
     paper="wu2020",
     cited="Wu et al. 2020 (arXiv:2004.05884)",
     alone=TrainingConfig(
-        attack=InnerAttackConfig(optimizer="steepest"),
+        loss=TRADESConfig(attack=InnerAttackConfig(optimizer="steepest"), statistics="both"),
         awp=0.005,
         schedule=schedule(200, 128, 0.1, decay="step", warmup=0.0),
         real_share=1.0,
-        averaging=0.0,
+        ema_decay=0.0,
         smoothing=0.0,
-        statistics="both",
         models=1,
     ),
     mixed=REBUFFI.mixed,
@@ -33,13 +33,15 @@ CARMON = Base(
     cited="Carmon et al. 2019 (arXiv:1905.13736)",
     alone=REBUFFI.alone,
     mixed=TrainingConfig(
-        attack=InnerAttackConfig(optimizer="steepest", step_size=0.007 / 0.031, start="normal", mode="eval"),
+        loss=TRADESConfig(
+            attack=InnerAttackConfig(optimizer="steepest", step_size=0.007 / 0.031, start="normal", mode="eval"),
+            statistics="both",
+        ),
         schedule=schedule(400, 256, 0.1, warmup=0.0),
         real_share=0.5,
         generated_order="replacement",
-        averaging=0.0,
+        ema_decay=0.0,
         smoothing=0.0,
-        statistics="both",
         models=1,
     ),
 )

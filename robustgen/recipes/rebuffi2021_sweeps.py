@@ -37,7 +37,7 @@ ROWS = [
     ),
     *(
         _point(f"{kind}-unaveraged-{size}", f"the same, weights not averaged: {kind}, {size} pixels",
-               augment=f"crop-flip+{kind}-{size}", averaging=0.0)
+               augment=f"crop-flip+{kind}-{size}", ema_decay=0.0)
         for kind in ("cutout", "cutmix")
         for size in WINDOWS
     ),
@@ -48,7 +48,7 @@ ROWS = [
     ),
     *(
         _point(f"{augment}-averaging-{decay:g}", f"{augment}, decay {decay:g} of the average", augment=AUGMENT[augment],
-               averaging=decay)
+               ema_decay=decay)
         for augment in ("pad", "cutmix")
         for decay in DECAYS
     ),

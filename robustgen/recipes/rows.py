@@ -13,6 +13,7 @@ from robustgen.config.generators import (
     GeneratorConfig,
     VDVAEConfig,
 )
+from robustgen.config.losses import AttackedConfig, InnerAttackConfig, PlainConfig, TRADESConfig
 from robustgen.config.recipe import (
     Arm,
     DataConfig,
@@ -23,7 +24,7 @@ from robustgen.config.recipe import (
     SamplingConfig,
     ThreatConfig,
 )
-from robustgen.config.training import EPOCH_IMAGES, InnerAttackConfig, ScheduleConfig, TrainingConfig
+from robustgen.config.training import EPOCH_IMAGES, ScheduleConfig, TrainingConfig
 
 CLASSES = {
     "digits": 10, "mnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10, "tiny-imagenet": 200, "imagenet64": 1000,
@@ -57,24 +58,22 @@ def schedule(epochs: float, batch_size: int, peak_lr: float, **more: Any) -> Sch
 
 LABELLER = TrainingConfig(
     architecture="wrn-28-10",
-    loss="plain",
+    loss=PlainConfig(),
     schedule=schedule(200, 256, 0.1, warmup=0.0),
     real_share=1.0,
     smoothing=0.0,
-    averaging=0.0,
+    ema_decay=0.0,
     models=1,
     early_stopping=False,
 )
 """Carmon et al.'s standard training (arXiv:1905.13736), which the papers' pseudo-labels follow."""
 
 PORTS = TrainingConfig(
-    attack=InnerAttackConfig(optimizer="steepest"),
-    beta=5.0,
+    loss=TRADESConfig(beta=5.0, attack=InnerAttackConfig(optimizer="steepest"), statistics="both"),
     schedule=schedule(400, 512, 0.2, decay="one-cycle"),
-    averaging_start=0.025,
+    ema_start=0.025,
     generated_order="replacement",
     smooth="all",
-    statistics="both",
     models=1,
     validation_attack="steepest-margin",
 )
@@ -128,8 +127,8 @@ def row(
     alone = images == "none"
     training = base.alone if alone else base.mixed
     settings = {"architecture": architecture, **(train or {})}
-    if norm.startswith("l2") and "attack" not in settings:
-        settings["attack"] = STEEPEST_L2
+    if norm.startswith("l2") and isinstance(training.loss, AttackedConfig) and "loss" not in settings:
+        settings["loss"] = training.loss.model_copy(update={"attack": STEEPEST_L2})
     training = TrainingConfig.model_validate({**dict(training), **settings})
     keep = base.keep
     if keep.rule in ("top-confidence", "balanced"):

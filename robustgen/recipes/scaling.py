@@ -92,7 +92,7 @@ def _training(settings: TrainingConfig) -> TrainingConfig:
     options = re.search(r"(?:-(?:silu|relu|unnormalised))*$", settings.architecture)
     if family is None or options is None or family[0] not in SMALLEST:
         raise ValueError(f"no small network is known for {settings.architecture!r}; set another train.architecture")
-    architecture, draws = SMALLEST[family[0]] + options[0], settings.noise.draws
+    architecture = SMALLEST[family[0]] + options[0]
     steps = STEPS if "wrn" in architecture else FEW_STEPS
     return TrainingConfig.model_validate(
         {
@@ -101,13 +101,7 @@ def _training(settings: TrainingConfig) -> TrainingConfig:
             "schedule": settings.schedule.model_copy(
                 update={"total_images": steps * BATCH, "batch_size": BATCH, "peak_lr": 0.1}
             ),
-            "attack": settings.attack.model_copy(
-                update={
-                    "steps": min(settings.attack.steps, 3),
-                    "first_steps": settings.attack.first_steps and min(settings.attack.first_steps, 3),
-                }
-            ),
-            "noise": settings.noise.model_copy(update={"draws": draws and min(draws, 2)}),
+            "loss": settings.loss.smallest(),
             "accumulate": 1,
             "precision": "float32",
             "compile": False,

@@ -5,21 +5,20 @@ from __future__ import annotations
 from typing import Any
 
 from robustgen.config.generators import DDPMConfig
+from robustgen.config.losses import AdversarialConfig, InnerAttackConfig, StabilityConfig, TRADESConfig
 from robustgen.config.recipe import CertificationConfig, EvaluationConfig, KeepConfig, Recipe, Reported, SamplingConfig
-from robustgen.config.training import InnerAttackConfig, NoiseConfig, TrainingConfig
+from robustgen.config.training import TrainingConfig
 from robustgen.recipes.rows import Base, figures, parse, row, schedule
 
-ATTACK = InnerAttackConfig(optimizer="steepest", mode="updating")
+ADVERSARIAL = AdversarialConfig(attack=InnerAttackConfig(optimizer="steepest", mode="updating"))
 NEAR = InnerAttackConfig(optimizer="steepest", start="normal", mode="eval")
 """With the loss trades, as in TRADES's own code."""
 TRAINING = TrainingConfig(
-    loss="adversarial",
-    attack=ATTACK,
+    loss=ADVERSARIAL,
     schedule=schedule(200, 256, 0.1, warmup=0.0),
     real_share=0.5,
-    averaging=0.0,
+    ema_decay=0.0,
     smoothing=0.0,
-    statistics="both",
     models=1,
     validation_attack="steepest-entropy",
     validation_steps=10,
@@ -59,8 +58,7 @@ def _rows() -> list[Recipe]:
     for data, norm, network, images, loss, clean, robust in parse(_TABLE):
         near = NEAR.model_copy(update={"step_size": 0.2}) if norm.startswith("l2") else NEAR
         train = {
-            "loss": loss,
-            "attack": near if loss == "trades" else ATTACK,
+            "loss": TRADESConfig(attack=near, statistics="both") if loss == "trades" else ADVERSARIAL,
             **BIGGER.get(network.removesuffix("-unnormalised"), {}),
         }
         more: dict[str, Any] = RANKED if data == "cifar10" else {}
@@ -103,7 +101,7 @@ def _gammas() -> list[Recipe]:
             name=f"sehwag2022/sweep/cifar100-gamma-{gamma}",
             summary=f"resnet-18 on cifar100, loss on original images weighed {gamma}",
             reported=figures(BASE, "review thread", clean, "-", robust, unsure),
-            train={"real_weight": float(gamma)},
+            train={"loss": ADVERSARIAL.model_copy(update={"real_weight": float(gamma)})},
             generators={"ddpm": DDPMConfig(conditional=True)},
             sampling=SamplingConfig(count=1_000_000),
             labels="condition",
@@ -120,7 +118,7 @@ CERTIFIED = row(
     "ddpm",
     label="certified",
     summary="wrn-28-10 on cifar10, smoothed: certificates in l2, with ddpm",
-    train={"loss": "stability", "noise": NoiseConfig(sigma=0.25), "schedule": schedule(800, 256, 0.1, warmup=0.0)},
+    train={"loss": StabilityConfig(sigma=0.25), "schedule": schedule(800, 256, 0.1, warmup=0.0)},
     certification=CertificationConfig(sigma=0.25, samples=10_000),
     evaluation=EvaluationConfig(suite="quick"),
     reported=Reported(

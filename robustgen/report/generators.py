@@ -16,7 +16,7 @@ from robustgen.records.tables import Table
 from robustgen.records.transfer import Transfer
 from robustgen.records.transport import Transport
 from robustgen.report import figures
-from robustgen.report.tables import Results, changes_of, proxies_of, proxy_facts, used_generators
+from robustgen.report.tables import Results, changes_of, loss_of, proxies_of, proxy_facts, used_generators
 from robustgen.storage.arrays import load_arrays
 from robustgen.storage.files import read_json
 from robustgen.units import parse_number
@@ -171,8 +171,9 @@ def score_arm(recipe: dict[str, Any], evaluated: Iterable[str], generator: str) 
     learnt from its images alone (arXiv:1905.10887)."""
     for arm in evaluated:
         contents = recipe["arms"][arm]
-        loss, share = (changes_of(contents).get(name) for name in ("loss", "real_share"))
-        if proxies_of(contents) == [generator] and loss == "plain" and share is not None and not parse_number(share):
+        share = changes_of(contents).get("real_share")
+        alone = proxies_of(contents) == [generator] and share is not None and not parse_number(share)
+        if alone and loss_of(recipe, arm) == "plain":
             return arm
     return None
 

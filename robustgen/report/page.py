@@ -7,7 +7,7 @@ from typing import Any
 
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
-from robustgen.config.training import NOISE_LOSSES
+from robustgen.config.losses import purpose_of
 from robustgen.records.arc import ARCResult
 from robustgen.records.closeness import Closeness
 from robustgen.records.history import History
@@ -27,6 +27,7 @@ from robustgen.report.tables import (
     cascade_table,
     changes_of,
     latex,
+    loss_of,
     name_of,
     proxies_of,
     proxy_facts,
@@ -79,13 +80,14 @@ def render(results: Results) -> str:
     seed = f", seed {recipe['seed']}"
     found = diagnostics.read_diagnostics(results)
     close = read_closeness(results)
-    noisy = recipe["train"]["loss"] in NOISE_LOSSES
-    against = f"at sigma {recipe['train']['noise']['sigma']:g}" if noisy else f"against {results.threat}"
+    loss = recipe["train"]["loss"]
+    noisy = purpose_of(loss["kind"]) == "smoothed"
+    against = f"at sigma {loss['sigma']:g}" if noisy else f"against {results.threat}"
     return template("page.html.j2").render(
         title=f"robustgen: {recipe['name']}",
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images of {'x'.join(map(str, about['shape'][1:]))}; "
-        f"{recipe['train']['architecture']}, {recipe['train']['loss']} {against}{seed}",
+        f"{recipe['train']['architecture']}, {loss['kind']} {against}{seed}",
         answer=[*gains, *answer(results)] if noisy else [*answer(results), *gains],
         results=results_table(results),
         reported=reported_table(results),
@@ -244,14 +246,14 @@ def _pictures(results: Results) -> list[dict[str, str]]:
 
 def _curves(results: Results) -> list[dict[str, Any]]:
     losses, validations = {}, {}
-    usual = results.recipe["train"]["loss"]
+    usual = purpose_of(loss_of(results.recipe)) == "smoothed"
     for arm, chosen in results.chosen.items():
         folder = results.run.root / "classifiers" / chosen
         losses[name_of(results.recipe, arm)] = History.load(folder / "history.npz")
-        loss = changes_of(results.recipe["arms"][arm]).get("loss", usual)
-        if (folder / "validation.npz").exists() and (loss in NOISE_LOSSES) == (usual in NOISE_LOSSES):
+        noisy = purpose_of(loss_of(results.recipe, arm)) == "smoothed"
+        if (folder / "validation.npz").exists() and noisy == usual:
             validations[name_of(results.recipe, arm)] = History.load(folder / "validation.npz")
-    what = "accuracy under noise" if usual in NOISE_LOSSES else "robust accuracy"
+    what = "accuracy under noise" if usual else "robust accuracy"
     text = (
         f"{what.capitalize()} on the validation images: averaged weights (solid) and raw weights (dashed), of the "
         "models that were chosen."

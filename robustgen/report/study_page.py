@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from robustgen.config.training import NOISE_LOSSES
+from robustgen.config.losses import purpose_of
 from robustgen.records.comparison import compare_arms
 from robustgen.records.tables import Table
 from robustgen.report import study_certificates, study_figures
@@ -26,7 +26,7 @@ from robustgen.report.study_summary import (
     read_study,
     seeds_table,
 )
-from robustgen.report.tables import Results, name_of, read_results, results_table, settings_table, shortened
+from robustgen.report.tables import Results, loss_of, name_of, read_results, results_table, settings_table, shortened
 from robustgen.storage.files import differences, read_json
 from robustgen.storage.run_folder import RunDir
 
@@ -121,7 +121,7 @@ def _training(study: Study) -> dict[str, Any] | None:
     found = curves(study)
     if not found:
         return None
-    what = "accuracy under noise" if study.recipe["train"]["loss"] in NOISE_LOSSES else "robust accuracy"
+    what = "accuracy under noise" if purpose_of(loss_of(study.recipe)) == "smoothed" else "robust accuracy"
     return {
         "svgs": [
             study_figures.banded_curves(part, what) for group in grouped(study, found) for part in portions(group, 4)

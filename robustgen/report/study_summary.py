@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.config.training import NOISE_LOSSES
+from robustgen.config.losses import purpose_of
 from robustgen.records.history import History
 from robustgen.records.tables import Table
 from robustgen.report.generators import arm_of, measures_of, read_closeness, read_qualities, score_arm
@@ -17,6 +17,7 @@ from robustgen.report.tables import (
     Results,
     baseline_of,
     changes_of,
+    loss_of,
     name_of,
     proxies_of,
     used_generators,
@@ -25,10 +26,6 @@ from robustgen.report.tables import (
 from robustgen.stats.intervals import PairedDifference
 from robustgen.stats.seeds import RankCorrelation, SeedStatistics, correlate
 from robustgen.units import parse_number
-
-
-def _purpose(loss: str) -> str:
-    return "noise" if loss in NOISE_LOSSES else "plain" if loss == "plain" else "attacks"
 
 
 @dataclass(frozen=True)
@@ -49,9 +46,8 @@ class Study:
     @property
     def alike(self) -> list[str]:
         """Arms trained for what the baseline is trained for: against attacks, under noise, or for neither."""
-        usual = self.recipe["train"]["loss"]
-        losses = {arm: changes_of(self.recipe["arms"][arm]).get("loss", usual) for arm in self.arms}
-        return [arm for arm in self.arms if _purpose(losses[arm]) == _purpose(losses[self.baseline])]
+        usual = purpose_of(loss_of(self.recipe, self.baseline))
+        return [arm for arm in self.arms if purpose_of(loss_of(self.recipe, arm)) == usual]
 
     @property
     def baseline(self) -> str:
@@ -179,7 +175,7 @@ def grouped(study: Study, found: dict[str, Curves]) -> list[dict[str, Curves]]:
     groups: dict[tuple[str, ...], dict[str, Curves]] = {}
     for arm in study.arms:
         if study.name(arm) in found:
-            key = tuple(sorted(changes_of(study.recipe["arms"][arm]).keys() - {"averaging"}))
+            key = tuple(sorted(changes_of(study.recipe["arms"][arm]).keys() - {"averaging", "ema_decay"}))
             groups.setdefault(key, {})[study.name(arm)] = found[study.name(arm)]
     alone = {name: one for group in groups.values() if len(group) == 1 for name, one in group.items()}
     base = {name: one for name, one in found.items() if name == study.name(study.baseline)}

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from robustgen.config.loading import with_defaults
 from robustgen.records.certificates import Certificates
 from robustgen.records.tables import Table
 from robustgen.records.verdicts import Verdicts
@@ -46,7 +47,7 @@ def read_results(run: RunDir) -> Results:
     """Raises ValueError when nothing has been evaluated yet."""
     if not run.recipe.exists():
         raise ValueError(f"{run.root} is not a run folder (no recipe.json)")
-    recipe = read_json(run.recipe)
+    recipe = with_defaults(read_json(run.recipe))
     if recipe.get("seeds"):
         raise ValueError(f"{run.root} is a study of several seeds; name one of its runs, such as {run.root}/seed-0")
     suite = recipe["evaluation"]["suite"]
@@ -145,6 +146,13 @@ def changes_of(arm: dict[str, Any]) -> dict[str, str]:
     """Settings of `train` that an arm changes, as they were written."""
     parts = (change.partition("=") for change in arm.get("changes", ()))
     return {name.strip(): value.strip() for name, _, value in parts}
+
+
+def loss_of(recipe: dict[str, Any], arm: str | None = None) -> str:
+    """The kind of loss that an arm is trained with, or that `train` has."""
+    changes = changes_of(recipe["arms"][arm]) if arm is not None else {}
+    usual: str = recipe["train"]["loss"]["kind"]
+    return changes.get("loss", changes.get("loss.kind", usual))
 
 
 def proxies_of(arm: dict[str, Any]) -> list[str]:

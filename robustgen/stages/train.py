@@ -6,8 +6,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from robustgen.config.losses import SmoothedConfig
 from robustgen.config.recipe import Arm, DataConfig, ThreatConfig
-from robustgen.config.training import NOISE_LOSSES, TrainingConfig
+from robustgen.config.training import TrainingConfig
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
@@ -63,11 +64,11 @@ class Train:
             device=device,
         )
         adversary = threat_model(self.threat)
-        noisy = settings.loss in NOISE_LOSSES
-        robust = settings.loss != "plain" and not noisy
+        sigma = settings.loss.sigma if isinstance(settings.loss, SmoothedConfig) else None
+        robust = settings.loss.PURPOSE == "robust"
         validate: Validate | None = None
-        if len(splits.validation) and noisy:
-            validate = noisy_validator(splits.validation, settings.noise.sigma, seed, device)
+        if len(splits.validation) and sigma is not None:
+            validate = noisy_validator(splits.validation, sigma, seed, device)
         elif len(splits.validation) and robust:
             attack = VALIDATION_ATTACKS[settings.validation_attack](settings.validation_steps)
             validate = robust_validator(splits.validation, adversary, attack, seed, device)
@@ -91,7 +92,7 @@ class Train:
                 settings.architecture,
                 info,
                 threat=str(self.threat) if robust else None,
-                sigma=settings.noise.sigma if noisy else None,
+                sigma=sigma,
                 seed=seed,
                 step=trained.step,
                 validation=None
@@ -107,7 +108,7 @@ class Train:
             return f"trained {settings.schedule.steps} steps"
         return (
             f"best at step {trained.step}: validation clean {100 * measured.clean.value:.1f} %, "
-            f"{'under noise' if noisy else 'robust'} {100 * measured.robust.value:.1f} %"
+            f"{'robust' if sigma is None else 'under noise'} {100 * measured.robust.value:.1f} %"
         )
 
     def _fitting(self, device: str) -> TrainingConfig:

@@ -100,7 +100,7 @@ def locked(folder: Path, file_name: str = "") -> Iterator[None]:
 
 
 def differences(found: Any, wanted: Any, path: str = "", terms: tuple[str, str] = ("stored", "requested")) -> list[str]:
-    """Where two sets of settings differ, one line for each: "train.beta: stored 6.0, requested 5.0".
+    """Where two sets of settings differ, one line for each: "train.loss.beta: stored 6.0, requested 5.0".
 
     Args:
         path: prefix of the settings' names.

@@ -165,7 +165,7 @@ class _TrainStep:
         self.attempt = passes_of(self.network, loss, threat, like.shape, like.classes, like.device, precision)
         self.steps = settings.schedule.steps
         self.warmup_steps = round(settings.schedule.warmup * self.steps)
-        self.ema_start = round(settings.averaging_start * self.steps)
+        self.ema_start = round(settings.ema_start * self.steps)
 
     def lr(self, t: int) -> float:
         schedule = self.settings.schedule
@@ -193,7 +193,7 @@ class _TrainStep:
         gradients = [p.grad for p in model.parameters() if p.grad is not None]
         distributed.mean_over_all([*gradients, *statistics_of(model), value])
         self.state.optimizer.step()
-        self.state.ema.update(model, ramped(settings.averaging, t - self.ema_start) if t >= self.ema_start else 0.0)
+        self.state.ema.update(model, ramped(settings.ema_decay, t - self.ema_start) if t >= self.ema_start else 0.0)
         return value
 
     def _pass(self, t: int, batch: Batch, rng: Rng, share: int) -> Tensor:

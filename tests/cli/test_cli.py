@@ -70,8 +70,8 @@ def test_finished_work_is_skipped(parts, robustgen, monkeypatch):
 
 def test_other_settings_in_the_same_folder_are_refused(parts, robustgen, monkeypatch):
     monkeypatch.chdir(parts)
-    code, _, err = robustgen("train", "--into", "models/robust", *SMALL, "--set", "train.beta=5")
-    assert code == 2 and "train.beta: stored 6.0, requested 5.0" in err and err.count("\n") == 1
+    code, _, err = robustgen("train", "--into", "models/robust", *SMALL, "--set", "train.loss.beta=5")
+    assert code == 2 and "train.loss.beta: stored 6.0, requested 5.0" in err and err.count("\n") == 1
 
 
 def test_folders_describe_themselves(parts, robustgen, monkeypatch):
@@ -98,8 +98,8 @@ def test_everything_can_be_listed(robustgen, what):
 
 
 def test_recipes_can_be_shown_with_changes(robustgen):
-    code, out, _ = robustgen("show", "digits", "--set", "train.beta=5")
-    assert code == 0 and any(line.split() == ["train.beta", "5.0"] for line in out.splitlines())
+    code, out, _ = robustgen("show", "digits", "--set", "train.loss.beta=5")
+    assert code == 0 and any(line.split() == ["train.loss.beta", "5.0"] for line in out.splitlines())
 
 
 @pytest.mark.parametrize("terminal", [False, True])
@@ -130,8 +130,8 @@ def test_dry_runs_write_nothing(robustgen, tmp_path):
     [
         ("run digitz", "unknown recipe 'digitz'; known: digits"),
         ("run none.yaml", "cannot be read as a recipe"),
-        ("run digits --set train.betta=5", "did you mean train.beta?"),
-        ("run digits --set train.beta=x", "expected a number"),
+        ("run digits --set train.betta=5", "did you mean train.loss.beta?"),
+        ("run digits --set train.loss.beta=x", "expected a number"),
         ("run digits --set train.architecture=vgg", "unknown architecture 'vgg'; known: wrn-10-1"),
         ("run digits --set evaluation.suite=x --dry-run", "unknown suite 'x'"),
         ("run digits --jobs 0", "greater than or equal to 1"),
@@ -205,8 +205,8 @@ def test_a_wrong_recipe_leaves_no_folder_behind(robustgen, tmp_path):
 def test_a_folder_of_another_recipe_is_refused(robustgen, tmp_path):
     (tmp_path / "r").mkdir()
     (tmp_path / "r" / "recipe.json").write_text(json.dumps(RECIPES["digits"].to_json()))
-    code, _, err = robustgen("run", "digits", "--into", "r", "--set", "train.beta=5")
-    assert code == 2 and "train.beta: stored 6.0, requested 5.0; choose another folder with --into" in err
+    code, _, err = robustgen("run", "digits", "--into", "r", "--set", "train.loss.beta=5")
+    assert code == 2 and "train.loss.beta: stored 6.0, requested 5.0; choose another folder with --into" in err
 
 
 def test_ones_own_images_go_through_the_whole_chain(robustgen, tmp_path):

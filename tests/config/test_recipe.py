@@ -22,9 +22,9 @@ def test_every_recipe_survives_json_and_names_what_exists(name):
 def test_settings_are_changed_by_dotted_names():
     changed = override(
         DIGITS,
-        ["train.beta=5", "threat=l2:128/255", "generators.edm.multipliers=1,2,2", "data.train=none", "seed=3"],
+        ["train.loss.beta=5", "threat=l2:128/255", "generators.edm.multipliers=1,2,2", "data.train=none", "seed=3"],
     )
-    assert changed.train.beta == 5 and changed.threat.eps == 128 / 255 and changed.threat.norm == "l2"
+    assert changed.train.loss.beta == 5 and changed.threat.eps == 128 / 255 and changed.threat.norm == "l2"
     assert changed.generators["edm"].multipliers == (1, 2, 2)
     assert changed.data.train is None and changed.seed == 3
     assert override(DIGITS, ["threat.eps=8/255"]).threat.eps == 8 / 255
@@ -34,15 +34,16 @@ def test_settings_are_changed_by_dotted_names():
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
-        ("train.betta=5", r"unknown setting train.betta; did you mean train.beta\? known under train: architecture"),
+        (
+            "train.betta=5",
+            r"setting train.betta; did you mean train.loss.beta\? known under train: architecture",
+        ),
         ("trian.beta=5", r"unknown setting trian.beta; did you mean train\? known: name"),
         ("generators.gan.steps=5", "known under generators: gaussian, edm"),
-        ("train.beta=five", "train.beta: expected a number or a fraction such as 8/255, got 'five'"),
-        ("train.beta=-1", "train.beta: input should be greater than or equal to 0, got -1"),
-        (
-            "train.loss=tradez",
-            "train.loss: input should be 'plain', 'adversarial', 'trades', .* or 'macer', got 'tradez'",
-        ),
+        ("train.loss.beta=five", "train.loss.beta: expected a number or a fraction such as 8/255, got 'five'"),
+        ("train.loss.beta=-1", "train.loss.beta: input should be greater than or equal to 0, got -1"),
+        ("train.loss=tradez", "train.loss: unknown loss 'tradez'; known: plain, adversarial, trades, .*, macer$"),
+        ("train.loss.sigma=1", "unknown setting train.loss.sigma of the loss trades; known under train.loss: kind, "),
         ("train.models=1.5", "train.models"),
         ("train.schedule.batch_size=100", r"train.schedule: total_images \(30720\) must be a multiple"),
         ("threat=linf:8", r"threat: eps 8 in linf exceeds .* did you mean 8/255\?"),
@@ -82,10 +83,11 @@ def test_names_that_no_family_knows_are_found_before_the_work(assignment, messag
 def test_a_recipe_of_ones_own_starts_from_a_known_one(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text(
-        "base: digits\nthreat: linf:0.1\ntrain:\n  beta: 5\n  schedule: {peak_lr: 1e-1}\narms:\n  more: {proxy: edm}\n"
+        "base: digits\nthreat: linf:0.1\ntrain:\n  loss: {beta: 5}\n"
+        "  schedule: {peak_lr: 1e-1}\narms:\n  more: {proxy: edm}\n"
     )
     mine = read_recipe(path, RECIPES)
-    assert mine.name == "mine" and mine.train.beta == 5 and mine.threat.eps == 0.1
+    assert mine.name == "mine" and mine.train.loss.beta == 5 and mine.threat.eps == 0.1
     assert mine.train.schedule == DIGITS.train.schedule.model_copy(update={"peak_lr": 0.1})
     assert list(mine.arms) == [*DIGITS.arms, "more"]
     path.write_text(json.dumps(DIGITS.to_json()))
@@ -96,7 +98,7 @@ def test_a_recipe_of_ones_own_starts_from_a_known_one(tmp_path):
     ("content", "message"),
     [
         ("base: digit", "unknown base 'digit'; known: digits"),
-        ("base: digits\ntrain: {betta: 5}", "did you mean train.beta"),
+        ("base: digits\ntrain: {betta: 5}", "did you mean train.loss.beta"),
         ("- a list", "expected settings by name, got list"),
         ("a: [", "cannot be read as a recipe"),
         ("name: x", "data: field required"),

@@ -134,8 +134,9 @@ def test_every_recipe_can_be_made_tiny(name):
     check(tiny)
     assert from_content(json.loads(json.dumps(tiny.to_json())), name) == tiny
     assert tiny.threat == recipe.threat and list(tiny.arms) == list(recipe.arms) and tiny.labels == recipe.labels
-    for setting in ("loss", "beta", "augment", "real_share", "repeats", "smooth", "statistics", "averaging", "awp"):
+    for setting in ("augment", "real_share", "repeats", "smooth", "ema_decay", "ema_start", "awp"):
         assert getattr(tiny.train, setting) == getattr(recipe.train, setting)
+    assert tiny.train.loss == recipe.train.loss.smallest()
     assert tiny.train.schedule.decay == recipe.train.schedule.decay
     assert {key: fit.kind for key, fit in recipe.generators.items()}.items() <= {
         key: fit.kind for key, fit in tiny.generators.items()
@@ -158,10 +159,10 @@ def test_the_command_line_knows_rows(robustgen):
     code, said, _ = robustgen("run", CUTMIX_DDPM, "--dry-run")
     assert code == 0 and "into runs/rebuffi2021-cifar10-linf-wrn-28-10-cutmix-ddpm," in said
     assert "reported  87.33 / 60.73 AA+MT" in said and "cost      8.9e+19 FLOPs, 89 h at 277 TFLOP/s" in said
-    code, said, _ = robustgen("run", CUTMIX_DDPM, "--scale", "tiny", "--set", "train.beta=2", "--dry-run")
+    code, said, _ = robustgen("run", CUTMIX_DDPM, "--scale", "tiny", "--set", "train.loss.beta=2", "--dry-run")
     assert code == 0 and "cutmix-ddpm-tiny," in said and "reported" not in said
-    code, said, _ = robustgen("show", CUTMIX_DDPM, "--scale", "tiny", "--set", "train.beta=2")
-    assert re.search(r"train\.beta +2\.0", said) and re.search(r"train\.architecture +wrn-10-1", said)
+    code, said, _ = robustgen("show", CUTMIX_DDPM, "--scale", "tiny", "--set", "train.loss.beta=2")
+    assert re.search(r"train\.loss\.beta +2\.0", said) and re.search(r"train\.architecture +wrn-10-1", said)
     code, _, said = robustgen("run", CUTMIX_DDPM + "x")
     assert code == 2 and f"did you mean {CUTMIX_DDPM}" in said and "rows of papers" in said and len(said) < 700
     code, _, said = robustgen("run", "digits", "--scale", "small")

@@ -480,7 +480,8 @@ def test_a_classifier_without_noise_is_certified_behind_a_denoiser(robustgen, tm
 
 @pytest.mark.parametrize("loss", ["gaussian-noise", "stability", "consistency", "smoothadv", "macer"])
 def test_recipes_name_the_losses_under_noise(loss):
-    train = override(RECIPES["digits"], [f"train.loss={loss}", "train.noise.sigma=0.5", "train.noise.draws=3"]).train
+    draws = [] if loss == "stability" else ["train.loss.draws=3"]
+    train = override(RECIPES["digits"], [*draws, f"train.loss={loss}", "train.loss.sigma=0.5"]).train
     built = build_loss(train)
     assert built.sigma == 0.5 and getattr(built, "draws", 3) == 3
     default = build_loss(override(RECIPES["digits"], [f"train.loss={loss}"]).train)
@@ -490,10 +491,10 @@ def test_recipes_name_the_losses_under_noise(loss):
 @pytest.mark.parametrize(
     ("name", "assignment", "message"),
     [
-        ("digits", "train.noise.sigma=0", "train.noise.sigma: input should be greater than 0, got 0"),
-        ("digits", "train.noise.draws=0", "train.noise.draws"),
+        ("digits", "train.loss.sigma=1", "unknown setting train.loss.sigma of the loss trades"),
+        ("digits-certified", "train.loss.sigma=0", "train.loss.sigma: input should be greater than 0, got 0"),
         ("digits-certified", "certification.alpha=0.5", "certification.alpha: input should be less than 0.5"),
-        ("digits-certified", "certification.sigma=0.5", r"train.noise.sigma \(0.25\) and certification.sigma \(0.5\)"),
+        ("digits-certified", "certification.sigma=0.5", r"train.loss.sigma \(0.25\) and certification.sigma \(0.5\)"),
     ],
 )
 def test_wrong_settings_of_noise_are_one_clear_line(name, assignment, message):

@@ -331,19 +331,19 @@ def train_with(*assignments):
 
 def test_recipes_name_the_losses_and_what_goes_around_them(tmp_path):
     assert build_loss(train_with()) == TRADES()
-    assert build_loss(train_with("loss=mart", "beta=5")) == MART(5.0)
-    assert build_loss(train_with("loss=score", "beta=4")) == SCORE()
+    assert build_loss(train_with("loss=mart", "loss.beta=5")) == MART(5.0)
+    assert build_loss(train_with("loss=score", "loss.beta=4")) == SCORE()
     assert build_loss(train_with("loss=gkl")) == GKL()
-    assert build_loss(train_with("loss=adversarial", "attack.optimiser=n-fgsm")) == Adversarial(NFGSM())
-    near = build_loss(train_with("loss=adversarial", "attack.start=normal", "attack.mode=eval"))
+    assert build_loss(train_with("loss=adversarial", "loss.attack.optimizer=n-fgsm")) == Adversarial(NFGSM())
+    near = build_loss(train_with("loss=adversarial", "loss.attack.start=normal", "loss.attack.mode=eval"))
     assert (near.attack.deviation, near.attack.mode, near.attack.optimizer) == (0.001, "eval", "adam")
-    assert build_loss(train_with("loss=adversarial", "real_weight=0.4")) == Adversarial(real_weight=0.4)
-    assert build_loss(train_with("loss=stability", "real_weight=0.4")) == Stability(real_weight=0.4)
+    assert build_loss(train_with("loss=adversarial", "loss.real_weight=0.4")) == Adversarial(real_weight=0.4)
+    assert build_loss(train_with("loss=stability", "loss.real_weight=0.4")) == Stability(real_weight=0.4)
     assert build_loss(train_with("awp=0.005", "awp_warmup=0.1")) == AWP(TRADES(), 0.005, 0.1)
-    grown = build_loss(train_with("awp=0.005", "attack.first_steps=2", "attack.first_eps=0"))
+    grown = build_loss(train_with("awp=0.005", "loss.attack.first_steps=2", "loss.attack.first_eps=0"))
     assert grown == WeakToStrong(AWP(TRADES(), 0.005, 0.05), 2, 0.0)
-    assert build_loss(train_with("attack.first_eps=0.5")) == WeakToStrong(TRADES(), None, 0.5)
-    assert build_loss(train_with("loss=plain", "attack.first_steps=2")) == Plain()
+    assert build_loss(train_with("loss.attack.first_eps=0.5")) == WeakToStrong(TRADES(), None, 0.5)
+    assert build_loss(train_with("loss=plain", "loss.real_weight=0.5")) == Plain(0.5)
 
 
 @pytest.mark.parametrize("name", ["trades", "hat", "score", "gkl"])
@@ -352,8 +352,8 @@ def test_mixed_labels_are_what_attacks_aim_away_from(name, monkeypatch):
     targets_for = {"crop-flip": "predictions", "crop-flip+cutmix": "targets", "crop-flip+cutout-18": "predictions"}
     for augment, aim in targets_for.items():
         assert build_loss(train_with(f"loss={name}", f"augment={augment}")).aim == aim
-    assert build_loss(train_with(f"loss={name}", "augment=mixup", "aim=predictions")).aim == "predictions"
-    assert build_loss(train_with(f"loss={name}", "aim=targets")).aim == "targets"
+    assert build_loss(train_with(f"loss={name}", "augment=mixup", "loss.aim=predictions")).aim == "predictions"
+    assert build_loss(train_with(f"loss={name}", "loss.aim=targets")).aim == "targets"
 
 
 def test_hat_needs_a_standard_classifier(tiny_info, tmp_path):
@@ -363,7 +363,7 @@ def test_hat_needs_a_standard_classifier(tiny_info, tmp_path):
     with pytest.raises(ValueError, match="robustgen train --plain"):
         build_loss(train_with("loss=hat"))
     save_classifier(tmp_path, build_model("wrn-10-1", tiny_info, rng_for(0)), "wrn-10-1", tiny_info)
-    loss = build_loss(train_with("loss=hat", "beta=2.5", f"helper.standard={tmp_path}"))
+    loss = build_loss(train_with("loss=hat", "loss.beta=2.5", f"loss.standard={tmp_path}"))
     assert not loss.standard.training and not any(p.requires_grad for p in loss.standard.parameters())
     assert replace(loss, standard=None) == HAT()
 
@@ -380,12 +380,15 @@ def test_hat_needs_a_standard_classifier(tiny_info, tmp_path):
         (lambda: NFGSM(step_size=0.0), "step_size above 0"),
         (lambda: WeakToStrong(first_steps=0), "at least 1"),
         (lambda: WeakToStrong(first_eps=2.0), "0 to 1"),
-        (lambda: train_with("attack.first_steps=11"), r"first_steps \(11\) must be at most steps \(10\)"),
-        (lambda: train_with("attack.optimiser=n-fgsm", "attack.first_steps=2"), "leave out first_steps"),
-        (lambda: train_with("attack.optimiser=n-fgsm", "attack.mode=eval"), "leave out start and mode"),
-        (lambda: train_with("loss=macer", "real_weight=0.4"), "macer takes no real_weight"),
-        (lambda: train_with("loss=mart", "aim=targets"), "aim is for the losses trades, hat, score, gkl"),
-        (lambda: train_with("helper.factor=1"), "greater than 1"),
+        (lambda: train_with("loss.attack.first_steps=11"), r"first_steps \(11\) must be at most steps \(10\)"),
+        (lambda: train_with("loss.attack.optimizer=n-fgsm", "loss.attack.first_steps=2"), "leave out first_steps"),
+        (lambda: train_with("loss.attack.optimizer=n-fgsm", "loss.attack.mode=eval"), "leave out start and mode"),
+        (
+            lambda: train_with("loss=macer", "loss.real_weight=0.4"),
+            "unknown setting train.loss.real_weight of the loss macer",
+        ),
+        (lambda: train_with("loss=mart", "loss.aim=targets"), "unknown setting train.loss.aim of the loss mart"),
+        (lambda: train_with("loss=hat", "loss.factor=1"), "greater than 1"),
     ],
 )
 def test_nonsense_is_one_clear_line(wrong, message):
@@ -400,8 +403,8 @@ def test_in_a_run_hat_asks_the_labeller(tmp_path):
         found = {stage.name: stage for stage in stages(override(RECIPES["digits"], [f"train.loss={loss}"]), run)}
         stage = found["train real-0"]
         assert ("labeller" in stage.needs) == asks
-        assert (stage.stage.config.helper.standard == str(run.labeller)) == asks
-    named = override(RECIPES["digits"], ["train.loss=hat", "train.helper.standard=mine"])
+        assert (getattr(stage.stage.config.loss, "standard", None) == str(run.labeller)) == asks
+    named = override(RECIPES["digits"], ["train.loss=hat", "train.loss.standard=mine"])
     assert not any("labeller" in stage.needs for stage in stages(named, run) if stage.name.startswith("train real"))
 
 

@@ -210,10 +210,10 @@ def test_different_runs_stand_side_by_side_and_are_paired_on_the_same_images(run
     other = tmp_path / "beta"
     shutil.copytree(runs[1].root, other)
     recipe = read_json(other / "recipe.json")
-    recipe["train"]["beta"] = 3.0
+    recipe["train"]["loss"]["beta"] = 3.0
     write_json(other / "recipe.json", recipe)
     page = write_reports([runs[0].root, other], tmp_path / "page.html", "robustgen report a b").read_text()
-    assert "Side by side" in page and "train.beta: first 6.0, here 3.0" in page and "McNemar" in page
+    assert "Side by side" in page and "train.loss.beta: first 6.0, here 3.0" in page and "McNemar" in page
     assert "edm: beta is robust" in page and "robustgen report a b" in page
     assert run_names([tmp_path / "a" / "x", tmp_path / "b" / "x"]) == ["a/x", "b/x"]
     assert run_names([tmp_path / "a", tmp_path / "a"]) == ["a (1)", "a (2)"]

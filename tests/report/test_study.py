@@ -43,7 +43,7 @@ def test_an_arm_is_trained_by_the_recipes_settings_and_its_own_changes():
     recipe = with_arms(real=Arm(), other=Arm(changes=changes))
     assert recipe.training("real") == SMOKE.train
     other = recipe.training("other")
-    assert (other.averaging, other.augment, other.schedule.peak_lr) == (0.0, "shift-1+cutmix", 0.125)
+    assert (other.ema_decay, other.augment, other.schedule.peak_lr) == (0.0, "shift-1+cutmix", 0.125)
     assert other.schedule.total_images == SMOKE.train.schedule.total_images and other.loss == SMOKE.train.loss
     plan = {stage.name: stage for stage in stages(recipe, RunDir("nowhere"))}
     assert plan["train other-2"].stage.config == other and plan["train real-0"].stage.config == SMOKE.train
@@ -59,12 +59,12 @@ def test_the_labeller_is_waited_for_by_the_arms_that_ask_it():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("avereging=0", "arms.x.changes: unknown setting avereging; did you mean averaging? known: architecture, loss"),
+        ("ema_deca=0", "arms.x.changes: unknown setting ema_deca; did you mean ema_decay? known: architecture, loss"),
         ("schedule.lr=1", "known under schedule: total_images"),
         ("real_share=2", "real_share: input should be less than or equal to 1"),
         ("averaging", "expected SETTING=VALUE such as real_share=0.5, got 'averaging'"),
-        ("loss=ham", "arms.x.changes: loss: input should be"),
-        ("real_weight=ham", "arms.x.changes: real_weight: expected a number"),
+        ("loss=ham", "arms.x.changes: loss: unknown loss 'ham'"),
+        ("real_weight=ham", "arms.x.changes: loss.real_weight: expected a number"),
     ],
 )
 def test_wrong_changes_are_refused_at_birth(change, message):
@@ -113,7 +113,7 @@ def test_yaml_may_name_seeds_and_changes(tmp_path):
     path = tmp_path / "mine.yaml"
     path.write_text("base: digits-smoke\nseeds: [3, 4]\narms:\n  raw: {changes: [averaging=0]}\n")
     recipe = read_recipe(path, RECIPES)
-    assert recipe.seeds == (3, 4) and recipe.training("raw").averaging == 0 and "edm" in recipe.arms
+    assert recipe.seeds == (3, 4) and recipe.training("raw").ema_decay == 0 and "edm" in recipe.arms
 
 
 def test_mean_deviation_and_interval_of_three_seeds_are_those_on_paper():
@@ -161,7 +161,7 @@ def test_every_setting_that_the_study_of_digits_changes_is_known_to_its_family()
         build_augmentation(study.training(arm).augment)
     shares = {study.training(f"edm-{share}").real_share for share in ("0.1", "0.5", "0.7", "0.9")}
     assert shares | {study.train.real_share} == {0.1, 0.3, 0.5, 0.7, 0.9}
-    assert sum(study.training(arm).averaging == 0 for arm in study.arms) == 5
+    assert sum(study.training(arm).ema_decay == 0 for arm in study.arms) == 5
 
 
 @pytest.fixture(scope="module")
@@ -229,7 +229,7 @@ def test_another_recipe_in_the_folder_of_a_study_is_refused(study):
         [sys.executable, "-m", "robustgen", "run", str(path), "--into", str(folder), "--set", "train.beta=5"],
         capture_output=True, text=True,
     )  # fmt: skip
-    assert done.returncode == 2 and "train.beta: stored 6.0, requested 5.0" in done.stderr
+    assert done.returncode == 2 and "train.loss.beta: stored 6.0, requested 5.0" in done.stderr
 
 
 def test_a_dry_study_writes_nothing(tmp_path):

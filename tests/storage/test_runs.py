@@ -87,13 +87,13 @@ def test_a_run_folder_belongs_to_one_recipe(tmp_path):
 def test_a_run_that_an_older_version_began_goes_on(tmp_path):
     run, recipe = RunDir(tmp_path / "run"), RECIPES["digits-smoke"]
     older = recipe.to_json()
-    del older["train"]["validation_attack"], older["labeller"]["attack"]["mode"]
+    del older["train"]["validation_attack"], older["train"]["loss"]["attack"]["mode"]
     run.ensure_recipe(older)
     run.ensure_recipe(recipe.to_json(), with_defaults)
     assert read_json(run.recipe) == recipe.to_json()
-    older["train"]["beta"] = 1.5
+    older["train"]["loss"]["beta"] = 1.5
     write_json(run.recipe, older)
-    with pytest.raises(ValueError, match=r"another recipe: train\.beta: stored 1\.5, requested 6\.0; choose"):
+    with pytest.raises(ValueError, match=r"another recipe: train\.loss\.beta: stored 1\.5, requested 6\.0; choose"):
         run.ensure_recipe(recipe.to_json(), with_defaults)
     write_json(run.recipe, {**older, "color": "red"})
     with pytest.raises(ValueError, match='color: stored "red", not requested'):

@@ -7,7 +7,8 @@ import torch
 from conftest import Halfspace
 from robustgen.attacks import PGD
 from robustgen.augment import AUGMENTATIONS
-from robustgen.config.training import InnerAttackConfig, ScheduleConfig, TrainingConfig
+from robustgen.config.losses import InnerAttackConfig, TRADESConfig
+from robustgen.config.training import ScheduleConfig, TrainingConfig
 from robustgen.generators import Gaussian
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.losses import TRADES, Plain
@@ -144,7 +145,7 @@ def test_batch_norms_do_not_decay(tiny_info):
 
 SETTINGS = TrainingConfig(
     architecture="wrn-10-1",
-    attack=InnerAttackConfig(steps=2),
+    loss=TRADESConfig(attack=InnerAttackConfig(steps=2)),
     schedule=ScheduleConfig(total_images=12 * 16, batch_size=16, peak_lr=0.1, warmup=0.1),
     augment="none",
     validations=4,
@@ -237,7 +238,7 @@ def test_learns_to_tell_the_classes_apart(tiny_images, tmp_path):
     settings = SETTINGS.model_copy(
         update={
             "schedule": ScheduleConfig(total_images=60 * 16, batch_size=16, peak_lr=0.1, warmup=0.1),
-            "averaging": 0.9,
+            "ema_decay": 0.9,
         }
     )
     model = train(tmp_path, tiny_images, settings=settings).model
@@ -257,7 +258,7 @@ def test_the_average_is_a_copy_until_its_start(tiny_images, tmp_path):
     """Three of four steps: then one step of the ramp, 0.1 of the copy and 0.9 of the model."""
     kept = {}
     for steps in (3, 4):
-        settings = short(averaging_start=0.75, averaging=0.9)
+        settings = short(ema_start=0.75, ema_decay=0.9)
         stop = 4 if steps == 3 else None  # broken off before its checkpoint: that of step 3 is kept
         try:
             train(tmp_path / "a", tiny_images, settings=settings, stop_after=stop, validate=by_weights)

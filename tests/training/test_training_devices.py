@@ -93,9 +93,9 @@ def test_compiled_steps_are_the_same_and_compiled_once(tiny_images, tmp_path, mo
     dynamo.reset()
     dynamo.utils.counters.clear()
     monkeypatch.setattr(torch, "compile", partial(torch.compile, backend=backend))
-    compiled = train(tmp_path / "compiled", tiny_images, settings=short(compile=True, averaging=0.0))
+    compiled = train(tmp_path / "compiled", tiny_images, settings=short(compile=True, ema_decay=0.0))
     assert dynamo.utils.counters["stats"]["unique_graphs"] == 3
-    eager = train(tmp_path / "eager", tiny_images, settings=short(averaging=0.0))
+    eager = train(tmp_path / "eager", tiny_images, settings=short(ema_decay=0.0))
     for a, b in zip(weights(compiled), weights(eager), strict=True):
         torch.testing.assert_close(a, b, rtol=1e-2, atol=1e-2)
 
