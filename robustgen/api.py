@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 import math
 import re
@@ -84,21 +85,31 @@ def load_model(
     shape: tuple[int, int, int] = (3, 32, 32),
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
+    network: nn.Module | None = None,
 ) -> nn.Module:
     """Load a classifier in evaluation mode, on the CPU, its parameters without gradients.
 
     Args:
-        place: a folder made by `train`, a weights file, "hub:NAME", "FILE.py:FUNCTION" or "PACKAGE.MODULE:FUNCTION".
+        place: a folder made by `train`, a weights file, a program of torch.export or TorchScript, "hub:NAME",
+            "FILE.py:NAME", "PACKAGE.MODULE:NAME", "timm:NAME" or "hf:FOLDER".
         architecture: required for a weights file.
         weights: a file to load into the function's or the hub's model.
         classes, shape, mean, std: as in `create_model`; a folder made by `train` holds its own.
+        network: for a folder made by `train(..., architecture=network)`, such a network again; it is copied.
 
     Raises:
         ValueError: nothing found there, or weights that do not fit.
     """
     from robustgen.config.source import Source
+    from robustgen.models.foreign import Adapted
+    from robustgen.models.saved import info_of, read_about
     from robustgen.models.sources import open_classifier
+    from robustgen.storage.weights import load_weights
 
+    if network is not None:
+        info = info_of(read_about(Path(place)))
+        model = Adapted(copy.deepcopy(network), info.mean, info.std)
+        return load_weights(model, Path(place) / "weights.safetensors").eval().requires_grad_(False)
     source = Source(str(place), None if weights is None else Path(weights), architecture)
     return open_classifier(source, _info(classes, shape, mean, std))
 
@@ -166,7 +177,7 @@ def train(
     images: Tensor,
     labels: Tensor,
     *,
-    architecture: str = "wrn-28-10",
+    architecture: str | nn.Module = "wrn-28-10",
     threat: ThreatModel | str = "linf:8/255",
     loss: str | Mapping[str, Any] | Loss = "trades",
     steps: int | None = None,
@@ -186,6 +197,8 @@ def train(
     Args (N images, K classes):
         images: (N, C, H, W) in [0, 1]; they are rounded to 8 bits per channel.
         labels: (N,) integers in [0, K).
+        architecture: a name (`list_models`), a reference such as "net.py:make(width=64)", or an untrained network from
+            images (N, C, H, W) to logits, which is copied. Normalization is put in front unless `normalize=False`.
         threat: of the inner maximization.
         loss: a name in `losses.LOSSES`, its settings such as `{"kind": "trades", "beta": 5}`, or a loss object.
         steps: optimizer steps.
@@ -204,7 +217,7 @@ def train(
         raise ValueError("expected either steps or epochs")
     steps = steps if steps is not None else math.ceil((epochs or 0) * len(images) / batch_size)
     content = {
-        "architecture": architecture,
+        "architecture": architecture if isinstance(architecture, str) else f"object:{type(architecture).__name__}",
         "schedule": {"total_images": steps * batch_size, "batch_size": batch_size, "peak_lr": peak_lr},
         "early_stopping": False,
         **({"loss": loss} if isinstance(loss, str | Mapping) else {}),
@@ -213,15 +226,17 @@ def train(
     }
     adversary = ThreatModel.parse(threat) if isinstance(threat, str) else threat
     real = _image_set(images, labels, classes)
+    network = None if isinstance(architecture, str) else architecture
     if into is not None:
-        return _train(real, proxies, content, adversary, loss, Path(into), seed, device, progress)
+        return _train(real, proxies, network, content, adversary, loss, Path(into), seed, device, progress)
     with tempfile.TemporaryDirectory() as folder:
-        return _train(real, proxies, content, adversary, loss, Path(folder), seed, device, progress)
+        return _train(real, proxies, network, content, adversary, loss, Path(folder), seed, device, progress)
 
 
 def _train(
     real: ImageSet,
     proxies: ProxySet | None,
+    network: nn.Module | None,
     content: dict[str, Any],
     threat: ThreatModel,
     loss: str | Mapping[str, Any] | Loss,
@@ -238,9 +253,11 @@ def _train(
     from robustgen.config.training import TrainingConfig
     from robustgen.losses.building import build_loss
     from robustgen.models import build_model
-    from robustgen.models.saved import save_classifier
+    from robustgen.models.foreign import Adapted
+    from robustgen.models.saved import keep_source, save_classifier
     from robustgen.modes import channels_last
     from robustgen.storage.files import differences, read_json, write_json
+    from robustgen.storage.weights import weights_digest
     from robustgen.training.classifier import train_classifier
     from robustgen.training.mixing import Mixture
 
@@ -248,7 +265,13 @@ def _train(
         settings = TrainingConfig.model_validate(content)
     except ValidationError as error:
         raise ValueError(explain(error)) from None
-    request = {"train": settings.to_json(), "loss": re.sub(r" at 0x[0-9a-f]+", "", repr(loss)), "threat": str(threat), "seed": seed}
+    request = {
+        "train": settings.to_json(),
+        "loss": re.sub(r" at 0x[0-9a-f]+", "", repr(loss)),
+        "threat": str(threat),
+        "seed": seed,
+        **({} if network is None else {"network": weights_digest(network)}),
+    }
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "model.json").exists():
         raise ValueError(f"{folder} holds a finished classifier; load it with load_model, or choose another folder")
@@ -256,7 +279,13 @@ def _train(
         write_json(folder / "asked.json", request)
     elif found := differences(read_json(folder / "asked.json"), json.loads(json.dumps(request))):
         raise ValueError(f"{folder} holds other work: {'; '.join(found[:4])}; choose another folder, or remove it")
-    model = channels_last(build_model(settings.architecture, real.info, rng_for(seed, "initialise"))).to(device)
+    info = real.info if settings.normalize else real.info.unnormalized()
+    if network is None:
+        source = keep_source(folder, settings.architecture)
+        model = build_model(settings.architecture, info, rng_for(seed, "initialise"), source)
+    else:
+        model = Adapted(copy.deepcopy(network), info.mean, info.std)
+    model = channels_last(model).to(device)
     mixture = Mixture(
         real,
         proxies,
@@ -277,7 +306,7 @@ def _train(
         folder,
         trained.model,
         settings.architecture,
-        real.info,
+        info,
         threat=str(threat) if purpose == "robust" else None,
         sigma=settings.loss.sigma if isinstance(settings.loss, SmoothedConfig) else None,
         seed=seed,

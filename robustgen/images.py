@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
@@ -25,6 +25,10 @@ class DatasetInfo:
     shape: tuple[int, int, int]
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    def unnormalized(self) -> DatasetInfo:
+        """The same with mean 0 and std 1: a network for it takes pixels as they are."""
+        return replace(self, mean=(0.0,) * len(self.mean), std=(1.0,) * len(self.std))
 
 
 @dataclass(frozen=True)

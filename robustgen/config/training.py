@@ -49,6 +49,10 @@ class TrainingConfig(Config):
     """How a classifier is trained. The defaults are the official code's (arXiv:2103.01946, 2110.09468)."""
 
     architecture: str = "wrn-28-10"
+    """A built-in network (`robustgen list architectures`), or one of your own: FILE.py:NAME, PACKAGE.MODULE:NAME,
+    timm:NAME, hf:FOLDER."""
+    normalize: bool = True
+    """Put (images - mean) / std of the training images in front of the network."""
     loss: AnyLossConfig = TRADESConfig()
     """See `robustgen list losses`; a name alone means the loss's defaults."""
     awp: NotNegative = 0.0

@@ -10,12 +10,14 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import nn
 
 from robustgen.images import DatasetInfo
+from robustgen.models.foreign import Adapted, Reference, build_network
 from robustgen.models.preact_resnet import PreActResNet
 from robustgen.models.rawrn import RaWRN
 from robustgen.models.resnest import ResNeSt
@@ -57,19 +59,30 @@ EXAMPLES = {
 """Names in use, with a few words; other sizes are built alike."""
 
 
-def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None) -> nn.Module:
-    """A network by name for a data set, initialized by `initialize` when `rng` is given.
+def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None, source: Path | None = None) -> nn.Module:
+    """A network by name for a data set, its weights drawn from `rng` where that is given.
+
+    Built-in networks are initialized by `initialize`. Others (`foreign.Reference`) initialize themselves; here they get
+    normalization in front and give their logits.
+
+    Args:
+        source: a copy of a reference's source file, to use in its place.
 
     Raises:
-        ValueError: unknown name, or sizes the family does not have.
+        ValueError: unknown name, sizes the family does not have, or a network of others that cannot be built.
     """
+    reference = Reference.parse(architecture)
+    if reference is not None:
+        with rng.seeding_torch() if rng is not None else torch.random.fork_rng(devices=[]):
+            return Adapted(build_network(reference, info, source), info.mean, info.std)
     found = re.fullmatch(r"([a-z-]+?)((?:-\d+)+)((?:-[a-z]+\d?)*)", architecture)
     family = MODELS.get(found[1]) if found else None
     options = _options(found[3].split("-")[1:], info) if found else None
     if not found or family is None or options is None:
         raise ValueError(
             f"unknown architecture {architecture!r}; known: {', '.join(EXAMPLES)}, other sizes alike "
-            "(-relu or -silu at the end for another activation)"
+            "(-relu or -silu at the end for another activation), and networks of your own: FILE.py:NAME, "
+            "PACKAGE.MODULE:NAME, timm:NAME, hf:FOLDER"
         )
     sizes = [int(size) for size in found[2].split("-")[1:]]
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; leave it as it was

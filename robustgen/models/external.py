@@ -1,18 +1,15 @@
-"""Classifiers from elsewhere: a function of a file or a package, a weights file, a published model."""
+"""Classifiers from elsewhere: a network of others, a program, a weights file, a published model."""
 
 from __future__ import annotations
 
-import importlib
-import importlib.util
-import sys
 from collections.abc import Sequence
 from pathlib import Path
-from types import ModuleType
 
 from torch import nn
 
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
+from robustgen.models.foreign import Reference, adapted, build_network, open_program
 from robustgen.models.hub import PREFIX, load
 from robustgen.models.wide_resnet import Normalize
 from robustgen.storage.weights import load_weights
@@ -21,71 +18,42 @@ from robustgen.storage.weights import load_weights
 def load_model(
     source: str, info: DatasetInfo, weights: Path | None = None, architecture: str | None = None
 ) -> nn.Module:
-    """A classifier by `FILE.py:FUNCTION`, `PACKAGE.MODULE:FUNCTION`, `hub:NAME`, or the path of a weights file.
+    """A classifier by a reference (`foreign.Reference`), `hub:NAME`, or the path of a weights file or a program.
 
     Args:
-        source: the function takes no arguments and returns an `nn.Module`. Naming one runs that file's code, as
-            importing it would; weights files run none.
-        info: classes and normalization of the data, for a known architecture.
-        weights: a file to load into what the function returned, or into the published network.
-        architecture: of a weights file: wrn-28-10, preact-resnet-18 ...
+        source: a function or class is called with what its signature takes of the data's facts. Naming one runs its
+            file's code, as importing it would; weights files and programs run no Python.
+        info: classes, shape and normalization of the data.
+        weights: a file to load into the network, or into the published one.
+        architecture: of a weights file: wrn-28-10, preact-resnet-18, or a reference.
 
     Raises:
         ValueError: what was expected, what came, what to do.
     """
-    path, colon, function = source.rpartition(":")
     if source.startswith(PREFIX):
         if architecture is not None:
             raise ValueError(f"{source} knows its architecture; leave out --architecture")
         return load(source.removeprefix(PREFIX), info, weights)
-    if colon and function.isidentifier():
-        model = _call(_module(path), function, source)
-        return model if weights is None else load_weights(model, weights)
     if not Path(source).is_file():
-        raise ValueError(
-            f"{source} is neither a folder made by train, nor a weights file, nor hub:NAME, nor "
-            "FILE.py:FUNCTION, nor PACKAGE.MODULE:FUNCTION"
-        )
+        reference = Reference.parse(source)
+        if reference is None:
+            raise ValueError(
+                f"{source} is neither a folder made by train, nor a file of weights or a program, nor hub:NAME, nor "
+                "FILE.py:NAME, PACKAGE.MODULE:NAME, timm:NAME or hf:FOLDER"
+            )
+        network = build_network(reference, info)
+        return adapted(network if weights is None else load_weights(network, weights), info)
     if architecture is None:
+        program = open_program(Path(source))
+        if program is not None:
+            return adapted(program, info)
         raise ValueError(
-            f"{source} holds weights; say of which network: --architecture wrn-28-10, preact-resnet-18 ..."
+            f"{source} holds weights; say of which network: --architecture wrn-28-10, preact-resnet-18, net.py:make ..."
         )
-    return load_weights(build_model(architecture, info), Path(source))
-
-
-def _module(path: str) -> ModuleType:
-    if not path.endswith(".py"):
-        try:
-            return importlib.import_module(path)
-        except ImportError as error:
-            raise ValueError(f"cannot import {path} ({error})") from None
-    if not Path(path).is_file():
-        raise ValueError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"robustgen_external_{Path(path).stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(Path(path).resolve().parent))  # as if it were run: its neighbors can be imported
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{path} fails when it is imported: {type(error).__name__}: {error}") from error
-    finally:
-        sys.path.pop(0)
-    return module
-
-
-def _call(module: ModuleType, function: str, source: str) -> nn.Module:
-    maker = getattr(module, function, None)
-    if not callable(maker):
-        known = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
-        raise ValueError(f"{source}: there is no function {function!r}; there are: {', '.join(known) or 'none'}")
-    try:
-        model = maker()
-    except Exception as error:
-        raise ValueError(f"{source}() fails: {type(error).__name__}: {error}") from error
-    if not isinstance(model, nn.Module):
-        raise ValueError(f"{source}() must return an nn.Module, got {type(model).__name__}")
-    return model
+    reference = Reference.parse(architecture)
+    network = build_model(architecture, info) if reference is None else build_network(reference, info)
+    loaded = load_weights(network, Path(source))
+    return loaded if reference is None else adapted(loaded, info)
 
 
 def with_normalization(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,9 +10,13 @@ from torch import nn
 
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
+from robustgen.models.foreign import Reference, digest_of_file
 from robustgen.modes import channels_last
-from robustgen.storage.files import read_json, write_json
+from robustgen.storage.files import atomic_write, read_json, write_json
 from robustgen.storage.weights import load_weights, save_weights
+
+SOURCE = "network.py"
+"""Copy of the file that a network of the user's own was built from."""
 
 
 def save_classifier(folder: Path, model: nn.Module, architecture: str, info: DatasetInfo, **about: Any) -> None:
@@ -55,13 +60,44 @@ def info_of(about: dict[str, Any]) -> DatasetInfo:
     )
 
 
+def keep_source(folder: Path, architecture: str) -> Path | None:
+    """Copy the source file that an architecture names to the folder, before training begins; None where it names none.
+
+    Raises:
+        ValueError: no such file, or one that has changed since training began in this folder.
+    """
+    reference = Reference.parse(architecture)
+    if reference is None or reference.file is None:
+        return None
+    if not reference.file.is_file():
+        raise ValueError(f"there is no file {reference.file}")
+    kept = folder / SOURCE
+    if kept.exists() and digest_of_file(kept) != digest_of_file(reference.file):
+        raise ValueError(
+            f"{reference.file} has changed since training began in {folder}; choose another folder, or remove it"
+        )
+    if not kept.exists():
+        with atomic_write(kept) as file:
+            file.write(reference.file.read_bytes())
+    return kept
+
+
 def load_classifier(folder: Path) -> nn.Module:
     """The classifier in evaluation mode, on the CPU.
+
+    The network of a user's own file is built from the copy that was kept when it was trained, which runs that code; a
+    warning says where the file has changed since.
 
     Raises:
         ValueError: unfinished, damaged, or weights that do not fit.
     """
     about = read_about(folder)
-    model = build_model(about["architecture"], info_of(about))
+    source = folder / SOURCE
+    reference = Reference.parse(about["architecture"]) if source.exists() else None
+    file = None if reference is None else reference.file
+    if file is not None and file.is_file() and digest_of_file(file) != digest_of_file(source):
+        message = f"{file} has changed since {folder} was trained; the copy from then, {source}, is used"
+        warnings.warn(message, stacklevel=2)
+    model = build_model(about["architecture"], info_of(about), source=source if source.exists() else None)
     load_weights(model, folder / "weights.safetensors")
     return channels_last(model).eval()

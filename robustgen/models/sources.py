@@ -21,6 +21,7 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
         ValueError: nothing there, or something that does not fit.
     """
     from robustgen.models.external import load_model, with_normalization
+    from robustgen.models.foreign import is_scripted
     from robustgen.models.saved import load_classifier
 
     if Path(source.place).is_dir():
@@ -33,7 +34,8 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
         if source.architecture is not None or source.place.startswith("hub:"):
             raise ValueError(f"{source.place} normalizes by itself; leave out --normalize")
         model = with_normalization(model, *_normalization(source.normalize, info))
-    return model.eval().requires_grad_(False)
+    model.eval()
+    return model if any(map(is_scripted, model.modules())) else model.requires_grad_(False)
 
 
 def check_accepts(model: nn.Module, place: str, images: Tensor) -> None:

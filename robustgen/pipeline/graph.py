@@ -222,6 +222,7 @@ def check(recipe: Recipe) -> None:
     from robustgen.evaluation.suites import find_suite
     from robustgen.images import DatasetInfo
     from robustgen.models import build_model
+    from robustgen.models.foreign import Reference, find_network
 
     if recipe.data.name not in DATASETS:
         raise ValueError(f"unknown data set {recipe.data.name!r}; known: {', '.join(DATASETS)}")
@@ -229,6 +230,10 @@ def check(recipe: Recipe) -> None:
     _check_generators(recipe)
     for training in (recipe.labeller, *map(recipe.training, recipe.arms)):
         build_augmentation(training.augment)
+        reference = Reference.parse(training.architecture)
+        if reference is not None:
+            find_network(reference)
+            continue
         import torch
 
         with torch.device("meta"):

@@ -88,12 +88,17 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
 
 
 def _training(settings: TrainingConfig) -> TrainingConfig:
+    if ":" in settings.architecture:  # a network of the user's own stays
+        return _short(settings, settings.architecture, FEW_STEPS)
     family = re.match(r"[a-z]+(?:-[a-z]+)*", settings.architecture)
     options = re.search(r"(?:-(?:silu|relu|unnormalised))*$", settings.architecture)
     if family is None or options is None or family[0] not in SMALLEST:
         raise ValueError(f"no small network is known for {settings.architecture!r}; set another train.architecture")
     architecture = SMALLEST[family[0]] + options[0]
-    steps = STEPS if "wrn" in architecture else FEW_STEPS
+    return _short(settings, architecture, STEPS if "wrn" in architecture else FEW_STEPS)
+
+
+def _short(settings: TrainingConfig, architecture: str, steps: int) -> TrainingConfig:
     return TrainingConfig.model_validate(
         {
             **dict(settings),

@@ -39,7 +39,7 @@ class Train:
         from robustgen.augment import build_augmentation
         from robustgen.losses.building import build_loss
         from robustgen.models import build_model
-        from robustgen.models.saved import save_classifier
+        from robustgen.models.saved import keep_source, save_classifier
         from robustgen.modes import channels_last
         from robustgen.randomness import rng_for
         from robustgen.runtime.distributed import place, wait_for_all
@@ -50,7 +50,10 @@ class Train:
         settings, folder, seed = self._fitting(device), self.folder, self.seed
         splits = load_data(self.data)
         info = splits.train.info
-        model = channels_last(build_model(settings.architecture, info, rng_for(seed, "initialise"))).to(device)
+        source = keep_source(folder, settings.architecture)
+        seen = info if settings.normalize else info.unnormalized()
+        model = build_model(settings.architecture, seen, rng_for(seed, "initialise"), source)
+        model = channels_last(model).to(device)
         mixture = Mixture(
             splits.train,
             phase_plans(self.sources, settings),
@@ -90,7 +93,7 @@ class Train:
                 folder,
                 trained.model,
                 settings.architecture,
-                info,
+                seen,
                 threat=str(self.threat) if robust else None,
                 sigma=sigma,
                 seed=seed,

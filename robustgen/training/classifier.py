@@ -30,6 +30,8 @@ from robustgen.training.memory import explained, passes_of
 from robustgen.training.mixing import Mixture
 from robustgen.training.schedules import LR_SHARES, one_cycle_momentum, set_lr
 
+NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+"""Layers whose parameters are left out of weight decay."""
 READ_EVERY = 16
 """On a GPU losses are read, and SIGTERM is handled, every N-th step: the CPU runs ahead in between."""
 
@@ -60,13 +62,8 @@ def autocast(settings: TrainingConfig, device: torch.device) -> torch.autocast:
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
-    """Weight decay for weights and biases of convolutions and linear layers; none for batch norms."""
-    norms = {
-        id(p)
-        for module in model.modules()
-        if isinstance(module, nn.modules.batchnorm._BatchNorm)
-        for p in module.parameters(recurse=False)
-    }
+    """Weight decay for weights and biases of convolutions and linear layers; none for normalization layers."""
+    norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
     decayed = [p for p in model.parameters() if id(p) not in norms]
     still = [p for p in model.parameters() if id(p) in norms]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": still, "weight_decay": 0.0}]

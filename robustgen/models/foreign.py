@@ -1,0 +1,331 @@
+"""Networks that others wrote: found by name, built for a data set, and called as every classifier here is called."""
+
+from __future__ import annotations
+
+import ast
+import copy
+import hashlib
+import importlib
+import importlib.util
+import inspect
+import re
+import sys
+import warnings
+import zipfile
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from robustgen.images import DatasetInfo
+from robustgen.models.wide_resnet import Normalize
+
+COUNTS = ("classes", "num_classes", "n_classes", "num_labels")
+"""Arguments that receive the number of classes, where a network's constructor has them."""
+SHAPES = ("shape", "image_shape", "input_shape")
+"""Those that receive (channels, height, width)."""
+SIDES = ("img_size", "image_size", "input_size")
+"""Those that receive the height in pixels."""
+CHANNELS = ("in_chans", "in_channels", "num_channels")
+"""Those that receive the number of channels."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """The name of a network that is not built in.
+
+    where      a file `net.py`, a module `package.module`, `timm`, `hf`, or `object` for one that was built in Python
+    name       a function or class that returns an `nn.Module`, or an `nn.Module`; for hf a folder
+    arguments  keyword arguments, of plain values: `net.py:make(width=64)`
+    """
+
+    where: str
+    name: str
+    arguments: Mapping[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def parse(cls, text: str) -> Reference | None:
+        """A reference from text; None where the text has another form.
+
+        Raises:
+            ValueError: arguments that are not plain values by name.
+        """
+        if text.startswith("hf:"):
+            return cls("hf", text.removeprefix("hf:"))
+        name = r"[\w.\-/]+" if text.startswith("timm:") else r"[A-Za-z_]\w*"
+        found = re.fullmatch(rf"(timm|[^:()]*[^:()\s]):({name})(\(.*\))?", text, re.DOTALL)
+        return cls(found[1], found[2], _arguments(found[3] or "()", text)) if found and found[1] != "hub" else None
+
+    @property
+    def file(self) -> Path | None:
+        """The source file, where one is named."""
+        return Path(self.where) if self.where.endswith(".py") else None
+
+    def __str__(self) -> str:
+        inner = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
+        return f"{self.where}:{self.name}" + (f"({inner})" if inner else "")
+
+
+def _arguments(text: str, reference: str) -> dict[str, Any]:
+    try:
+        call = ast.parse(f"f{text}", mode="eval").body
+        if isinstance(call, ast.Call) and not call.args and all(one.arg for one in call.keywords):
+            return {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
+    except (SyntaxError, ValueError):
+        pass
+    raise ValueError(f"{reference}: expected arguments by name with plain values, such as (width=64), got {text}")
+
+
+def build_network(reference: Reference, info: DatasetInfo, file: Path | None = None) -> nn.Module:
+    """The network as its author wrote it, without normalization; its initialization draws from torch's generator.
+
+    A function or class is called with the reference's arguments, and with the number of classes and the shape of the
+    images where it has arguments for them (COUNTS, SHAPES, SIDES, CHANNELS). Naming a network runs its code.
+
+    Args:
+        file: a copy of the source file to use in place of the reference's.
+
+    Raises:
+        ValueError: nothing there, code that fails, a result that is no network, or a library that is not installed.
+    """
+    if reference.where == "object":
+        raise ValueError(
+            f"this classifier was trained from a {reference.name} that was built in Python; build it again and give it "
+            "to robustgen.load_model(folder, network=...)"
+        )
+    if reference.where == "timm":
+        return _from_timm(reference, info)
+    if reference.where == "hf":
+        return _from_hugging_face(reference, info)
+    found = _resolved(reference, file)
+    if isinstance(found, nn.Module):
+        if reference.arguments:
+            raise ValueError(f"{reference}: {reference.name} is a network already; leave out the arguments")
+        return copy.deepcopy(found)
+    try:
+        model = found(**{**_facts(found, info), **reference.arguments})
+    except Exception as error:  # whatever somebody else's code raises
+        raise ValueError(f"{reference} fails: {type(error).__name__}: {_line(error)}") from error
+    if not isinstance(model, nn.Module):
+        raise ValueError(f"{reference} must return an nn.Module, got {type(model).__name__}")
+    return model
+
+
+def find_network(reference: Reference) -> None:
+    """Check that a reference names something, without building it.
+
+    Raises:
+        ValueError: no such file, module, name or folder, or a library that is not installed.
+    """
+    if reference.where == "timm":
+        if not _library("timm", "timm").is_model(reference.name):
+            raise ValueError(f"timm knows no network {reference.name!r}; timm.list_models() lists them")
+    elif reference.where == "hf":
+        _library("transformers", "transformers")
+        if not (Path(reference.name) / "config.json").is_file():
+            raise ValueError(f"{reference}: expected a folder with config.json and weights, there is none")
+    else:
+        _resolved(reference, None)
+
+
+def _resolved(reference: Reference, file: Path | None) -> Callable[..., Any] | nn.Module:
+    """The function, class or network that a reference to Python code names."""
+    module = _module(reference, file)
+    found = getattr(module, reference.name, None)
+    if callable(found):
+        return found
+    known = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
+    raise ValueError(
+        f"{reference}: there is no function {reference.name!r}; there are: {', '.join(known[:8]) or 'none'}"
+        + (f" and {len(known) - 8} more" if len(known) > 8 else "")
+    )
+
+
+def _facts(maker: Callable[..., Any], info: DatasetInfo) -> dict[str, Any]:
+    """Facts of the data by the names of a constructor's arguments."""
+    try:
+        names = inspect.signature(maker).parameters
+    except (TypeError, ValueError):  # some builtins have no signature
+        return {}
+    channels, side, _ = info.shape
+    values = {COUNTS: len(info.classes), SHAPES: info.shape, SIDES: side, CHANNELS: channels}
+    return {name: value for group, value in values.items() for name in group if name in names}
+
+
+def _from_timm(reference: Reference, info: DatasetInfo) -> nn.Module:
+    timm = _library("timm", "timm")
+    channels, side, _ = info.shape
+    arguments = {"num_classes": len(info.classes), "in_chans": channels, **reference.arguments}
+    try:
+        try:
+            model = timm.create_model(reference.name, img_size=side, **arguments)
+        except TypeError:  # networks without position embeddings take images of any size
+            model = timm.create_model(reference.name, **arguments)
+    except Exception as error:
+        raise ValueError(f"{reference} fails: {type(error).__name__}: {_line(error)}") from error
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _from_hugging_face(reference: Reference, info: DatasetInfo) -> nn.Module:
+    transformers = _library("transformers", "transformers")
+    if not (Path(reference.name) / "config.json").is_file():
+        raise ValueError(f"{reference}: expected a folder with config.json and weights, there is none")
+    try:
+        model = transformers.AutoModelForImageClassification.from_pretrained(
+            reference.name, local_files_only=True, trust_remote_code=False
+        )
+    except Exception as error:
+        raise ValueError(f"{reference} fails: {type(error).__name__}: {_line(error)}") from error
+    if model.config.num_labels != len(info.classes):
+        raise ValueError(f"{reference} has {model.config.num_labels} classes, the images have {len(info.classes)}")
+    assert isinstance(model, nn.Module)
+    return model
+
+
+def _library(name: str, extra: str) -> Any:
+    try:
+        return importlib.import_module(name)
+    except ImportError as error:
+        raise ValueError(f"{name} is needed for this network: pip install 'robustgen[{extra}]' ({error})") from None
+
+
+def _module(reference: Reference, file: Path | None) -> ModuleType:
+    path = file or reference.file
+    if path is None:
+        try:
+            return importlib.import_module(reference.where)
+        except ImportError as error:
+            raise ValueError(f"cannot import {reference.where} ({error})") from None
+    if not path.is_file():
+        raise ValueError(f"there is no file {path}")
+    spec = importlib.util.spec_from_file_location(f"robustgen_external_{path.stem}", path)
+    assert spec is not None and spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    # As if the file were run: modules beside it, or beside the file that it was copied from, can be imported.
+    beside = [str(place.resolve().parent) for place in (path, reference.file) if place is not None]
+    sys.path[:0] = beside
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        raise ValueError(f"{path} fails when it is imported: {type(error).__name__}: {_line(error)}") from error
+    finally:
+        del sys.path[: len(beside)]
+    return module
+
+
+def _line(error: Exception) -> str:
+    return " ".join(str(error).split())
+
+
+def digest_of_file(path: Path) -> str:
+    """SHA-256 of a source file."""
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def logits_of(output: object) -> Tensor:
+    """The logits in what a network returns: a tensor, the first tensor of a tuple, `["logits"]` or `.logits`.
+
+    Raises:
+        TypeError: anything else.
+    """
+    if isinstance(output, Tensor):
+        return output
+    found = getattr(output, "logits", None)
+    if found is None and isinstance(output, Mapping):
+        found = output.get("logits")
+    if found is None and isinstance(output, tuple | list):
+        found = next((one for one in output if isinstance(one, Tensor)), None)
+    if isinstance(found, Tensor):
+        return found
+    keys = f" with {', '.join(map(str, output))}" if isinstance(output, Mapping) else ""
+    raise TypeError(
+        f"expected logits (N, K) as a tensor, the first tensor of a tuple, ['logits'] or .logits; the network returns "
+        f"{type(output).__name__}{keys}"
+    )
+
+
+class Adapted(nn.Module):
+    """A network behind normalization, in its own precision, of whose output the logits are taken.
+
+    images (N, C, H, W) in [0, 1] -> (images - mean) / std -> the network's dtype -> logits in the images' dtype
+    """
+
+    def __init__(self, network: nn.Module, mean: Sequence[float] | None = None, std: Sequence[float] | None = None):
+        super().__init__()
+        self.normalize = nn.Identity() if mean is None or std is None else Normalize(mean, std)
+        self.network = network
+
+    def forward(self, images: Tensor) -> Tensor:
+        inputs = self.normalize(images)
+        return logits_of(self.network(inputs.to(dtype_of(self.network) or inputs.dtype))).to(images.dtype)
+
+    def train(self, mode: bool = True) -> Adapted:
+        """Set the mode, but of exported programs, which have none."""
+        self.training = mode
+        if has_modes(self.network):
+            self.network.train(mode)
+        return self
+
+
+def dtype_of(network: nn.Module) -> torch.dtype | None:
+    """The precision of a network's parameters; None where it has none."""
+    return next((one.dtype for one in network.parameters() if one.is_floating_point()), None)
+
+
+def has_modes(model: nn.Module) -> bool:
+    """Whether a network can be set to training and evaluation; programs of torch.export cannot."""
+    try:
+        model.train(model.training)
+    except NotImplementedError:
+        return False
+    return True
+
+
+def is_scripted(model: nn.Module) -> bool:
+    """Whether a network is a TorchScript program, which is used as it is."""
+    return isinstance(model, torch.jit.ScriptModule)
+
+
+def adapted(model: nn.Module, info: DatasetInfo) -> nn.Module:
+    """The network itself where it returns logits in float32, else wrapped in `Adapted`.
+
+    A network that does not take images of this shape is left alone: its first use says so.
+    """
+    if is_scripted(model) or not has_modes(model) or dtype_of(model) not in (torch.float32, None):
+        return Adapted(model)
+    training = [module for module in model.modules() if module.training]
+    try:
+        with torch.no_grad():
+            plain = isinstance(model.eval()(torch.zeros(2, *info.shape)), Tensor)
+    except Exception:  # whatever somebody else's network raises
+        plain = True
+    for module in training:
+        module.training = True
+    return model if plain else Adapted(model)
+
+
+def open_program(path: Path) -> nn.Module | None:
+    """The program in a file of torch.export (`.pt2`) or TorchScript; None where the file is neither.
+
+    Programs are lists of tensor operations; opening them runs no Python of the file.
+
+    Raises:
+        ValueError: damaged.
+    """
+    names = set(zipfile.ZipFile(path).namelist()) if zipfile.is_zipfile(path) else set[str]()
+    exported = any(name.endswith("models/model.json") for name in names)
+    if not exported and not any(name.endswith("constants.pkl") for name in names):
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # torch calls TorchScript deprecated
+            return torch.export.load(path).module() if exported else torch.jit.load(path, map_location="cpu")
+    except Exception as error:
+        raise ValueError(
+            f"{path} is damaged, or is not a program that this torch reads ({_line(error)[:200]})"
+        ) from None
