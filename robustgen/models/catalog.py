@@ -118,7 +118,7 @@ cifar10  linf Pang2022Robustness_WRN28_10          wrn-28-10          16ChNkterC
 cifar10  linf Pang2022Robustness_WRN70_16          wrn-70-16          1uQZYUuUiL9BzaQUeXLhjr_RhoyFRrHe3  2202.10103 89.01 63.35
 cifar100 linf Pang2022Robustness_WRN28_10          wrn-28-10          1VDDM_j5M4b6sZpt1Nnhkr8FER3kjE33M  2202.10103 63.66 31.08
 cifar100 linf Pang2022Robustness_WRN70_16          wrn-70-16          1F3kn8KIdBVls8QuTWc3BbB83htkQeVQD  2202.10103 65.56 33.05
-cifar10  linf Xu2023Exploring_WRN-28-10            wrn-28-10          1wMvrjxpLPCuPiAGtkvu76ZJuNuMfuhEv  2302.03015 93.69 63.89
+cifar10  linf Xu2023Exploring_WRN-28-10            wrn-28-10          1k1uJI13ft0h0dfzuEihVpBvjBXwFRH2o  2302.03015 93.69 63.89
 cifar10  linf Wang2023Better_WRN-28-10             wrn-28-10          WANG/cifar10_linf_wrn28-10.pt      2302.04638 92.44 67.31
 cifar10  linf Wang2023Better_WRN-70-16             wrn-70-16          WANG/cifar10_linf_wrn70-16.pt      2302.04638 93.25 70.69
 cifar10  l2   Wang2023Better_WRN-28-10             wrn-28-10          WANG/cifar10_l2_wrn28-10.pt        2302.04638 95.16 83.63
@@ -128,10 +128,10 @@ cifar100 linf Wang2023Better_WRN-70-16             wrn-70-16          WANG/cifar
 svhn     linf Wang2023Better_WRN-28-10             wrn-28-10          =svhn_linf_wrn28-10.pt             2302.04638 95.56 64.01
 tiny-imagenet linf Wang2023Better_WRN-28-10        wrn-28-10          =tiny_linf_wrn28-10.pt             2302.04638 65.19 31.30
 cifar10  linf Cui2023Decoupled_WRN-28-10           wrn-28-10          1-AaTrYt23WJFR22hXgBd-i6kjpsz6Hf2  2305.13948 92.16 67.73
-cifar100 linf Cui2023Decoupled_WRN-28-10           wrn-28-10          -                                  2305.13948 73.85 39.18
+cifar100 linf Cui2023Decoupled_WRN-28-10           wrn-28-10          15BwWdWbNfoarTEWWugicOVkTjh3nXH36 2305.13948 73.85 39.18
 cifar10  linf Peng2023Robust                       rawrn-70-16        https://huggingface.co/poloclub/robust-principles/resolve/main/ra_wrn70_16_cifar10.pt 2308.16258 93.27 71.07
-cifar10  linf Bartoldson2024Adversarial_WRN-82-8   wrn-82-8           -                                  2404.09349 93.11 71.59
-cifar10  linf Bartoldson2024Adversarial_WRN-94-16  wrn-94-16          1KR6unYJFYIuGs2ssuuKxulM0EKOTIrrO  2404.09349 93.68 73.71
+cifar10  linf Bartoldson2024Adversarial_WRN-82-8   wrn-82-8           1--jl8qJh624SFqFffvg1IkYR-fZGA2Sr 2404.09349 93.11 71.59
+cifar10  linf Bartoldson2024Adversarial_WRN-94-16  wrn-94-16          1g6o9H1b6vjoBi1USdCBt64C8B8LPiioX  2404.09349 93.68 73.71
 """  # noqa: E501
 
 

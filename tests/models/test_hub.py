@@ -78,6 +78,19 @@ def test_the_catalog_has_what_the_papers_released():
     assert len(names) == len(set(names))
 
 
+@pytest.mark.parametrize(
+    ("full", "number"),
+    [
+        ("cifar10/linf/Xu2023Exploring_WRN-28-10", "1k1uJI13ft0h0dfzuEihVpBvjBXwFRH2o"),
+        ("cifar10/linf/Bartoldson2024Adversarial_WRN-82-8", "1--jl8qJh624SFqFffvg1IkYR-fZGA2Sr"),
+        ("cifar10/linf/Bartoldson2024Adversarial_WRN-94-16", "1g6o9H1b6vjoBi1USdCBt64C8B8LPiioX"),
+        ("cifar100/linf/Cui2023Decoupled_WRN-28-10", "15BwWdWbNfoarTEWWugicOVkTjh3nXH36"),
+    ],
+)
+def test_files_that_were_moved_are_fetched_from_where_robustbench_has_them(full, number):
+    assert f"id={number}&" in RELEASES[full].files[0].url
+
+
 def test_names_are_found_in_full_and_short():
     assert hub.find("Rebuffi2021Fixing_70_16_cutmix_ddpm")[0] == "cifar10/linf/Rebuffi2021Fixing_70_16_cutmix_ddpm"
     assert hub.find("l2/Rebuffi2021Fixing_70_16_cutmix_ddpm")[0].startswith("cifar10/l2/")
