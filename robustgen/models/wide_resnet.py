@@ -80,7 +80,7 @@ class Standardize(nn.Module):
     """Each image minus its mean, divided by its standard deviation, which counts as 1 / sqrt(C H W) at least."""
 
     def forward(self, images: Tensor) -> Tensor:
-        floor = images[0].numel() ** -0.5
+        floor = images.shape[1:].numel() ** -0.5
         deviation = images.std((1, 2, 3), keepdim=True).clamp(min=floor)
         return (images - images.mean((1, 2, 3), keepdim=True)) / deviation
 
