@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from robustgen.storage.files import atomic_write, first_line
 from robustgen.storage.haiku import read_haiku
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema_state_dict")
+WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema_state_dict", "last")
 """Keys under which published checkpoints hold the weights."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "0.")
 """What DataParallel, compilation, RobustBench and a Sequential of one network put before every name."""
@@ -23,6 +23,11 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "0.")
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the model's state as safetensors; equal weights give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    places: set[int] = set()
+    for name, tensor in tensors.items():  # parameters that layers share are written under each of their names
+        if tensor.data_ptr() in places:
+            tensors[name] = tensor.clone()
+        places.add(tensor.data_ptr())
     with atomic_write(path) as file:
         file.write(save(tensors))
 
