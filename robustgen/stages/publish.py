@@ -132,10 +132,10 @@ def _safetensors(subject: Subject, into: Path, files: list[Path]) -> Reopened:
         write_json(into.with_suffix(".json"), _about(subject))
         files.append(into.with_suffix(".json"))
     else:
+        files += [into / "weights.safetensors", into / "model.json"]  # first: a failed write leaves neither
         save_classifier(
             into, subject.model, architecture, subject.info, threat=subject.threat, published_as=subject.name
         )
-        files += [into / "weights.safetensors", into / "model.json"]
     return _rebuilt(subject, files[0])
 
 

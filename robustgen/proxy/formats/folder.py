@@ -5,6 +5,7 @@ Classes are numbered in the order of their names, images within a class likewise
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,6 +14,7 @@ import numpy as np
 
 from robustgen.proxy.formats.pictures import SUFFIXES, decode
 from robustgen.proxy.formats.source import BLOCK, Export, Format, Source
+from robustgen.storage.files import writing_to
 
 
 def read(paths: Sequence[Path]) -> Source:
@@ -61,15 +63,20 @@ def write(path: Path, export: Export) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     names = folder_names(export.classes)
     try:
-        for name in names:
-            (aside / name).mkdir(parents=True)
+        with writing_to(path):
+            for name in names:
+                (aside / name).mkdir(parents=True)
         number, digits = 0, max(6, len(str(len(export.labels) - 1)))
         for block in export.blocks():
             for pixels in block:
-                picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-                picture.save(aside / names[int(export.labels[number])] / f"{number:0{digits}d}.png")
+                encoded = io.BytesIO()
+                Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(encoded, "PNG")
+                with writing_to(path):
+                    place = aside / names[int(export.labels[number])] / f"{number:0{digits}d}.png"
+                    place.write_bytes(encoded.getvalue())
                 number += 1
-        aside.rename(path)
+        with writing_to(path):
+            aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 
