@@ -52,6 +52,27 @@ app = typer.Typer(
     ),
 )
 
+
+class Options:
+    """What the root command was told, for `main`."""
+
+    traceback = False
+
+
+@app.callback()
+def root(
+    traceback: Annotated[
+        bool,
+        typer.Option(
+            "--traceback",
+            help="when a command fails, also print where  [on if ROBUSTGEN_TRACEBACK=1]",
+            show_default=False,
+        ),
+    ] = False,
+) -> None:
+    Options.traceback = traceback or os.environ.get("ROBUSTGEN_TRACEBACK", "0") not in ("", "0")
+
+
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="a known recipe, or a .yaml file", show_default=False)
 ]

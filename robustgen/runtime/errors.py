@@ -7,7 +7,7 @@ import errno
 from robustgen.storage.files import WriteError
 
 USER_ERRORS = (ValueError, OSError)
-"""What a user's input, files or disk may cause: told in one line."""
+"""What a user's input, files or disk may cause."""
 
 _NO_ROOM = "free some space and repeat the command, nothing is lost"
 _NO_WRITING = "choose a folder that can be written"
@@ -24,6 +24,12 @@ _ADVICE = {
     errno.ESTALE: _GONE,
 }
 """What to do when a file cannot be written, by the system's reason."""
+
+
+def is_bug(error: BaseException) -> bool:
+    """Whether an error is our fault, as far as we can tell: not one of the user's input, files, disk or memory."""
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, without torch
+    return not (isinstance(error, USER_ERRORS) or memory)
 
 
 def describe_error(error: BaseException) -> str:
