@@ -146,6 +146,15 @@ Seed = Annotated[
 ]
 
 
+def result_file(into: Path | None) -> Path | None:
+    """The file of --into: an `.npz`, whose ending may be left out."""
+    if into is None or into.suffix == ".npz":
+        return into
+    if into.is_dir():
+        raise ValueError(f"{into} is a folder; --into takes the file of the result, such as {into / 'result.npz'}")
+    return into.with_name(f"{into.name}.npz")
+
+
 def device_named(name: str) -> str:
     if name not in ("auto", "cpu", "cuda") and not name.startswith("cuda:"):
         raise ValueError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:N")

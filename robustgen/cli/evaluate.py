@@ -20,6 +20,7 @@ from robustgen.cli.app import (
     Weights,
     app,
     one_stage,
+    result_file,
 )
 from robustgen.cli.settings import judged
 
@@ -95,7 +96,7 @@ def evaluate(
         beside = (
             folder / f"{suite}.npz" if folder.is_dir() else Path("evaluations") / f"{name_of_file(model)}.{suite}.npz"
         )
-        targets = [Target("", model, into or beside)]
+        targets = [Target("", model, result_file(into) or beside)]
     settings = judged("evaluate", model, recipe, assignments, data, threat, seed, images)
     for target in targets:
         source = Source(target.place, weights, architecture, normalize)
