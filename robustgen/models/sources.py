@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustgen.config.source import Source
+from robustgen.storage.files import without_escapes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -56,7 +57,7 @@ def check_accepts(model: nn.Module, place: str, images: Tensor) -> None:
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a foreign model raises
-        text = " ".join(str(error).split())
+        text = " ".join(without_escapes(str(error)).split())
         plain = text and isinstance(error, RuntimeError | ValueError)
         reason = text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")
         raise ValueError(

@@ -6,6 +6,7 @@ import errno
 import io
 import json
 import os
+import re
 import shutil
 import time
 from collections.abc import Iterator
@@ -157,8 +158,13 @@ def read_json(path: Path) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or the name of its type where it has no message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message without escape codes, or the name of its type where it has no message."""
+    return (without_escapes(str(error)).strip().splitlines() or [type(error).__name__])[0].strip()
+
+
+def without_escapes(text: str) -> str:
+    """Text without the codes that make terminals write bold or in color."""
+    return re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~])?", "", text)
 
 
 class SaveInterval:
@@ -236,10 +242,17 @@ def differences(found: Any, wanted: Any, path: str = "", terms: tuple[str, str] 
         for key in sorted({*found, *wanted}):
             name = f"{path}.{key}" if path else str(key)
             if key not in found:
-                lines.append(f"{name}: not {terms[0]}, {terms[1]} {json.dumps(wanted[key])}")
+                lines.append(f"{name}: not {terms[0]}, {terms[1]} {_shown(wanted[key])}")
             elif key not in wanted:
-                lines.append(f"{name}: {terms[0]} {json.dumps(found[key])}, not {terms[1]}")
+                lines.append(f"{name}: {terms[0]} {_shown(found[key])}, not {terms[1]}")
             else:
                 lines += differences(found[key], wanted[key], name, terms)
         return lines
-    return [] if found == wanted else [f"{path}: {terms[0]} {json.dumps(found)}, {terms[1]} {json.dumps(wanted)}"]
+    return [] if found == wanted else [f"{path}: {terms[0]} {_shown(found)}, {terms[1]} {_shown(wanted)}"]
+
+
+def _shown(value: Any) -> str:
+    """A setting as JSON; a long list, such as the names of 200 classes, by its first values and its length."""
+    if isinstance(value, list) and len(value) > 10:
+        return f"[{json.dumps(value[:5])[1:-1]}, ... {len(value)} in all]"
+    return json.dumps(value)

@@ -15,12 +15,13 @@ import numpy as np
 from robustgen.proxy.formats.pictures import SUFFIXES, decode
 from robustgen.proxy.formats.source import BLOCK, Export, Format, Source
 from robustgen.storage.files import writing_to
+from robustgen.units import show_names
 
 
 def read(paths: Sequence[Path]) -> Source:
     """Labels from the folders' names; pictures are opened as they are needed."""
     if len(paths) != 1 or not paths[0].is_dir():
-        raise ValueError(f"expected one folder with a folder a class in it, got {', '.join(map(str, paths))}")
+        raise ValueError(f"expected one folder with a folder a class in it, got {show_names(paths)}")
     classes = tuple(sorted(place.name for place in paths[0].iterdir() if place.is_dir() and place.name[0] != "."))
     files: list[Path] = []
     counts = []
