@@ -248,7 +248,12 @@ def _train(
         settings = TrainingConfig.model_validate(content)
     except ValidationError as error:
         raise ValueError(explain(error)) from None
-    request = {"train": settings.to_json(), "loss": re.sub(r" at 0x[0-9a-f]+", "", repr(loss)), "threat": str(threat), "seed": seed}
+    request = {
+        "train": settings.to_json(),
+        "loss": re.sub(r" at 0x[0-9a-f]+", "", repr(loss)),
+        "threat": str(threat),
+        "seed": seed,
+    }
     folder.mkdir(parents=True, exist_ok=True)
     if (folder / "model.json").exists():
         raise ValueError(f"{folder} holds a finished classifier; load it with load_model, or choose another folder")

@@ -16,6 +16,7 @@ from robustgen.models import build_model
 from robustgen.models.hub import PREFIX, load
 from robustgen.models.wide_resnet import Normalize
 from robustgen.storage.weights import load_weights
+from robustgen.units import show_names
 
 
 def load_model(
@@ -78,7 +79,7 @@ def _call(module: ModuleType, function: str, source: str) -> nn.Module:
     maker = getattr(module, function, None)
     if not callable(maker):
         known = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
-        raise ValueError(f"{source}: there is no function {function!r}; there are: {', '.join(known) or 'none'}")
+        raise ValueError(f"{source}: there is no function {function!r}; there are: {show_names(known) or 'none'}")
     try:
         model = maker()
     except Exception as error:

@@ -48,6 +48,7 @@ class Certify:
                 kind = about["settings"]["kind"]
                 raise ValueError(f"{self.denoiser} holds a {kind}; a denoiser must be a diffusion model: ddpm or edm")
             model = Denoised(model, diffusion, settings.sigma)
+            check_accepts(model, f"{self.source.place} behind {self.denoiser}", to_unit(test.pixels("cpu")[:2]))
         rows = slice(0, None if settings.images is None else settings.every * settings.images, settings.every)
         return certification.certify(
             model.to(device).requires_grad_(False),

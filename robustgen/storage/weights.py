@@ -13,6 +13,8 @@ from torch import Tensor, nn
 
 from robustgen.storage.files import atomic_write, first_line
 from robustgen.storage.haiku import read_haiku
+from robustgen.storage.torch_files import load_torch_file
+from robustgen.units import show_names
 
 WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema_state_dict", "last")
 """Keys under which published checkpoints hold the weights."""
@@ -47,11 +49,7 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".npy":
         return read_haiku(path)
     try:
-        content: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        content: Any = load_file(path) if path.suffix == ".safetensors" else load_torch_file(path)
     except Exception as error:  # parsers and unpicklers raise many kinds of errors
         raise ValueError(f"{path} is damaged, or is not a file of weights only ({first_line(error)})") from None
     for key in WRAPPERS:
@@ -90,7 +88,7 @@ def assign_weights(model: nn.Module, weights: dict[str, Tensor], path: Path, unu
         if weights[name].shape != own[name].shape
     ]
     problems = [
-        f"{what}: {_shortened(sorted(names))}"
+        f"{what}: {show_names(sorted(names))}"
         for what, names in (
             ("missing", own.keys() - weights.keys() - counters),
             ("unknown", weights.keys() - own.keys()),
@@ -111,11 +109,6 @@ def _without_prefixes(weights: dict[str, Tensor], wanted: Collection[str]) -> di
             if weights and not ours and all(name.startswith(prefix) for name in weights):
                 weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
-
-
-def _shortened(names: list[str], shown: int = 5) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 def weights_digest(model: nn.Module) -> str:

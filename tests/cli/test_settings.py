@@ -141,6 +141,16 @@ def test_analyses_of_a_classifier_use_no_training_images(robustgen):
     assert code == 2 and "analyse does not use data.train" in err
 
 
+def test_the_file_of_a_result_gets_its_ending(robustgen, tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    line = ("evaluate", "net.py:small", "--data", "digits", "--threat", "linf:0.1", "--suite", "quick", "--images", 8)
+    assert robustgen(*line, "--into", "v/1.0")[0] == 0 and Path("v/1.0.npz").exists() and not Path("v/1.0").exists()
+    code, out, _ = robustgen("certify", *line[1:4], "--samples", 100, "--images", 2, "--into", "v/radii")
+    assert code == 0 and Path("v/radii.npz").exists() and "-> v/radii.npz" in out
+    code, _, err = robustgen(*line, "--into", "v")
+    assert code == 2 and "v is a folder; --into takes the file of the result, such as v/result.npz" in err
+
+
 @pytest.mark.parametrize("command", ["evaluate", "certify"])
 def test_a_model_that_does_not_take_the_images_is_one_line(robustgen, tmp_path, command):
     (tmp_path / "net.py").write_text(NET)
