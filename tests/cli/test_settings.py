@@ -133,11 +133,11 @@ def test_verdicts_are_named_after_the_suite_that_was_used(robustgen, tmp_path, m
     line = ("evaluate", "net.py:small", "--data", "digits", "--threat", "linf:0.1", "--images", 8)
     code, _, err = robustgen(*line, "--set", "evaluation.suite=quick")
     assert code == 0, err
-    assert [path.name for path in (tmp_path / "evaluations").glob("*.npz")] == ["net.small.quick.npz"]
+    assert [path.name for path in (tmp_path / "evaluations").glob("*.npz")] == ["small.quick.npz"]
 
 
 def test_analyses_of_a_classifier_use_no_training_images(robustgen):
-    code, _, err = robustgen("analyse", "eps-sweep", "net.py:small", "--set", "data.train=20")
+    code, _, err = robustgen("analyse", "radius-sweep", "net.py:small", "--set", "data.train=20")
     assert code == 2 and "analyse does not use data.train" in err
 
 
