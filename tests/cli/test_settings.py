@@ -136,11 +136,6 @@ def test_verdicts_are_named_after_the_suite_that_was_used(robustgen, tmp_path, m
     assert [path.name for path in (tmp_path / "evaluations").glob("*.npz")] == ["small.quick.npz"]
 
 
-def test_analyses_of_a_classifier_use_no_training_images(robustgen):
-    code, _, err = robustgen("analyse", "radius-sweep", "net.py:small", "--set", "data.train=20")
-    assert code == 2 and "analyse does not use data.train" in err
-
-
 def test_the_file_of_a_result_gets_its_ending(robustgen, tmp_path):
     (tmp_path / "net.py").write_text(NET)
     line = ("evaluate", "net.py:small", "--data", "digits", "--threat", "linf:0.1", "--suite", "quick", "--images", 8)
