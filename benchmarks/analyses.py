@@ -18,7 +18,7 @@ from typing import TypeVar
 
 import numpy as np
 import torch
-from common import device, record
+from timing import device, record
 
 from robustgen.analysis import ARC, Transport
 from robustgen.analysis.contracts import ProxySubject

@@ -15,7 +15,7 @@ import tempfile
 from pathlib import Path
 
 import torch
-from common import device, interleaved, ratios, record
+from timing import device, interleaved, ratios, record
 
 from robustgen.config.generators import DDPMConfig, SamplerConfig
 from robustgen.generators import DDPM, build_generator, save_diffusers

@@ -11,7 +11,7 @@ takes, by the torch.Generator that is used and, for comparison, by `Rng.normal`.
 from __future__ import annotations
 
 import torch
-from common import device, interleaved, ratios, record
+from timing import device, interleaved, ratios, record
 
 from robustgen.evaluation.certification import certify
 from robustgen.images import DatasetInfo

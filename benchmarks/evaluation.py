@@ -20,7 +20,7 @@ from collections.abc import Callable
 from typing import cast
 
 import torch
-from common import device, record
+from timing import device, record
 from torch import nn
 
 from robustgen.attacks import MultiTargeted, Square

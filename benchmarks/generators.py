@@ -16,7 +16,7 @@ import time
 
 import numpy as np
 import torch
-from common import device, record
+from timing import device, record
 
 from robustgen.analysis.features import classifier_features
 from robustgen.analysis.fidelity import frechet_distance, gaussian_of

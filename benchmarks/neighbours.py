@@ -12,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import torch
-from common import device, interleaved, ratios, record
+from timing import device, interleaved, ratios, record
 
 from robustgen.analysis.fidelity import frechet_distance, gaussian_of
 from robustgen.analysis.neighbours import inclusion, nearest

@@ -26,7 +26,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import device, interleaved, ratios, record
+from timing import device, interleaved, ratios, record
 from torch.utils.data import DataLoader, TensorDataset
 
 from robustgen.images import DatasetInfo, to_unit

@@ -16,7 +16,7 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from common import device, interleaved, ratios, record
+from timing import device, interleaved, ratios, record
 
 from robustgen.config.generators import EDMConfig
 from robustgen.generators import Diffusion, build_generator

@@ -10,7 +10,7 @@ from __future__ import annotations
 import subprocess
 import sys
 
-from common import interleaved, record
+from timing import interleaved, record
 
 
 def main() -> None:

@@ -32,8 +32,8 @@ from pathlib import Path
 import numpy as np
 import torch
 import torch.nn.functional as F
-from common import device, record
 from PIL import Image, ImageOps
+from timing import device, record
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 

@@ -1,7 +1,8 @@
-"""Numbers as people write them."""
+"""Numbers and names as people write them."""
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from fractions import Fraction
 
 
@@ -31,3 +32,14 @@ def show_duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def show_names(names: Collection[object], shown: int = 5) -> str:
+    """All of a few names; of many the first five, and how many more there are: "a, b, c, d, e and 195 more"."""
+    some = ", ".join(str(name) for name in list(names)[:shown])
+    return f"{some} and {len(names) - shown} more" if len(names) > shown else some
+
+
+def show_class(name: str) -> str:
+    """A class in a sentence: "class cat"; but "class 10" where that is its name."""
+    return name if name.lower().startswith("class ") else f"class {name}"

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import math
+import os
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -34,6 +36,7 @@ from robustgen.contracts import Progress, silent
 from robustgen.images import ImageSet, check_labels
 from robustgen.randomness import Rng, content_ids, rng_for
 from robustgen.records.quality import About, Estimate, Quality
+from robustgen.storage.files import writing_to
 
 SPLITS = 10
 COMPONENTS = 100
@@ -303,7 +306,11 @@ def _looked_at(
 
     shape = sum(map(len, fitted)), looked.dimension
     with tempfile.TemporaryFile() as file:
-        large = shape[0] * shape[1] * 4 > _ON_DISK
+        size = shape[0] * shape[1] * 4
+        large = size > _ON_DISK
+        if large and hasattr(os, "posix_fallocate"):  # a mapped file on a full disk kills the process
+            with writing_to(Path(tempfile.gettempdir()), size):
+                os.posix_fallocate(file.fileno(), 0, size)
         held = np.memmap(file, np.float32, "w+", shape=shape) if large else np.empty(shape, np.float32)
         first = 0
         for (source, _), index in zip(sources[1:], fitted, strict=True):

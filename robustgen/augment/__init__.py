@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 
 from robustgen.augment.autoaugment import AutoAugment, RandAugment
@@ -34,6 +35,9 @@ KINDS: dict[str, Callable[..., Augment]] = {
     "autoaugment-svhn": partial(AutoAugment, policy="svhn"),
     "randaugment": RandAugment,
 }
+
+MIXING = (CutMix, MixUp, RICAP)
+"""Kinds that mix images of a batch, and their labels."""
 
 EXAMPLES = {
     "none": "nothing",
@@ -88,12 +92,23 @@ def _like(part: str) -> str:
 def mixes_labels(augment: Augment | None) -> bool:
     """Whether images of several classes are mixed, and their labels with them."""
     parts = augment.parts if isinstance(augment, Chain) else (augment,)
-    return any(isinstance(part, (CutMix, MixUp, RICAP)) for part in parts)
+    return any(isinstance(part, MIXING) for part in parts)
+
+
+def with_repeats(augment: Augment | None, repeats: int) -> Augment | None:
+    """The same augmentation, for batches in which each original stands `repeats` times, copy next to copy.
+
+    Parts that mix images then keep to sub-batches with each original once (`mixup.partners`); others do not change.
+    """
+    if isinstance(augment, Chain):
+        parts = (with_repeats(part, repeats) for part in augment.parts)
+        return Chain(tuple(part for part in parts if part is not None))
+    return replace(augment, repeats=repeats) if isinstance(augment, MIXING) else augment
 
 
 AUGMENTATIONS: dict[str, Augment | None] = {name: build_augmentation(name) for name in EXAMPLES}
 
 __all__ = [
     "AUGMENTATIONS", "EXAMPLES", "KINDS", "RICAP", "AutoAugment", "Chain", "CropFlip", "CutMix", "Cutout", "MixUp",
-    "RandAugment", "build_augmentation", "mixes_labels",
+    "RandAugment", "build_augmentation", "mixes_labels", "with_repeats",
 ]  # fmt: skip

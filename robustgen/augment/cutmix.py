@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
 from robustgen.augment.cutout import span
-from robustgen.augment.mixup import shuffled
+from robustgen.augment.mixup import partners
 from robustgen.randomness import Rng
 
 
@@ -23,8 +23,9 @@ class CutMix:
     border; `kept` is the share outside what is left of it. The partner is the batch in a random order, real and
     generated images alike.
 
-    window  a side in pixels instead of a random one (arXiv:2103.01946, App. B)
-    each    a window for each image, not one for the batch
+    window   a side in pixels instead of a random one (arXiv:2103.01946, App. B)
+    each     a window for each image, not one for the batch
+    repeats  how often each original stands in the batch; partners then keep to sub-batches (`mixup.partners`)
 
     Source: Yun et al. 2019, arXiv:1905.04899; in the form of google-deepmind/deepmind-research,
     adversarial_robustness/jax/utils.py.
@@ -32,6 +33,7 @@ class CutMix:
 
     window: int | None = None
     each: bool = False
+    repeats: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         if self.window is not None and (not isinstance(self.window, int) or self.window < 1):
@@ -41,7 +43,7 @@ class CutMix:
         count, _, height, width = images.shape
         draws = rng.uniform((3, count if self.each else 1))
         inside = self._along(draws[0], draws[1], height)[:, :, None] & self._along(draws[0], draws[2], width)[:, None]
-        partner = shuffled(count, rng)
+        partner = partners(count, self.repeats, rng)
         kept = 1 - inside.float().mean((1, 2))[:, None]
         mixed = torch.where(inside[:, None], images[partner], images)
         return mixed, kept * targets + (1 - kept) * targets[partner]

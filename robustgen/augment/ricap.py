@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
-from robustgen.augment.mixup import shuffled, symmetric_beta
+from robustgen.augment.mixup import partners, symmetric_beta
 from robustgen.randomness import Rng
 
 
@@ -20,13 +20,15 @@ class RICAP:
 
     The four images are the batch in four random orders.
 
-    each  a corner and crops for each image, not one for the batch
+    each     a corner and crops for each image, not one for the batch
+    repeats  how often each original stands in the batch; partners then keep to sub-batches (`mixup.partners`)
 
     Source: Takahashi et al. 2018, arXiv:1811.09030.
     """
 
     beta: float = 0.3
     each: bool = False
+    repeats: int = field(default=1, kw_only=True)
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
@@ -45,7 +47,7 @@ class RICAP:
             here = here & (column >= across if right else column < across)[:, None, :]
             from_rows, tall = self._crop(row, down, height, lower, rng)
             from_columns, wide = self._crop(column, across, width, right, rng)
-            source = shuffled(count, rng)
+            source = partners(count, self.repeats, rng)
             whose = torch.where(here, source[:, None, None], whose)
             rows = torch.where(here, from_rows[:, :, None], rows)
             columns = torch.where(here, from_columns[:, None, :], columns)

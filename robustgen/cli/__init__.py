@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 import sys
 import traceback
-from typing import Any
+import warnings
+from typing import Any, TextIO
 
 import typer
 
@@ -34,7 +35,7 @@ from robustgen.cli import (
     train,
     watch,
 )  # fmt: skip
-from robustgen.cli.app import GROUPS, app
+from robustgen.cli.app import GROUPS, Options, app
 
 __all__ = ["app", "main"]
 
@@ -51,16 +52,44 @@ _USAGE_ERRORS: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__
 """click's base of usage errors, wherever this version of typer keeps click."""
 
 
+_BUG = (
+    "; this looks like a bug of robustgen: please report it, with what `robustgen --traceback COMMAND` prints; "
+    "everything finished is kept"
+)
+
+
+def _show(
+    message: Warning | str,
+    category: type[Warning],
+    filename: str,
+    lineno: int,
+    file: TextIO | None = None,
+    line: str | None = None,
+) -> None:
+    """Print a warning: our own notes as one line."""
+    from robustgen.storage.files import Note
+
+    if isinstance(message, Note):
+        print(f"robustgen: note: {message}", file=sys.stderr)
+    else:
+        _usual_warning(message, category, filename, lineno, file, line)
+
+
+_usual_warning = warnings.showwarning
+
+
 def main() -> None:
     """Run the command line.
 
     0 when all went well, 2 for what the user can mend, 75 after SIGTERM, 130 after Ctrl-C, 1 for our bugs.
+    An error is one line; its traceback is printed before it with --traceback or ROBUSTGEN_TRACEBACK=1.
     """
     from robustgen.pipeline.scheduler import StageFailed
     from robustgen.runtime.distributed import leave
-    from robustgen.runtime.errors import describe_error
+    from robustgen.runtime.errors import describe_error, is_bug
     from robustgen.runtime.preemption import Preempted
 
+    warnings.showwarning = _show
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow each other down
     try:
         if app(prog_name="robustgen", standalone_mode=False) == 130:  # how some versions of typer pass on Ctrl-C
@@ -75,16 +104,12 @@ def main() -> None:
         command = error.ctx.command_path if getattr(error, "ctx", None) else "robustgen"
         print(f"robustgen: {error.format_message()} See: {command} --help", file=sys.stderr)
         sys.exit(2)
-    except (ValueError, OSError) as error:
-        if os.environ.get("ROBUSTGEN_DEBUG"):
-            traceback.print_exc()
-        if isinstance(error, StageFailed) and error.ours:
-            print(error.details, file=sys.stderr)
-            print(
-                f"robustgen: {error}\nThis looks like a bug of robustgen; everything finished is kept.", file=sys.stderr
-            )
-            sys.exit(1)
-        print(f"robustgen: {describe_error(error)}", file=sys.stderr)
-        sys.exit(2)
+    except Exception as error:
+        ours = error.ours if isinstance(error, StageFailed) else is_bug(error)
+        if Options.traceback:
+            details = error.details if isinstance(error, StageFailed) else ""
+            print(details or traceback.format_exc(), file=sys.stderr, end="" if not details else "\n")
+        print(f"robustgen: {describe_error(error)}{_BUG if ours else ''}", file=sys.stderr)
+        sys.exit(1 if ours else 2)
     leave()
     sys.exit(0)

@@ -7,7 +7,18 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from robustgen.cli.app import Device, DryRun, JudgedBy, JudgedData, JudgedThreat, Seed, Sets, app, one_stage
+from robustgen.cli.app import (
+    Device,
+    DryRun,
+    JudgedBy,
+    JudgedData,
+    JudgedThreat,
+    Seed,
+    Sets,
+    app,
+    one_stage,
+    result_file,
+)
 from robustgen.cli.settings import command_settings, judged, of_analysis, threat_of
 
 if TYPE_CHECKING:
@@ -121,7 +132,7 @@ def _analyse_classifiers(
         arms = arms_of(subject, "analyse", into)
         recipe, targets = str(run.recipe), [Target(a, str(c), run.findings(a, name)) for a, c in arms.items()]
     else:
-        targets = [Target(str(subject), str(subject), into or subject / f"{name}.npz")]
+        targets = [Target(str(subject), str(subject), result_file(into) or subject / f"{name}.npz")]
         if not (subject / "model.json").exists() and not dry_run:
             raise ValueError(f"{subject} is neither a run nor a finished classifier")
     settings = judged("analyse", str(subject), recipe, sets, data, None, seed, images)
@@ -159,7 +170,7 @@ def _analyse_images(
     for needed, given, option, made in classifiers:
         if name == needed and given is None:
             raise ValueError(f"analysis {name!r} needs a classifier: pass {option} FOLDER (from `{made}`)")
-    path = into or proxy / f"{name}.npz"
+    path = result_file(into) or proxy / f"{name}.npz"
     stage = AnalyseImages(
         name, proxy, settings.data, settings.threat, path, settings.seed, labeller, model, images or 10_000, own,
         batch_size,

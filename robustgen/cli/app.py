@@ -52,6 +52,27 @@ app = typer.Typer(
     ),
 )
 
+
+class Options:
+    """What the root command was told, for `main`."""
+
+    traceback = False
+
+
+@app.callback()
+def root(
+    traceback: Annotated[
+        bool,
+        typer.Option(
+            "--traceback",
+            help="when a command fails, also print where  [on if ROBUSTGEN_TRACEBACK=1]",
+            show_default=False,
+        ),
+    ] = False,
+) -> None:
+    Options.traceback = traceback or os.environ.get("ROBUSTGEN_TRACEBACK", "0") not in ("", "0")
+
+
 RecipeName = Annotated[
     str, typer.Argument(metavar="RECIPE", help="a known recipe, or a .yaml file", show_default=False)
 ]
@@ -138,6 +159,15 @@ Scale = Annotated[
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="of all randomness  [the recipe's]", show_default=False)
 ]
+
+
+def result_file(into: Path | None) -> Path | None:
+    """The file of --into: an `.npz`, whose ending may be left out."""
+    if into is None or into.suffix == ".npz":
+        return into
+    if into.is_dir():
+        raise ValueError(f"{into} is a folder; --into takes the file of the result, such as {into / 'result.npz'}")
+    return into.with_name(f"{into.name}.npz")
 
 
 def device_named(name: str) -> str:

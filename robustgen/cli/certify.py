@@ -19,6 +19,7 @@ from robustgen.cli.app import (
     Weights,
     app,
     one_stage,
+    result_file,
 )
 from robustgen.cli.settings import judged
 
@@ -128,7 +129,7 @@ def certify(
     config = settings.certification
     assert config is not None
     name = "certificates.npz" if folder.is_dir() else f"{name_of_file(model)}.certificates.npz"
-    path = into or (folder if folder.is_dir() else Path("evaluations")) / name
+    path = result_file(into) or (folder if folder.is_dir() else Path("evaluations")) / name
     source = Source(model, weights, architecture, normalize)
     stage = Certify(source, settings.data, config, path, settings.seed, denoise)
     one_stage("certify", path.parent, stage, device, dry_run, threads=settings.threads, file_name=path.name)

@@ -20,6 +20,7 @@ from robustgen.cli.app import (
     Weights,
     app,
     one_stage,
+    result_file,
 )
 from robustgen.cli.settings import judged
 
@@ -92,9 +93,9 @@ def evaluate(
         arms = arms_of(folder, "evaluate", into)
         targets = [Target(arm, str(classifier), run.verdicts(arm, chosen)) for arm, classifier in arms.items()]
     elif folder.is_dir():
-        targets = [Target("", model, into or folder / f"{chosen}.npz")]
+        targets = [Target("", model, result_file(into) or folder / f"{chosen}.npz")]
     else:
-        targets = [Target("", model, into or Path("evaluations") / f"{name_of_file(model)}.{chosen}.npz")]
+        targets = [Target("", model, result_file(into) or Path("evaluations") / f"{name_of_file(model)}.{chosen}.npz")]
     for target in targets:
         source = Source(target.place, weights, architecture, normalize)
         stage = Evaluate(source, settings.data, settings.threat, settings.evaluation, target.path, settings.seed)

@@ -191,12 +191,13 @@ def _downloads() -> list[tuple[str, str]]:
 
 
 def _hub() -> list[tuple[str, str]]:
-    from robustgen.models.catalog import RELEASES
+    from robustgen.models.catalog import ABSENT, RELEASES
     from robustgen.models.hub import weights_candidates
 
     rows = []
     for full, release in RELEASES.items():
         here = ", weights here" if any(place.is_file() for place in weights_candidates(full, release)) else ""
         reported = f"reported clean {release.clean:.2f} %, robust {release.robust:.2f} %"
-        rows.append((f"{full:<52}", f"{release.architecture:<18}{release.threat:<13}{reported}{here}"))
-    return rows
+        rows.append((f"{full:<56}", f"{release.architecture:<30}{release.threat:<13}{reported}{here}"))
+    rows.append(("RobustBench's models that cannot be opened here:", ""))
+    return rows + list(ABSENT.items())

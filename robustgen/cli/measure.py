@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Seed, Sets, app, one_stage
+from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Seed, Sets, app, one_stage, result_file
 from robustgen.cli.settings import command_settings
 
 
@@ -61,7 +61,7 @@ def measure(
     options = [text for text in (which and f"measure.which={which}", judged and f"measure.judged={judged}") if text]
     settings = command_settings("measure", base, [*options, *(sets or [])], data, seed)
     assert settings.measure is not None
-    path = into or proxy / "quality.npz"
+    path = result_file(into) or proxy / "quality.npz"
     stage = Measure(proxy, classifier, settings.data, settings.measure, path, settings.seed)
     one_stage("measure", path.parent, stage, device, dry_run, threads=settings.threads, file_name=path.name)
     if not dry_run:

@@ -13,6 +13,7 @@ from robustgen.datasets import afhq, celeba, cifar, digits, folder, imagenet64, 
 from robustgen.datasets.sizes import Loaded, at_any_size
 from robustgen.images import ImageSet
 from robustgen.randomness import rng_for
+from robustgen.units import show_class, show_names
 
 DATASETS: dict[str, Callable[[Path | None, int | None], Loaded]] = {
     "digits": at_any_size(digits.load),
@@ -72,8 +73,9 @@ def load_splits(data: DataConfig) -> Splits:
     train = everything.take(chosen)
     absent = set(range(len(train.info.classes))) - set(np.unique(train.labels).tolist())
     if absent:
-        names = ", ".join(train.info.classes[k] for k in sorted(absent))
-        raise ValueError(f"no training images of class {names}; set data.train higher")
+        names = [train.info.classes[k] for k in sorted(absent)]
+        of = show_class(names[0]) if len(names) == 1 else f"{len(names)} classes ({show_names(names)})"
+        raise ValueError(f"no training images of {of}; set data.train higher")
     return Splits(train, validation, test)
 
 

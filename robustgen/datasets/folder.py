@@ -13,6 +13,7 @@ import numpy as np
 from robustgen.datasets.npz import info_from
 from robustgen.datasets.sizes import read_files
 from robustgen.images import ImageSet
+from robustgen.units import show_names
 
 SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
 SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 224)
@@ -46,7 +47,11 @@ def load(path: Path | None = None, size: int | None = None, name: str = "folder"
         return train, None
     images, labels, others = _read(held_out, images.shape[1], "L" if images.shape[3] == 1 else "RGB")
     if others != classes:
-        raise ValueError(f"{held_out} has classes {', '.join(others)}, {parts['train']} has {', '.join(classes)}")
+        ours, theirs = (sorted(set(a) - set(b)) for a, b in ((classes, others), (others, classes)))
+        raise ValueError(
+            f"{parts['train']} and {held_out} must have the same classes: only the first has "
+            f"{show_names(ours) or 'none'}, only the second {show_names(theirs) or 'none'}"
+        )
     return train, ImageSet(images, labels, info, str(held_out))
 
 

@@ -11,6 +11,7 @@ import numpy as np
 
 from robustgen.images import DatasetInfo, ImageSet, check_labels
 from robustgen.storage.arrays import load_arrays, save_arrays
+from robustgen.units import show_names
 
 
 def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
@@ -21,7 +22,7 @@ def read_npz(path: Path) -> tuple[np.ndarray, np.ndarray]:
     """
     arrays = load_arrays(path)
     if not {"image", "label"} <= arrays.keys():
-        raise ValueError(f"{path}: expected arrays 'image' and 'label', got {', '.join(arrays) or 'none'}")
+        raise ValueError(f"{path}: expected arrays 'image' and 'label', got {show_names(arrays) or 'none'}")
     images, labels = arrays["image"], arrays["label"]
     if images.ndim == 3:
         images = images[..., None]

@@ -8,6 +8,8 @@ from torch import Tensor, nn
 from robustgen.attacks.common import NoGradient
 from robustgen.images import check_labels
 from robustgen.records.verdicts import Verdicts
+from robustgen.stats.exact import shows_gain, shows_less, shows_more
+from robustgen.stats.intervals import PairedDifference, Proportion
 
 
 def check_images(images: Tensor, labels: Tensor) -> None:
@@ -86,10 +88,11 @@ def flags_of(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -
     share = _zero_gradients(model, images[finite], labels[finite])
     if share is None:
         flags.append(f"{NO_GRADIENT}: {NoGradient()}")
-    elif share > 0.1:
+    elif shows_more(share, 0.1):
         flags.append(
-            f"zero-gradients: {100 * share:.0f} % of the images have a cross-entropy without gradient (saturated or "
-            "rounded?); gradient attacks are weak there: try other objectives, or a differentiable stand-in (BPDA)"
+            f"zero-gradients: {100 * share.value:.0f} % of the images have a cross-entropy without gradient "
+            "(saturated or rounded?); gradient attacks are weak there: try other objectives, or a "
+            "differentiable stand-in (BPDA)"
         )
     return flags + (_normalization_flags(model, images, labels, logits) if repeatable and not broken else [])
 
@@ -98,34 +101,42 @@ def _close(first: Tensor, second: Tensor) -> bool:
     return torch.allclose(first, second, rtol=1e-3, atol=1e-3)
 
 
-def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> float | None:
-    """Fraction of images whose cross-entropy has a zero gradient; None where the loss is not differentiable."""
+def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Proportion | None:
+    """Images whose cross-entropy has a zero gradient; None where the loss is not differentiable."""
     if not len(images):
-        return 0.0
+        return Proportion(0, 0)
     with torch.enable_grad():
         points = images.detach().requires_grad_()
         loss = nn.functional.cross_entropy(model(points), labels, reduction="sum")
         if not loss.requires_grad:
             return None
         (gradient,) = torch.autograd.grad(loss, points)
-    return float((gradient.flatten(1).abs().amax(1) == 0).float().mean())
+    return Proportion(int((gradient.flatten(1).abs().amax(1) == 0).sum()), len(images))
 
 
 def _normalization_flags(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -> list[str]:
-    """Red flags of a model whose accuracy rises by one normalization more, or one less."""
+    """Red flags of a model whose accuracy rises by one normalization more, or one less.
+
+    It must rise by 10 points, by more than chance explains on these images, and to more than what always the same
+    class would get.
+    """
     if len(images) < 32:
         return []
     mean = images.mean((0, 2, 3), keepdim=True)
     std = images.std((0, 2, 3), keepdim=True).clamp_min(1e-3)
-    asis = float((logits.argmax(1) == labels).float().mean())
+    asis = (logits.argmax(1) == labels).cpu().numpy()
+    most_frequent = float(labels.bincount().max()) / len(labels)
     flags = []
     for name, changed, what in (
         ("normalised-twice", images * std + mean, "undone once: it is probably applied twice"),
         ("not-normalised", (images - mean) / std, "applied: the model probably expects it (--normalise data)"),
     ):
-        right = float((model(changed).argmax(1) == labels).float().mean())
-        if right > asis + 0.1:
-            flags.append(f"{name}: {100 * asis:.0f} % right as it is, {100 * right:.0f} % with normalization {what}")
+        right = (model(changed).argmax(1) == labels).cpu().numpy()
+        rise, share = PairedDifference.of(right, asis), Proportion(int(right.sum()), len(right))
+        better_than_one_class = most_frequent == 1 or shows_more(share, most_frequent)
+        if rise.value > 0.1 and shows_gain(rise) and better_than_one_class:
+            shares = f"{100 * asis.mean():.0f} % right as it is, {100 * right.mean():.0f} % with normalization {what}"
+            flags.append(f"{name}: {shares}")
     return flags
 
 
@@ -133,26 +144,28 @@ def flags_after(verdicts: Verdicts) -> list[str]:
     """Red flags of a finished evaluation."""
     flags = []
     classes = verdicts.clean_logits.shape[1]
-    accuracy = verdicts.clean_accuracy.value
-    if accuracy < 1.5 / classes:
+    accuracy = verdicts.clean_accuracy
+    # What is surely better: three times chance, or halfway from chance to 1 where the classes are few.
+    if accuracy.value < 1.5 / classes and shows_less(accuracy, min(3 / classes, (1 + 1 / classes) / 2)):
         flags.append(
-            f"near-chance: clean accuracy {100 * accuracy:.1f} % is near chance ({100 / classes:.0f} %); robustness "
-            "means little"
+            f"near-chance: clean accuracy {100 * accuracy.value:.1f} % is near chance ({100 / classes:.0f} %); "
+            "robustness means little"
         )
     for number, name in enumerate(verdicts.attacks):
         flat, seen = verdicts.flat[number]
-        if seen and flat > 0.1 * seen:
+        if shows_more(Proportion(int(flat), int(seen)), 0.1):
             flags.append(
                 f"zero-gradients: {name} found no gradient at the start for {100 * flat / seen:.0f} % of its images"
             )
-        if verdicts.rejected[number] > max(1, 0.01 * len(verdicts)):
+        refused = min(int(verdicts.rejected[number]), len(verdicts))  # an image may be refused in several runs
+        if shows_more(Proportion(refused, len(verdicts)), 0.01):
             flags.append(
                 f"refused-successes: {verdicts.rejected[number]} successes of {name} were not confirmed by the "
                 "model itself; it may be stochastic, or numerical precision decides near its decision boundary"
             )
     if "square" in verdicts.attacks:
         saved = int((verdicts.fell_to == verdicts.attacks.index("square")).sum())
-        if saved > 0.002 * len(verdicts):
+        if shows_more(Proportion(saved, len(verdicts)), 0.002):
             flags.append(
                 f"black-box-better: square, which sees no gradients, broke {saved} images that gradient attacks left; "
                 "gradients may be masked, and other attacks may find more"

@@ -13,6 +13,7 @@ from robustgen.config.generators import AugmentedConfig, GeneratorConfig
 from robustgen.generators.contracts import Generator
 from robustgen.images import DatasetInfo, ImageSet, to_unit
 from robustgen.randomness import Rng
+from robustgen.units import show_class
 
 COMPANY = 16
 """Training images augmented together to make one sample: some augmentations mix an image with others."""
@@ -59,7 +60,7 @@ class Augmented(Generator):
         """
         counts = np.bincount(images.labels, minlength=self.classes)
         if not counts.all():
-            raise ValueError(f"no training image of class {images.info.classes[int(counts.argmin())]} to augment")
+            raise ValueError(f"no training image of {show_class(images.info.classes[int(counts.argmin())])} to augment")
         order = np.argsort(images.labels, kind="stable")
         self.images = torch.from_numpy(np.ascontiguousarray(images.images[order].transpose(0, 3, 1, 2)))
         self.starts = torch.from_numpy(np.concatenate([[0], counts.cumsum()]))

@@ -5,7 +5,6 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from robustgen.config.generators import DDPMConfig
@@ -161,15 +160,7 @@ def _scheduler_file(folder: Path) -> Path:
 
 
 def _read(path: Path) -> dict[str, Tensor]:
-    if path.suffix == ".safetensors":
-        weights = read_weights(path)
-    else:
-        try:
-            weights = torch.load(path, map_location="cpu", weights_only=True)
-        except Exception as error:  # unpicklers raise exceptions of any type
-            reason = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"{path} is damaged, or not a file of weights alone ({reason})") from None
-    return {_today(name): tensor for name, tensor in weights.items()}
+    return {_today(name): tensor for name, tensor in read_weights(path).items()}
 
 
 def _today(name: str) -> str:

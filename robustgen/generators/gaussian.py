@@ -13,6 +13,7 @@ from robustgen.generators.contracts import Generator
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
+from robustgen.units import show_class
 
 
 class Gaussian(Generator):
@@ -57,7 +58,7 @@ class Gaussian(Generator):
         counts = np.bincount(images.labels, minlength=self.classes)
         if counts.min() < 2:
             poor = images.info.classes[int(counts.argmin())]
-            raise ValueError(f"a Gaussian needs at least 2 images of each class; class {poor} has {counts.min()}")
+            raise ValueError(f"a Gaussian needs at least 2 images of each class; {show_class(poor)} has {counts.min()}")
         dimension = int(np.prod(self.shape))
         self.mean = torch.zeros(self.classes, dimension)
         self.factor = torch.zeros(self.classes, int(min(counts.max() - 1, dimension)), dimension)

@@ -1,8 +1,9 @@
 """Classifiers: images (N, C, H, W) in [0, 1] to logits (N, K), normalization inside.
 
 A name is a family, its sizes, and what differs from the published form: wrn-28-10, wrn-10-1-relu, preact-resnet-18.
--relu and -silu choose the activation; -unnormalised leaves pixels as they are, for weights trained so; -stem2 lets the
-stem of a wrn halve the image.
+-relu, -silu and -pssilu choose the activation; -unnormalised leaves pixels as they are, -standardized normalizes each
+image by its own mean and deviation, for weights trained so; -stem2 lets the stem of a wrn halve the image; -cosine
+makes the logits of a trades-wrn cosines.
 """
 
 from __future__ import annotations
@@ -22,15 +23,21 @@ from robustgen.models.preact_resnet import PreActResNet
 from robustgen.models.rawrn import RaWRN
 from robustgen.models.resnest import ResNeSt
 from robustgen.models.resnet import ResNet
+from robustgen.models.rice_preact_resnet import RicePreActResNet, WongPreActResNet
+from robustgen.models.robust_wide_resnet import WideResNetA, WideResNetR
 from robustgen.models.trades_wide_resnet import TradesWideResNet
-from robustgen.models.wide_resnet import ACTIVATIONS, WideResNet
+from robustgen.models.wide_resnet import ACTIVATIONS, CosineLinear, Standardize, WideResNet
 from robustgen.randomness import Rng
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "wrn": WideResNet,
     "trades-wrn": TradesWideResNet,
     "rawrn": RaWRN,
+    "wrn-r": WideResNetR,
+    "wrn-a": WideResNetA,
     "preact-resnet": PreActResNet,
+    "rice-preact-resnet": RicePreActResNet,
+    "wong-preact-resnet": WongPreActResNet,
     "resnet": ResNet,
     "resnest": ResNeSt,
 }
@@ -49,9 +56,14 @@ EXAMPLES = {
     "trades-wrn-28-10": "WideResNet of TRADES' code, ReLU; 36 million",
     "trades-wrn-34-10": "46 million",
     "trades-wrn-34-10-unnormalised": "the form of the weights of Sehwag et al. 2021",
+    "trades-wrn-34-20-cosine": "last layer of Pang et al. 2020: cosines; 185 million",
+    "wrn-r-34": "WideResNet-34-R (Huang et al. 2021), ReLU; 68 million",
+    "wrn-a-4": "WideResNet-A4 (Huang et al. 2022), SiLU; 147 million",
     "rawrn-70-16": "WideResNet with squeeze and excitation (Peng et al. 2023); 267 million",
     "preact-resnet-18": "pre-activation ResNet of the official code, SiLU; 13 million",
     "preact-resnet-34": "23 million",
+    "rice-preact-resnet-18": "pre-activation ResNet of Rice et al. 2020, ReLU; 11 million",
+    "wong-preact-resnet-18": "the same without a last batch norm (Wong et al. 2020); 11 million",
     "resnet-18": "ResNet with a stem for small images, ReLU; 11 million",
     "resnet-50": "24 million",
     "resnest-152": "split attention (ResNeSt), SiLU; 75 million",
@@ -85,14 +97,17 @@ def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None, so
             "PACKAGE.MODULE:NAME, timm:NAME, hf:FOLDER"
         )
     sizes = [int(size) for size in found[2].split("-")[1:]]
+    standardized = options.pop("standardized", False)
     with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; leave it as it was
         try:
             model = family(*sizes, classes=len(info.classes), **options)
         except TypeError:
             raise ValueError(
-                f"{architecture!r} has the wrong number of sizes, or a stem that it cannot have; for example "
+                f"{architecture!r} has the wrong number of sizes, or an option that it cannot have; for example "
                 f"{', '.join(EXAMPLES)}"
             ) from None
+    if standardized:
+        model.normalize = Standardize()
     if rng is not None:
         initialize(model, rng)
     return model
@@ -108,6 +123,8 @@ def _options(words: list[str], info: DatasetInfo) -> dict[str, Any] | None:
             options |= {"mean": (0.0,) * len(info.mean), "std": (1.0,) * len(info.std)}
         elif word == "stem2":
             options["stem"] = 2
+        elif word in ("standardized", "cosine"):
+            options[word] = True
         else:
             return None
     return options
@@ -118,7 +135,7 @@ def initialize(model: nn.Module, rng: Rng) -> None:
 
     Convolutions: normal with std 1 / sqrt(fan_in), cut at two of them (which leaves 0.88 / sqrt(fan_in)), as
     Haiku's default; their biases, where they have any: zeros. Linear layers: zeros, so that training starts from
-    uniform predictions.
+    uniform predictions; those that give cosines: normal.
     """
     with rng.seeding_torch() as generator:
         for module in model.modules():
@@ -127,6 +144,8 @@ def initialize(model: nn.Module, rng: Rng) -> None:
                 nn.init.trunc_normal_(module.weight, std=std, a=-2 * std, b=2 * std, generator=generator)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
+            elif isinstance(module, CosineLinear):
+                nn.init.normal_(module.weight, generator=generator)
             elif isinstance(module, nn.Linear):
                 nn.init.zeros_(module.weight)
                 nn.init.zeros_(module.bias)

@@ -23,6 +23,7 @@ from torch import Tensor, nn
 
 from robustgen.images import DatasetInfo
 from robustgen.models.wide_resnet import Normalize
+from robustgen.units import show_names
 
 COUNTS = ("classes", "num_classes", "n_classes", "num_labels")
 """Arguments that receive the number of classes, where a network's constructor has them."""
@@ -139,10 +140,7 @@ def _resolved(reference: Reference, file: Path | None) -> Callable[..., Any] | n
     if callable(found):
         return found
     known = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
-    raise ValueError(
-        f"{reference}: there is no function {reference.name!r}; there are: {', '.join(known[:8]) or 'none'}"
-        + (f" and {len(known) - 8} more" if len(known) > 8 else "")
-    )
+    raise ValueError(f"{reference}: there is no function {reference.name!r}; there are: {show_names(known) or 'none'}")
 
 
 def _facts(maker: Callable[..., Any], info: DatasetInfo) -> dict[str, Any]:

@@ -5,11 +5,13 @@ from __future__ import annotations
 from difflib import get_close_matches
 from pathlib import Path
 
-from torch import nn
+import torch
+from torch import Tensor, nn
 
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
-from robustgen.models.catalog import INFOS, RELEASES, Release
+from robustgen.models.catalog import ABSENT, INFOS, RELEASES, Release
+from robustgen.models.wide_resnet import Normalize
 from robustgen.storage.downloads import weights_folder
 from robustgen.storage.weights import assign_weights, read_weights
 
@@ -29,6 +31,11 @@ def find(name: str, info: DatasetInfo | None = None) -> tuple[str, Release]:
     """
     named = {full: release for full, release in RELEASES.items() if f"/{full}".endswith(f"/{name}")}
     if not named:
+        if absent := find_absent(name):
+            raise ValueError(
+                f"{PREFIX}{absent} cannot be opened: {ABSENT[absent]}; give FILE.py:FUNCTION instead, a function that "
+                "returns RobustBench's load_model(...)"
+            )
         short = sorted({full.rpartition("/")[2] for full in RELEASES})
         start = name.rpartition("/")[2][:4].lower()
         alike = [known for known in short if known.lower().startswith(start)] or get_close_matches(name, short) or short
@@ -49,6 +56,11 @@ def find(name: str, info: DatasetInfo | None = None) -> tuple[str, Release]:
         } or fitting
     full = min(fitting, key=lambda full: (full.split("/")[1] != "linf", list(RELEASES).index(full)))
     return full, fitting[full]
+
+
+def find_absent(name: str) -> str | None:
+    """The full name of a model of RobustBench that cannot be opened here, of which `name` is the end; else None."""
+    return next((full for full in ABSENT if f"/{full}".endswith(f"/{name}")), None)
 
 
 def _fits(own: DatasetInfo, other: DatasetInfo) -> bool:
@@ -77,7 +89,7 @@ def locate(full: str, release: Release) -> Path:
         if place.is_file():
             return place
     first = release.files[0]
-    source = first.url or f"its authors (arXiv:{release.paper}; no lasting address is known)"
+    source = first.url or f"its authors ({release.cited}; no lasting address is known)"
     fetch = f"; robustgen fetch {full} does both" if first.url else ""
     raise ValueError(
         f"{PREFIX}{full} needs its weights: get them from {source} and put them at {candidates[0]}, or give the file "
@@ -99,8 +111,29 @@ def open_release(release: Release, path: Path) -> nn.Module:
     """The network of a published classifier with the weights of a file: a checkpoint, or JAX's `.npy`."""
     model = build(release)
     network = model[-1] if isinstance(model, nn.Sequential) else model
-    assign_weights(network, read_weights(path), path, release.unused)
+    weights = _without_constants(read_weights(path), network, path)
+    assign_weights(network, weights, path, release.unused)
     return model
+
+
+def _without_constants(weights: dict[str, Tensor], network: nn.Module, path: Path) -> dict[str, Tensor]:
+    """The weights without the normalization constants that some files hold, which must be those of the catalog.
+
+    Raises:
+        ValueError: they are others.
+    """
+    normalize = network.normalize
+    if not isinstance(normalize, Normalize):
+        return weights
+    ours = {"mu": normalize.mean, "mean": normalize.mean, "sigma": normalize.std, "std": normalize.std}
+    for name in [name for name in weights if name.rpartition(".")[2] in ours]:
+        found, expected = weights.pop(name).flatten(), ours[name.rpartition(".")[2]].flatten()
+        if found.shape != expected.shape or not torch.allclose(found, expected, atol=1e-4):
+            raise ValueError(
+                f"{path} normalizes with {name} {found.tolist()}, the catalog with {expected.tolist()}; "
+                "it is not the published file"
+            )
+    return weights
 
 
 def build(release: Release) -> nn.Module:

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from robustgen.models.wide_resnet import ACTIVATIONS, Normalize, batch_norm, convolution, pad_for
+from robustgen.models.wide_resnet import Normalize, activation_of, batch_norm, convolution, pad_for
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
@@ -52,7 +52,7 @@ class PreActResNet(nn.Module):
         super().__init__()
         if depth not in BLOCKS:
             raise ValueError(f"PreActResNet comes in depths {', '.join(map(str, BLOCKS))}, got {depth}")
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.conv_2d = convolution(len(mean), 64, 3, 1)
         channels = (64, 64, 128, 256, 512)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from robustgen.models.wide_resnet import ACTIVATIONS, Block, Normalize, batch_norm, convolution, pad_for
+from robustgen.models.wide_resnet import Block, Normalize, activation_of, batch_norm, convolution, pad_for
 
 STEM = 96
 BLOCKS = (30, 31, 10)
@@ -77,7 +77,7 @@ class RaWRN(nn.Module):
         super().__init__()
         if (depth, width) != (70, 16):
             raise ValueError(f"RaWRN comes as rawrn-70-16 alone, got rawrn-{depth}-{width}")
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.init_conv = convolution(len(mean), STEM, 3, 1)
         channels = (STEM, *WIDTHS)

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from robustgen.models.wide_resnet import ACTIVATIONS, Normalize, batch_norm
+from robustgen.models.wide_resnet import Normalize, activation_of, batch_norm
 
 BLOCKS = {152: (3, 8, 36, 3)}
 SPLITS = 4
@@ -90,7 +90,7 @@ class ResNeSt(nn.Module):
         super().__init__()
         if depth not in BLOCKS:
             raise ValueError(f"ResNeSt comes in depth {', '.join(map(str, BLOCKS))}, got {depth}")
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.conv1 = nn.Sequential(
             nn.Conv2d(len(mean), STEM, 3, padding=1, bias=False),

@@ -6,7 +6,7 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from robustgen.models.wide_resnet import ACTIVATIONS, Normalize, batch_norm
+from robustgen.models.wide_resnet import Normalize, activation_of, batch_norm
 
 BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
@@ -80,7 +80,7 @@ class ResNet(nn.Module):
         super().__init__()
         if depth not in BLOCKS:
             raise ValueError(f"ResNet comes in depths {', '.join(map(str, BLOCKS))}, got {depth}")
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.conv1 = nn.Conv2d(len(mean), 64, 3, padding=1, bias=False)
         self.bn1 = batch_norm(64)

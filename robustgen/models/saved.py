@@ -12,7 +12,7 @@ from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.models.foreign import Reference, digest_of_file
 from robustgen.modes import channels_last
-from robustgen.storage.files import atomic_write, read_json, write_json
+from robustgen.storage.files import Note, atomic_write, read_json, write_json
 from robustgen.storage.weights import load_weights, save_weights
 
 SOURCE = "network.py"
@@ -97,7 +97,7 @@ def load_classifier(folder: Path) -> nn.Module:
     file = None if reference is None else reference.file
     if file is not None and file.is_file() and digest_of_file(file) != digest_of_file(source):
         message = f"{file} has changed since {folder} was trained; the copy from then, {source}, is used"
-        warnings.warn(message, stacklevel=2)
+        warnings.warn(message, Note, stacklevel=2)
     model = build_model(about["architecture"], info_of(about), source=source if source.exists() else None)
     load_weights(model, folder / "weights.safetensors")
     return channels_last(model).eval()

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustgen.config.source import Source
+from robustgen.storage.files import without_escapes
 
 if TYPE_CHECKING:
     from torch import Tensor, nn
@@ -38,23 +39,41 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
     return model if any(map(is_scripted, model.modules())) else model.requires_grad_(False)
 
 
-def check_accepts(model: nn.Module, place: str, images: Tensor) -> None:
+def check_accepts(model: nn.Module, place: str, images: Tensor, classes: int | None = None) -> None:
     """Pass two images through a classifier, so that one that does not take them is found at once.
 
+    Args:
+        model: in evaluation mode, or a function.
+        place: what the user calls it.
+        images: (N, C, H, W) in [0, 1]; the first two are used.
+        classes: number of classes, where the logits must have as many.
+
     Raises:
-        ValueError: whatever the model raises, as one line with the shape that it was given.
+        ValueError: whatever the model raises, as one line with the shape that it was given; or it returns no tensor.
     """
     import torch
+    from torch import Tensor
 
     try:
         with torch.no_grad():
-            model(images[:2])
+            logits = model(images[:2])
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
     except Exception as error:  # whatever a foreign model raises
-        reason = " ".join(str(error).split()) or type(error).__name__
+        text = " ".join(without_escapes(str(error)).split())
+        plain = text and isinstance(error, RuntimeError | ValueError)
+        reason = text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")
         raise ValueError(
             f"{place} cannot take these images: it was given {tuple(images[:2].shape)} in [0, 1] and answered: "
-            f"{reason}; choose other images with --data"
+            f"{reason}; choose other images, or another model"
         ) from error
+    if isinstance(logits, Tensor) and classes is not None and logits.shape[1:] != (classes,):
+        raise ValueError(
+            f"{place} returns {tuple(logits.shape)} for 2 images, expected (2, {classes}): the images have {classes} "
+            "classes; choose other images, or another model"
+        )
+    if not isinstance(logits, Tensor):
+        raise ValueError(f"{place} must return logits, a tensor (N, classes); it returned {type(logits).__name__}")
 
 
 def _normalization(text: str, info: DatasetInfo) -> tuple[Sequence[float], Sequence[float]]:

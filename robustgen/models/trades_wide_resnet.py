@@ -6,10 +6,10 @@ from collections.abc import Callable, Sequence
 
 from torch import Tensor, nn
 
-from robustgen.models.wide_resnet import ACTIVATIONS, Normalize, batch_norm, blocks_a_group
+from robustgen.models.wide_resnet import CosineLinear, Normalize, activation_of, batch_norm, blocks_a_group
 
 
-class _Block(nn.Module):
+class Block(nn.Module):
     """BN, activation, 3x3 convolution, twice; a 1x1 shortcut from the activated input where channels change."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]):
@@ -27,11 +27,13 @@ class _Block(nn.Module):
         return residual + self.conv2(self.activation(self.bn2(self.conv1(active))))
 
 
-class _Group(nn.Module):
+class Group(nn.Module):
+    """`blocks` blocks, of which the first changes channels and size."""
+
     def __init__(self, blocks: int, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]):
         super().__init__()
-        rest = [_Block(outputs, outputs, 1, activation) for _ in range(blocks - 1)]
-        self.layer = nn.Sequential(_Block(inputs, outputs, stride, activation), *rest)
+        rest = [Block(outputs, outputs, 1, activation) for _ in range(blocks - 1)]
+        self.layer = nn.Sequential(Block(inputs, outputs, stride, activation), *rest)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layer(x)
@@ -42,7 +44,7 @@ class TradesWideResNet(nn.Module):
     """WRN-depth-width as in `WideResNet`, but padded alike on all sides at stride 2, with ReLU, and other names.
 
     Of this form are the weights of TRADES, RST, MART, AWP and of Sehwag et al. (arXiv:2104.09425), which were trained
-    on images in [0, 1] as they are: for those add -unnormalised to the name.
+    on images in [0, 1] as they are: for those add -unnormalised to the name. With `cosine`, logits are cosines.
 
     Raises:
         ValueError: depth is not 6n + 4.
@@ -59,17 +61,18 @@ class TradesWideResNet(nn.Module):
         mean: Sequence[float],
         std: Sequence[float],
         activation: str = "relu",
+        cosine: bool = False,
     ):
         super().__init__()
         blocks = blocks_a_group(depth, width)
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.conv1 = nn.Conv2d(len(mean), 16, 3, padding=1, bias=False)
-        self.block1 = _Group(blocks, 16, 16 * width, 1, self.activation)
-        self.block2 = _Group(blocks, 16 * width, 32 * width, 2, self.activation)
-        self.block3 = _Group(blocks, 32 * width, 64 * width, 2, self.activation)
+        self.block1 = Group(blocks, 16, 16 * width, 1, self.activation)
+        self.block2 = Group(blocks, 16 * width, 32 * width, 2, self.activation)
+        self.block3 = Group(blocks, 32 * width, 64 * width, 2, self.activation)
         self.bn1 = batch_norm(64 * width)
-        self.fc = nn.Linear(64 * width, classes)
+        self.fc: nn.Linear = (CosineLinear if cosine else nn.Linear)(64 * width, classes)
 
     def forward(self, images: Tensor) -> Tensor:
         out = self.block3(self.block2(self.block1(self.conv1(self.normalize(images)))))

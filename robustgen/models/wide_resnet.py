@@ -8,7 +8,33 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {"silu": F.silu, "relu": F.relu}
+
+class PSSiLU(nn.Module):
+    """Parametric shifted SiLU: x (sigmoid(|alpha| x) - |beta|) / (1 - |beta|), with alpha and beta trained.
+
+    Source: Dai et al. 2021, arXiv:2110.05626. One is shared by all layers of a network.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.alpha = nn.Parameter(torch.tensor([1.0]))
+        self.beta = nn.Parameter(torch.tensor([1e-8]))
+
+    def forward(self, x: Tensor) -> Tensor:
+        shift = self.beta.abs()
+        return x * ((self.alpha.abs() * x).sigmoid() - shift) / (1 - shift)
+
+
+ACTIVATIONS: dict[str, Callable[[], Callable[[Tensor], Tensor]]] = {
+    "silu": lambda: F.silu,
+    "relu": lambda: F.relu,
+    "pssilu": PSSiLU,
+}
+
+
+def activation_of(name: str) -> Callable[[Tensor], Tensor]:
+    """An activation by name; a new one where it has parameters."""
+    return ACTIVATIONS[name]()
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
@@ -48,6 +74,25 @@ class Normalize(nn.Module):
 
     def forward(self, images: Tensor) -> Tensor:
         return (images - self.mean) / self.std
+
+
+class Standardize(nn.Module):
+    """Each image minus its mean, divided by its standard deviation, which counts as 1 / sqrt(C H W) at least."""
+
+    def forward(self, images: Tensor) -> Tensor:
+        floor = images.shape[1:].numel() ** -0.5
+        deviation = images.std((1, 2, 3), keepdim=True).clamp(min=floor)
+        return (images - images.mean((1, 2, 3), keepdim=True)) / deviation
+
+
+class CosineLinear(nn.Linear):
+    """Logits are the cosines between features and the weights of each class (Pang et al. 2020, arXiv:2002.08619)."""
+
+    def __init__(self, features: int, classes: int):
+        super().__init__(features, classes, bias=False)
+
+    def forward(self, features: Tensor) -> Tensor:
+        return F.linear(F.normalize(features), F.normalize(self.weight))
 
 
 class Block(nn.Module):
@@ -109,7 +154,7 @@ class WideResNet(nn.Module):
     ):
         super().__init__()
         blocks, self.stem = blocks_a_group(depth, width), stem
-        self.activation = ACTIVATIONS[activation]
+        self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.init_conv = convolution(len(mean), 16, 3, stem)
         channels = [16, 16 * width, 32 * width, 64 * width]

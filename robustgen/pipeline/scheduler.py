@@ -10,7 +10,6 @@ import json
 import multiprocessing
 import os
 import signal
-import sys
 import threading
 import time
 import traceback
@@ -35,7 +34,7 @@ if TYPE_CHECKING:
     from robustgen.contracts import Progress
 
 from robustgen.runtime.cpu import configure_cpu
-from robustgen.runtime.errors import USER_ERRORS, describe_error
+from robustgen.runtime.errors import describe_error, is_bug
 
 
 class StageFailed(ValueError):
@@ -210,8 +209,7 @@ def _serve(connection: Connection, content: dict[str, Any], root: str, device: s
             if by_name[name].optional and isinstance(error, ValueError):
                 connection.send(("unmade", name, describe_error(error)))
                 continue
-            ours = not isinstance(error, USER_ERRORS)
-            connection.send(("failed", name, describe_error(error), traceback.format_exc(), ours))
+            connection.send(("failed", name, describe_error(error), traceback.format_exc(), is_bug(error)))
 
 
 class _ProgressSender:
@@ -343,20 +341,18 @@ def check_apart(recipe: Recipe) -> None:
     process.start()
     theirs.close()
     try:
-        problem = ours.recv()
+        problem, details, bug = ours.recv()
     except EOFError:
-        problem = f"checking the recipe failed (exit code {process.exitcode})"
+        problem, details, bug = f"checking the recipe failed (exit code {process.exitcode})", "", True
     process.join()
     if problem:
-        raise ValueError(problem)
+        raise StageFailed(problem, details, bug)
 
 
 def _check(connection: Connection, content: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
         check(from_content(content, "recipe"))
-        connection.send("")
+        connection.send(("", "", False))
     except Exception as error:
-        if not isinstance(error, USER_ERRORS):
-            traceback.print_exc(file=sys.stderr)
-        connection.send(describe_error(error))
+        connection.send((describe_error(error), traceback.format_exc(), is_bug(error)))

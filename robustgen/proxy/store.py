@@ -17,7 +17,8 @@ from typing import Any
 import numpy as np
 
 from robustgen.contracts import Progress, silent
-from robustgen.storage.files import atomic_write, differences, read_json, write_json
+from robustgen.storage.files import atomic_write, differences, first_line, read_json, write_json
+from robustgen.units import show_names
 
 MANIFEST_FORMAT = 1
 CHUNK = 1 << 20
@@ -44,7 +45,7 @@ def read_array(path: Path, mapped: bool = False) -> np.ndarray:
         array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         return array
     except Exception as error:  # a damaged header may raise nearly anything
-        detail = (str(error).splitlines() or [type(error).__name__])[0]
+        detail = first_line(error)
         raise ValueError(f"{path} is missing or damaged ({detail})") from None
 
 
@@ -227,7 +228,7 @@ class ProxySet:
         """
         if not self.has(name):
             maker = MAKERS.get(name)
-            advice = f"; run: robustgen {maker} {self.folder}" if maker else f"; it has: {', '.join(self.columns)}"
+            advice = f"; run: robustgen {maker} {self.folder}" if maker else f"; it has: {show_names(self.columns)}"
             raise ValueError(f"proxy set {self.folder} has no column {name!r}{advice}")
         values = read_array(self.folder / f"{name}.npy", mapped=True).view(np.ndarray)
         if values.shape != (len(self),):

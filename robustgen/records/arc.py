@@ -12,6 +12,7 @@ from robustgen.records.closeness import Closeness, _percent
 from robustgen.records.record import PENDING, ROBUST
 from robustgen.records.tables import Table
 from robustgen.stats.bootstrap import middle, resampled_means
+from robustgen.stats.exact import shows_gain, shows_other
 from robustgen.stats.intervals import PairedDifference, Proportion
 
 
@@ -34,6 +35,12 @@ class DiscriminationAccuracy:
             squares = sum((share.value - share.interval[side]) ** 2 for share in (self.real, self.generated))
             ends.append(math.sqrt(squares) / 2)
         return max(0.0, self.value - ends[0]), min(1.0, self.value + ends[1])
+
+    @property
+    def differs_from_guessing(self) -> bool:
+        """Whether generated images are taken for real more or less often than real ones are, by an exact test."""
+        mistaken = self.generated.total - self.generated.count
+        return shows_other(self.real, Proportion(mistaken, self.generated.total))
 
 
 @dataclass(frozen=True)
@@ -120,12 +127,13 @@ class ARCResult(Closeness):
         if fewest < 100:
             found.append(f"only {fewest} held-out images of one kind: the curve is rough")
         last = self.discrimination_accuracy(self.reached - 1)
-        if self.finished and last.interval[0] > 0.5:
+        sure = last.differs_from_guessing
+        if self.finished and sure and last.value > 0.5:
             found.append(
                 f"still told apart at the last radius, {self.radii[self.reached - 1]:.4g} ({100 * last.value:.1f} %): "
                 "ARC is more than this; add larger radii"
             )
-        if last.interval[1] < 0.5:
+        if sure and last.value < 0.5:
             found.append(
                 f"the discriminator at radius {self.radii[self.reached - 1]:.4g} does worse than guessing "
                 f"({100 * last.value:.1f} %): a better one may tell more apart there; add radii before it"
@@ -134,10 +142,7 @@ class ARCResult(Closeness):
         for at in range(1, self.reached):
             lowest = min(range(at), key=lambda k: self.discrimination_accuracy(k).value)
             rise = PairedDifference.of(right[:, at], right[:, lowest])
-            if (
-                rise.interval[0] > 0
-                and self.discrimination_accuracy(at).value > self.discrimination_accuracy(lowest).value
-            ):
+            if shows_gain(rise) and self.discrimination_accuracy(at).value > self.discrimination_accuracy(lowest).value:
                 found.append(
                     f"told apart better at radius {self.radii[at]:.4g} than at {self.radii[lowest]:.4g}: the "
                     "discriminator there has not learnt enough, ARC is more than this; train longer"

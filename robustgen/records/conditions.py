@@ -9,7 +9,8 @@ import numpy as np
 
 from robustgen.records.closeness import Closeness, _percent
 from robustgen.records.tables import Table
-from robustgen.stats.intervals import Proportion
+from robustgen.stats.exact import shows_gain, shows_more
+from robustgen.stats.intervals import PairedDifference, Proportion
 
 
 @dataclass(frozen=True)
@@ -93,7 +94,7 @@ class Conditions(Closeness):
                 f"no generated image lies within {self.about.threat} of a known real one: that none is an attack says "
                 "little"
             )
-        elif self.attack_rate.interval[0] > 0.01:
+        elif shows_more(self.attack_rate, 0.01):
             found.append(
                 f"{100 * self.attack_rate.value:.1f} % of the generated images carry a wrong label within "
                 f"{self.about.threat} of a real image: robust training is told two things there"
@@ -105,11 +106,11 @@ class Conditions(Closeness):
             )
         if int(self.copies):
             found.append(f"{int(self.copies)} generated images are copies of real ones")
-        missed = self.coverage_by_training.value - self.coverage.value
-        if missed > 0.05:
+        missed = PairedDifference.of(self.nearest_train <= self.reach, self.nearest_generated <= self.reach)
+        if missed.value > 0.05 and shows_gain(missed):
             found.append(
-                f"generated images cover {100 * missed:.1f} points fewer of the test images than the training images "
-                "do: modes may be missing"
+                f"generated images cover {100 * missed.value:.1f} points fewer of the test images than the training "
+                "images do: modes may be missing"
             )
         return tuple(found)
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from robustgen.records.record import PENDING, ROBUST, Findings, _percent, _points
 from robustgen.records.tables import Table
+from robustgen.stats.exact import shows_gain, shows_more
 from robustgen.stats.intervals import PairedDifference, Proportion
 from robustgen.units import show_number
 
@@ -54,7 +55,7 @@ class Sweep(Findings):
         """
         counts = (self.stands == ROBUST).sum(0)
         pairs = [(int(np.argmin(counts[:after])), after) for after in range(1, len(counts))]
-        sure = [pair for pair in pairs if self.change(*pair).interval[0] > 0]
+        sure = [pair for pair in pairs if shows_gain(self.change(*pair))]
         return max(sure, key=lambda pair: counts[pair[1]] - counts[pair[0]], default=None)
 
     def _rise_flag(self) -> list[str]:
@@ -85,7 +86,7 @@ class RadiusSweep(Sweep):
     def flags(self) -> tuple[str, ...]:
         last = self.accuracy(-1)
         flags = self._rise_flag()
-        if self.values[-1] >= self.grey and last.interval[0] > 0.01:
+        if self.values[-1] >= self.grey and shows_more(last, 0.01):
             flags.append(
                 f"{100 * last.value:.1f} % still stand at radius {self.show(-1)}, where every image can be made grey: "
                 "gradients are masked"
@@ -113,12 +114,12 @@ class StepSweep(Sweep):
     def flags(self) -> tuple[str, ...]:
         flags = self._rise_flag()
         if len(self.values) > 1:
-            last = self.change(-2, -1)
+            fall = self.change(-1, -2)
             # Half a point: the papers' cascades differ by less among themselves (arXiv:2103.01946, Table 4).
-            if last.interval[1] < 0 and last.value <= -0.005:
+            if shows_gain(fall) and fall.value >= 0.005:
                 flags.append(
                     f"not converged: from {self.show(-2)} to {self.show(-1)} steps robust accuracy still falls by "
-                    f"{_points(-last.value)}; more steps would find more"
+                    f"{_points(fall.value)}; more steps would find more"
                 )
         return tuple(flags)
 

@@ -13,6 +13,7 @@ from robustgen.records.verdicts import UNBROKEN, Verdicts, adversarial_file, cle
 from robustgen.report import figures
 from robustgen.report.tables import Results, name_of
 from robustgen.stats.intervals import Proportion
+from robustgen.units import show_class
 
 MOST_ARMS, MOST_CLASSES = 6, 20
 """Columns of the table by class; classes of which a confusion can still be read."""
@@ -45,7 +46,7 @@ def worst(verdicts: Verdicts, classes: list[str]) -> str:
     counts = confusion(verdicts)
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     true, taken = np.unravel_index(int(wrong.argmax()), wrong.shape)
-    text = f"weakest class {classes[weakest]}, {100 * shares[weakest].value:.1f} % robust"
+    text = f"weakest {show_class(classes[weakest])}, {100 * shares[weakest].value:.1f} % robust"
     if wrong[true, taken]:
         text += (
             f"; under attack most often {classes[true]} is taken for {classes[taken]} "

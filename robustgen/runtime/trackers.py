@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
 
-from robustgen.storage.files import atomic_write
+from robustgen.storage.files import atomic_write, writing_to
 
 LINES = "progress.jsonl"
 EVERY_SECONDS = 1.0
@@ -38,10 +38,15 @@ class JsonLines:
         kept = [line for line in read_lines(path) if line["step"] <= step]
         with atomic_write(path) as file:
             file.write("".join(json.dumps(line) + "\n" for line in kept).encode())
-        self._file = path.open("a", buffering=1)
+        self._path = path
+        with writing_to(path):
+            self._file = path.open("ab", buffering=0)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **values}) + "\n")
+        line = (json.dumps({"step": step, **values}) + "\n").encode()
+        with writing_to(self._path):
+            while line:
+                line = line[self._file.write(line) :]
 
     def close(self) -> None:
         self._file.close()

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustgen.config.recipe import DataConfig, ThreatConfig
-from robustgen.stages.common import load_data, threat_model
+from robustgen.stages.common import check_same_shape, first_images, load_data, threat_model
 
 if TYPE_CHECKING:
     from robustgen.analysis.contracts import Analysis
@@ -44,7 +44,7 @@ class Analyse:
         model = load_classifier(self.classifier).to(device).requires_grad_(False)
         test = load_test(self.data)
         images = to_unit(test.pixels(device))
-        check_accepts(model, str(self.classifier), images)
+        check_accepts(model, str(self.classifier), images, len(test.info.classes))
         subject = Subject(
             model,
             images,
@@ -90,16 +90,21 @@ class AnalyseImages:
         from robustgen.analysis import find_proxy_analysis
         from robustgen.analysis.contracts import ProxySubject
         from robustgen.models.saved import load_classifier
+        from robustgen.models.sources import check_accepts
         from robustgen.proxy.store import ProxySet
 
         chosen = find_proxy_analysis(self.analysis, self.changes)
         proxies, splits = ProxySet(self.proxy), load_data(self.data)
+        check_same_shape(proxies, splits.train.info)
         count = min(self.images, len(proxies))
         labels = proxies.column("label" if proxies.has("label") else "condition")[:count]
         networks = [
             load_classifier(folder).to(device).requires_grad_(False) if folder else None
             for folder in (self.labeller, self.model)
         ]
+        for folder, network in zip((self.labeller, self.model), networks, strict=True):
+            if network is not None:
+                check_accepts(network, str(folder), first_images(proxies, device))
         known = [part for part in (splits.train, splits.validation) if len(part)]
         subject = ProxySubject(
             info=splits.train.info,

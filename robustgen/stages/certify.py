@@ -41,13 +41,14 @@ class Certify:
         settings = self.config
         test = load_test(self.data)
         model = open_classifier(self.source, test.info)
-        check_accepts(model, self.source.place, to_unit(test.pixels("cpu")[:2]))
+        check_accepts(model, self.source.place, to_unit(test.pixels("cpu")[:2]), len(test.info.classes))
         if self.denoiser is not None:
             diffusion, about = load_generator(self.denoiser)
             if not isinstance(diffusion, Diffusion):
                 kind = about["settings"]["kind"]
                 raise ValueError(f"{self.denoiser} holds a {kind}; a denoiser must be a diffusion model: ddpm or edm")
             model = Denoised(model, diffusion, settings.sigma)
+            check_accepts(model, f"{self.source.place} behind {self.denoiser}", to_unit(test.pixels("cpu")[:2]))
         rows = slice(0, None if settings.images is None else settings.every * settings.images, settings.every)
         return certification.certify(
             model.to(device).requires_grad_(False),

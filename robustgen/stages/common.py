@@ -7,8 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from robustgen.config.recipe import DataConfig, ThreatConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
     from robustgen.contracts import Progress
     from robustgen.datasets import Splits
+    from robustgen.images import DatasetInfo
+    from robustgen.proxy.store import ProxySet
     from robustgen.threat import ThreatModel
 
 
@@ -27,6 +31,24 @@ def load_data(data: DataConfig) -> Splits:
     from robustgen.datasets import load_splits
 
     return load_splits(data)
+
+
+def first_images(proxies: ProxySet, device: str) -> Tensor:
+    """The first two images (2, C, H, W) in [0, 1], to try a classifier on."""
+    import torch
+
+    from robustgen.images import to_unit
+
+    return to_unit(torch.from_numpy(proxies.block(0, min(2, len(proxies)))).to(device).permute(0, 3, 1, 2))
+
+
+def check_same_shape(proxies: ProxySet, info: DatasetInfo) -> None:
+    """Raise ValueError unless generated images have the shape of the real ones."""
+    if tuple(proxies.shape) != tuple(info.shape):
+        raise ValueError(
+            f"{proxies.folder} holds images of shape {tuple(proxies.shape)}, the data set {info.name} "
+            f"{tuple(info.shape)}; choose other real images with --data"
+        )
 
 
 def preview(images: Any, labels: Any, classes: int, each: int = 10) -> dict[str, Any]:

@@ -47,7 +47,7 @@ class Evaluate:
         find_suite(settings.suite)
         test = load_test(self.data)
         model = open_classifier(self.source, test.info).to(device)
-        check_accepts(model, self.source.place, to_unit(test.pixels(device)[:2]))
+        check_accepts(model, self.source.place, to_unit(test.pixels(device)[:2]), len(test.info.classes))
         rank, world = place()
         if settings.keep_images and rank == 0:
             write_array(clean_file(path), test.images)

@@ -52,10 +52,12 @@ def find(name: str, into: Path | None = None) -> Wanted:
     try:
         full, release = hub.find(name.removeprefix(hub.PREFIX))
     except ValueError as error:
+        if hub.find_absent(name.removeprefix(hub.PREFIX)):
+            raise
         others = ", ".join([*SOURCES, *PUBLISHED])
         raise ValueError(f"{error}; nor is it one of the data sets and feature networks: {others}") from None
     first = release.files[0]
-    by_hand = "" if first.url else f"ask its authors (arXiv:{release.paper}) for {first.name}, and put it there"
+    by_hand = "" if first.url else f"ask its authors ({release.cited}) for {first.name}, and put it there"
     return Wanted(full, into or weights_folder(), (first,), (), by_hand)
 
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustgen.stages.common import images_in_a_pass
+from robustgen.stages.common import first_images, images_in_a_pass
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
@@ -25,11 +25,13 @@ class Label:
 
     def __call__(self, device: str, progress: Progress) -> str:
         from robustgen.models.saved import load_classifier
+        from robustgen.models.sources import check_accepts
         from robustgen.proxy.labeling import pseudo_label
         from robustgen.proxy.store import ProxySet, digest_of
 
         proxies = ProxySet(self.proxy)
         model = load_classifier(self.classifier)
+        check_accepts(model, str(self.classifier), first_images(proxies, "cpu"))
         pseudo_label(
             proxies,
             model,

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustgen.config.recipe import DataConfig, MeasureConfig
-from robustgen.stages.common import images_in_a_pass, load_data
+from robustgen.stages.common import check_same_shape, first_images, images_in_a_pass, load_data
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
@@ -33,11 +33,14 @@ class Measure:
         from robustgen.analysis.features import classifier_features, features_at_hand
         from robustgen.analysis.quality import measure as measured
         from robustgen.models.saved import load_classifier
+        from robustgen.models.sources import check_accepts
         from robustgen.proxy.store import ProxySet
 
         settings = self.config
         proxies, splits = ProxySet(self.proxy), load_data(self.data)
+        check_same_shape(proxies, splits.train.info)
         model = load_classifier(self.classifier).to(device)
+        check_accepts(model, str(self.classifier), first_images(proxies, device))
         features, neighbor_features = features_at_hand(model, proxies.shape, device)
         quality = measured(
             proxies,

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import importlib.util
+import io
+import logging
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, redirect_stderr, redirect_stdout
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,10 +21,10 @@ from robustgen.images import DatasetInfo
 from robustgen.models import build_model, hub
 from robustgen.models.catalog import INFOS
 from robustgen.models.saved import info_of, load_classifier, read_about, save_classifier
-from robustgen.models.sources import open_classifier
+from robustgen.models.sources import check_accepts, open_classifier
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts
-from robustgen.storage.files import atomic_write, write_json
+from robustgen.storage.files import atomic_write, first_line, write_json
 from robustgen.storage.weights import load_weights, save_weights
 
 Reopened = Callable[[Tensor], Tensor]
@@ -87,7 +90,8 @@ def subject_of(source: Source, data: DataConfig) -> Subject:
         )
     info = load_test(data).info
     own = source.architecture if source.normalize == "none" else None
-    return Subject(folder.stem, open_classifier(source, info), info, own)
+    name = source.place if ":" in source.place else folder.stem
+    return Subject(name, open_classifier(source, info), info, own)
 
 
 def publish(subject: Subject, form: str, into: Path) -> str:
@@ -98,11 +102,12 @@ def publish(subject: Subject, form: str, into: Path) -> str:
     """
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r}; known: {', '.join(FORMS)}")
+    images = rng_for(0, "publish").uniform((3, *subject.info.shape))
+    check_accepts(subject.model, subject.name, images)
     existed = into.exists()
     files: list[Path] = []
     try:
         reopened = FORMS[form](subject, into, files)
-        images = rng_for(0, "publish").uniform((3, *subject.info.shape))
         with torch.no_grad():
             wanted, found = subject.model(images), reopened(images)
         gap = float((wanted - found).abs().max())
@@ -132,10 +137,10 @@ def _safetensors(subject: Subject, into: Path, files: list[Path]) -> Reopened:
         write_json(into.with_suffix(".json"), _about(subject))
         files.append(into.with_suffix(".json"))
     else:
+        files += [into / "weights.safetensors", into / "model.json"]  # first: a failed write leaves neither
         save_classifier(
             into, subject.model, architecture, subject.info, threat=subject.threat, published_as=subject.name
         )
-        files += [into / "weights.safetensors", into / "model.json"]
     return _rebuilt(subject, files[0])
 
 
@@ -196,14 +201,33 @@ def _robustbench_class(subject: Subject, architecture: str) -> str:
 
 def _torch_export(subject: Subject, into: Path, files: list[Path]) -> Reopened:
     """A `.pt2` program that needs torch alone, for any number of images."""
-    exported = torch.export.export(
-        subject.model, (torch.zeros(2, *subject.info.shape),), dynamic_shapes=({0: torch.export.Dim("images", min=1)},)
-    )
+    with _exporting(subject, "torch-export"):
+        exported = torch.export.export(
+            subject.model,
+            (torch.zeros(2, *subject.info.shape),),
+            dynamic_shapes=({0: torch.export.Dim("images", min=1)},),
+        )
     with atomic_write(into) as file:
         torch.export.save(exported, file)
     files.append(into)
     reopened: Reopened = torch.export.load(str(into)).module()
     return reopened
+
+
+@contextmanager
+def _exporting(subject: Subject, form: str) -> Iterator[None]:
+    """Tell of a network that torch's exporter does not understand in one line; what the exporter prints is dropped."""
+    logging.disable(logging.WARNING)
+    try:
+        with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
+            yield
+    except Exception as error:  # the exporter raises many kinds, most of them pages long
+        raise ValueError(
+            f"torch cannot export {subject.name} as {form} ({first_line(error).strip()}); rewrite what depends on the "
+            "images' values, or publish its weights"
+        ) from error
+    finally:
+        logging.disable(logging.NOTSET)
 
 
 def _onnx(subject: Subject, into: Path, files: list[Path]) -> Reopened:
@@ -213,15 +237,16 @@ def _onnx(subject: Subject, into: Path, files: list[Path]) -> Reopened:
         raise ValueError(
             f"publishing as ONNX needs {', '.join(absent)}; install them with pip install 'robustgen[onnx]'"
         )
-    program = torch.onnx.export(
-        subject.model,
-        (torch.zeros(2, *subject.info.shape),),
-        input_names=["images"],
-        output_names=["logits"],
-        dynamic_shapes=({0: torch.export.Dim("images", min=1)},),
-        dynamo=True,
-        verbose=False,
-    )
+    with _exporting(subject, "onnx"):
+        program = torch.onnx.export(
+            subject.model,
+            (torch.zeros(2, *subject.info.shape),),
+            input_names=["images"],
+            output_names=["logits"],
+            dynamic_shapes=({0: torch.export.Dim("images", min=1)},),
+            dynamo=True,
+            verbose=False,
+        )
     assert program is not None
     with atomic_write(into) as file:
         file.write(program.model_proto.SerializeToString())

@@ -9,6 +9,7 @@ from typing import Any, Protocol
 import torch
 
 from robustgen.storage.files import atomic_write, first_line
+from robustgen.storage.torch_files import load_torch_file
 
 
 class Stateful(Protocol):
@@ -32,7 +33,7 @@ def load_checkpoint(path: Path, **objects: Stateful) -> dict[str, Any] | None:
     if not path.exists():
         return None
     try:
-        content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_torch_file(path)
         states = content["objects"]
         for name, thing in objects.items():
             thing.load_state_dict(states[name])

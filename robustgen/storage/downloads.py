@@ -17,6 +17,8 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import IO
 
+from robustgen.storage.files import writing_to
+
 DownloadProgress = Callable[[int, int, str], None]
 """Called with bytes done, bytes in total (0 when unknown), and the name of the file."""
 
@@ -74,7 +76,8 @@ def fetch(item: Download, folder: Path, progress: DownloadProgress) -> bool:
         return False
     target = folder / item.name
     if not target.exists():
-        folder.mkdir(parents=True, exist_ok=True)
+        with writing_to(folder):
+            folder.mkdir(parents=True, exist_ok=True)
         part = folder / f"{item.name}.download"
         _receive(item, part, target, progress)
         if wrong := problem_with(part, item.digest):
@@ -121,14 +124,16 @@ def _receive(item: Download, part: Path, target: Path, progress: DownloadProgres
                 part.unlink(missing_ok=True)
             length = answer.headers.get("Content-Length")
             total = have + int(length) if length and length.isdigit() else 0
-            if version := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
-                validator.write_text(version)
-            else:
-                validator.unlink(missing_ok=True)  # versions cannot be distinguished: restart next time
-            with part.open("ab" if have else "wb") as file:
+            with writing_to(target, total or None):
+                if version := answer.headers.get("ETag") or answer.headers.get("Last-Modified"):
+                    validator.write_text(version)
+                else:
+                    validator.unlink(missing_ok=True)  # versions cannot be distinguished: restart next time
+                file = part.open("ab" if have else "wb", buffering=0)
+            with file:
                 while chunk := answer.read(_CHUNK):
-                    file.write(chunk)
-                    have += len(chunk)
+                    with writing_to(target, total or None):
+                        have += _write_all(file, chunk)
                     progress(have, total, item.name)
     except urllib.error.HTTPError as error:
         error.close()
@@ -142,6 +147,14 @@ def _receive(item: Download, part: Path, target: Path, progress: DownloadProgres
         raise ValueError(_advice(item, target, str(getattr(error, "reason", error)) or type(error).__name__)) from None
     if total and have < total:
         raise ValueError(f"{item.url} was cut off after {have} of {total} bytes; repeat the command to resume")
+
+
+def _write_all(file: IO[bytes], content: bytes) -> int:
+    """Write to an unbuffered file, which may take less than all at once near the end of a disk."""
+    rest = memoryview(content)
+    while rest:
+        rest = rest[file.write(rest) :]
+    return len(content)
 
 
 def _continues(answer: http.client.HTTPResponse, have: int) -> bool:
@@ -178,16 +191,18 @@ def unpack(archive: Path, folder: Path, limit: int) -> None:
             if room < 0:
                 raise ValueError(f"{archive} unpacks to more than {limit} bytes; it was not unpacked")
             place = aside / inside
-            place.parent.mkdir(parents=True, exist_ok=True)
-            with place.open("wb") as file:
-                shutil.copyfileobj(source, file, _CHUNK)
+            with writing_to(folder / inside, size):
+                place.parent.mkdir(parents=True, exist_ok=True)
+                with place.open("wb") as file:
+                    shutil.copyfileobj(source, file, _CHUNK)
             if place.stat().st_size != size:
                 raise ValueError(f"{archive} is damaged: {name} is not {size} bytes long")
-        for made in sorted(aside.iterdir()) if aside.exists() else []:
-            if (folder / made.name).is_dir():
-                shutil.copytree(made, folder / made.name, dirs_exist_ok=True)
-            else:
-                made.replace(folder / made.name)
+        with writing_to(folder):
+            for made in sorted(aside.iterdir()) if aside.exists() else []:
+                if (folder / made.name).is_dir():
+                    shutil.copytree(made, folder / made.name, dirs_exist_ok=True)
+                else:
+                    made.replace(folder / made.name)
     except (
         tarfile.TarError,
         zipfile.BadZipFile,

@@ -2,32 +2,150 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
 import os
+import re
+import shutil
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 _PART = ".part"
 
 
+class Note(UserWarning):
+    """What a user should know although nothing is wrong; the command line prints it as one line."""
+
+
+class WriteError(OSError):
+    """A file or folder that cannot be written: `filename` says which, `needed` and `free` are in bytes where known."""
+
+    def __init__(self, error: OSError, path: Path, needed: int | None = None):
+        super().__init__(error.errno, error.strerror or str(error), str(path))
+        self.needed = needed
+        self.free = free_bytes(path) if error.errno == errno.ENOSPC else None
+
+
+def free_bytes(path: Path) -> int | None:
+    """Free bytes where `path` is, or would be; None where the system does not say."""
+    for place in (path, *path.parents):
+        try:
+            return shutil.disk_usage(place).free
+        except OSError:
+            continue
+    return None
+
+
+@contextmanager
+def writing_to(path: Path, needed: int | None = None) -> Iterator[None]:
+    """Raise an error of the disk in the block as a WriteError that names `path`, which takes `needed` bytes."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, WriteError) or error.errno is None:  # gzip's error about damaged data has no number
+            raise
+        raise WriteError(error, path, needed) from error
+
+
+def _create(path: Path) -> BinaryIO:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    return path.open("wb")
+
+
+class _NewFile(io.BufferedIOBase):
+    """A file for writing that raises no error of the disk: after the first one it only counts.
+
+    Libraries replace an error that they meet by one of their own, which names neither the reason nor the place (torch's
+    zip writer: "unexpected pos"). Counting on tells how many bytes the file takes.
+    """
+
+    def __init__(self, path: Path):
+        self.error: OSError | None = None
+        self.size = self._position = 0
+        with self._noting():
+            self._file = _create(path)
+
+    @contextmanager
+    def _noting(self) -> Iterator[None]:
+        try:
+            yield
+        except OSError as error:
+            self.error = error
+
+    def writable(self) -> bool:
+        return True
+
+    def seekable(self) -> bool:
+        return True
+
+    def tell(self) -> int:
+        return self._position
+
+    def seek(self, place: int, whence: int = os.SEEK_SET) -> int:
+        self._position = place + {os.SEEK_SET: 0, os.SEEK_CUR: self._position, os.SEEK_END: self.size}[whence]
+        if self.error is None:
+            with self._noting():
+                self._file.seek(self._position)
+        return self._position
+
+    def write(self, content: Any) -> int:
+        count = memoryview(content).nbytes
+        if self.error is None:
+            with self._noting():
+                self._file.write(content)
+        self._position += count
+        self.size = max(self.size, self._position)
+        return count
+
+    def flush(self) -> None:
+        if self.error is None and not self._file.closed:
+            with self._noting():
+                self._file.flush()
+
+    def sync(self) -> None:
+        """Everything to the disk, as far as the system can promise."""
+        self.flush()
+        if self.error is None:
+            with self._noting():
+                os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        if not self.closed and hasattr(self, "_file"):
+            with self._noting():
+                self._file.close()
+        super().close()
+
+
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that appears under its name complete or not at all: written to a temporary name, synced, renamed."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """Write a file that appears under its name complete or not at all: written to a temporary name, synced, renamed.
+
+    Raises:
+        WriteError: the disk is full, the folder read-only or gone, ...; the file is as it was before.
+    """
     aside = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
+    file = _NewFile(aside)
     try:
-        with aside.open("wb") as file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        aside.replace(path)
-    except OSError as error:
-        raise OSError(error.errno, error.strerror or str(error), str(path)) from error
+        try:
+            yield cast(BinaryIO, file)
+            file.sync()
+        except Exception:
+            if file.error is None:  # not an error of the disk
+                raise
+        file.close()
+        if file.error is None:
+            with writing_to(path, file.size):
+                aside.replace(path)
     finally:
-        aside.unlink(missing_ok=True)
+        file.close()
+        with suppress(OSError):
+            aside.unlink(missing_ok=True)
+    if file.error is not None:
+        raise WriteError(file.error, path, file.size) from file.error
 
 
 def write_json(path: Path, content: object) -> None:
@@ -44,8 +162,13 @@ def read_json(path: Path) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, or the name of its type where it has no message."""
-    return (str(error).splitlines() or [type(error).__name__])[0]
+    """The first line of an error's message without escape codes, or the name of its type where it has no message."""
+    return (without_escapes(str(error)).strip().splitlines() or [type(error).__name__])[0].strip()
+
+
+def without_escapes(text: str) -> str:
+    """Text without the codes that make terminals write bold or in color."""
+    return re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~])?", "", text)
 
 
 class SaveInterval:
@@ -74,29 +197,41 @@ def locked(folder: Path, file_name: str = "") -> Iterator[None]:
 
     Raises:
         ValueError: another process holds it.
+        WriteError: the folder cannot be made, or not be written.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    with writing_to(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     if os.name != "posix":  # pragma: no cover - flock is POSIX; other systems do not lock
         yield
         return
     import fcntl
 
-    parts = folder.glob(f".{file_name}.*{_PART}") if file_name else folder.rglob(f".*{_PART}")
-    with (folder / (f".{file_name}.lock" if file_name else ".lock")).open("a+") as file:
+    with writing_to(folder):
+        file = (folder / (f".{file_name}.lock" if file_name else ".lock")).open("a+b", buffering=0)
+    with file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except OSError:
             file.seek(0)
-            holder = file.read().strip() or "unknown"
+            holder = file.read().decode().strip() or "unknown"
             raise ValueError(
                 f"{folder / file_name} is in use by process {holder}; wait for it, or choose another folder with --into"
             ) from None
-        file.truncate(0)
-        file.write(str(os.getpid()))
-        file.flush()
-        for aside in parts:
+        with suppress(OSError):  # a full disk: who holds the lock is only for the message above
+            file.truncate(0)
+            os.write(file.fileno(), str(os.getpid()).encode())
+        _remove_parts(folder, file_name)
+        try:
+            yield
+        finally:
+            _remove_parts(folder, file_name)  # of workers that were ended when another one failed
+
+
+def _remove_parts(folder: Path, file_name: str) -> None:
+    """Remove what processes that were killed left half-written."""
+    for aside in folder.glob(f".{file_name}.*{_PART}") if file_name else folder.rglob(f".*{_PART}"):
+        with suppress(OSError):
             aside.unlink(missing_ok=True)
-        yield
 
 
 def differences(found: Any, wanted: Any, path: str = "", terms: tuple[str, str] = ("stored", "requested")) -> list[str]:
@@ -111,10 +246,17 @@ def differences(found: Any, wanted: Any, path: str = "", terms: tuple[str, str] 
         for key in sorted({*found, *wanted}):
             name = f"{path}.{key}" if path else str(key)
             if key not in found:
-                lines.append(f"{name}: not {terms[0]}, {terms[1]} {json.dumps(wanted[key])}")
+                lines.append(f"{name}: not {terms[0]}, {terms[1]} {_shown(wanted[key])}")
             elif key not in wanted:
-                lines.append(f"{name}: {terms[0]} {json.dumps(found[key])}, not {terms[1]}")
+                lines.append(f"{name}: {terms[0]} {_shown(found[key])}, not {terms[1]}")
             else:
                 lines += differences(found[key], wanted[key], name, terms)
         return lines
-    return [] if found == wanted else [f"{path}: {terms[0]} {json.dumps(found)}, {terms[1]} {json.dumps(wanted)}"]
+    return [] if found == wanted else [f"{path}: {terms[0]} {_shown(found)}, {terms[1]} {_shown(wanted)}"]
+
+
+def _shown(value: Any) -> str:
+    """A setting as JSON; a long list, such as the names of 200 classes, by its first values and its length."""
+    if isinstance(value, list) and len(value) > 10:
+        return f"[{json.dumps(value[:5])[1:-1]}, ... {len(value)} in all]"
+    return json.dumps(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import warnings
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,16 @@ import torch
 from safetensors.torch import load_file, save
 from torch import Tensor, nn
 
-from robustgen.storage.files import atomic_write, first_line
+from robustgen.storage.files import Note, atomic_write, first_line
 from robustgen.storage.haiku import read_haiku
+from robustgen.storage.torch_files import Inert, load_tensors
+from robustgen.units import show_names
 
-WRAPPERS = ("state_dict", "model_state_dict", "model", "net", "ema_state_dict")
-"""Keys under which published checkpoints hold the weights."""
+WRAPPERS = (
+    "state_dict", "model_state_dict", "model", "net", "ema_state_dict", "last", "ema", "model_ema", "params_ema",
+    "averaged", "params",
+)  # fmt: skip
+"""Keys under which published checkpoints hold the weights; the first that a file has is taken."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "0.")
 """What DataParallel, compilation, RobustBench and a Sequential of one network put before every name."""
 
@@ -23,6 +29,11 @@ PREFIXES = ("module.", "_orig_mod.", "model.", "0.")
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the model's state as safetensors; equal weights give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    places: set[int] = set()
+    for name, tensor in tensors.items():  # parameters that layers share are written under each of their names
+        if tensor.data_ptr() in places:
+            tensors[name] = tensor.clone()
+        places.add(tensor.data_ptr())
     with atomic_write(path) as file:
         file.write(save(tensors))
 
@@ -30,11 +41,16 @@ def save_weights(path: Path, model: nn.Module) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read tensors by name from `.safetensors`, `.pt`, `.pth`, `.th`, or JAX's `.npy`, running no code of the file.
 
-    Dictionaries that published checkpoints wrap around the weights (WRAPPERS) are removed.
+    Dictionaries that published checkpoints wrap around the weights (WRAPPERS) are removed, and other objects in them
+    left out; a warning says what was taken where there was a choice. `FILE#KEY` takes the weights under KEY.
 
     Raises:
-        ValueError: the file is missing, damaged, or holds anything but tensors by name.
+        ValueError: the file is missing, damaged, or holds no tensors by name.
     """
+    key = ""
+    if not path.is_file() and "#" in path.name:
+        name, _, key = path.name.rpartition("#")
+        path = path.with_name(name)
     if not path.is_file():
         raise ValueError(
             f"there is no weights file {path}; check the path, or whether the stage that writes it is done"
@@ -42,19 +58,40 @@ def read_weights(path: Path) -> dict[str, Tensor]:
     if path.suffix == ".npy":
         return read_haiku(path)
     try:
-        content: Any = (
-            load_file(path)
-            if path.suffix == ".safetensors"
-            else torch.load(path, map_location="cpu", weights_only=True)
-        )
+        content: Any = load_file(path) if path.suffix == ".safetensors" else load_tensors(path)
     except Exception as error:  # parsers and unpicklers raise many kinds of errors
         raise ValueError(f"{path} is damaged, or is not a file of weights only ({first_line(error)})") from None
-    for key in WRAPPERS:
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        raise ValueError(f"{path} holds {type(content).__name__}, expected tensors by name")
-    return dict(content)
+    content = _unwrapped(content, path, key)
+    found = {name: value for name, value in content.items() if isinstance(value, Tensor)}
+    if not found or not all(isinstance(name, str) for name in found):
+        raise ValueError(f"{path} holds no tensors by name; it has: {show_names(list(content)) or 'nothing'}")
+    return found
+
+
+def _unwrapped(content: Any, path: Path, key: str) -> dict[Any, Any]:
+    """The dictionary that holds the weights."""
+    while True:
+        inner = content.tensors() if isinstance(content, Inert) else content
+        if not isinstance(inner, dict):
+            what = content.origin if isinstance(content, Inert) else type(content).__name__
+            raise ValueError(f"{path} holds {what}, expected tensors by name")
+        held = [name for name, value in inner.items() if isinstance(value, dict | Inert) and _tensors_in(value)]
+        if key and key not in held:
+            raise ValueError(f"{path} has no weights under {key!r}; it has them under: {show_names(held) or 'no key'}")
+        wrappers = [name for name in WRAPPERS if name in held]
+        chosen = key or (wrappers[0] if wrappers else "")
+        if len(wrappers) > 1 and not key:
+            others = show_names(wrappers[1:])
+            message = f"{path}: took the weights under {chosen!r}; it also has {others} ({path}#KEY takes another)"
+            warnings.warn(message, Note, stacklevel=4)
+        if not chosen:
+            return inner
+        content, key = inner[chosen], ""
+
+
+def _tensors_in(value: dict[Any, Any] | Inert) -> bool:
+    inner = value.tensors() if isinstance(value, Inert) else value
+    return any(isinstance(one, Tensor | dict | Inert) for one in (inner or {}).values())
 
 
 def load_weights(model: nn.Module, path: Path) -> nn.Module:
@@ -85,7 +122,7 @@ def assign_weights(model: nn.Module, weights: dict[str, Tensor], path: Path, unu
         if weights[name].shape != own[name].shape
     ]
     problems = [
-        f"{what}: {_shortened(sorted(names))}"
+        f"{what}: {show_names(sorted(names))}"
         for what, names in (
             ("missing", own.keys() - weights.keys() - counters),
             ("unknown", weights.keys() - own.keys()),
@@ -106,11 +143,6 @@ def _without_prefixes(weights: dict[str, Tensor], wanted: Collection[str]) -> di
             if weights and not ours and all(name.startswith(prefix) for name in weights):
                 weights = {name.removeprefix(prefix): value for name, value in weights.items()}
     return weights
-
-
-def _shortened(names: list[str], shown: int = 5) -> str:
-    more = f" and {len(names) - shown} more" if len(names) > shown else ""
-    return ", ".join(names[:shown]) + more
 
 
 def weights_digest(model: nn.Module) -> str:

@@ -13,6 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustgen.augment import with_repeats
 from robustgen.config.recipe import Arm, Phase
 from robustgen.config.training import TrainingConfig
 from robustgen.contracts import Augment, Batch
@@ -121,8 +122,10 @@ class Mixture:
 
     Args:
         proxies: a set for the whole run, in the share that `real_share` leaves; or stretches, one after the other.
-        repeats: how often each original stands in a batch, copy beside copy, each augmented by itself. 4 is the
+        repeats: how often each original stands in a batch, copy next to copy, each augmented by itself. 4 is the
             official code, whose four workers read one stream: round(batch_size / 4 * real_share) different originals.
+            Generated images stand once. CutMix and its like mix sub-batches with each original once, by one order of
+            their rows (`augment.mixup.partners`).
         order: of generated images: shuffled, or drawn with replacement, as the ports do.
 
     Proxy sets lie on a GPU where they take at most a quarter of its free memory. Else they stay mapped files, and a
@@ -155,7 +158,8 @@ class Mixture:
         if isinstance(proxies, ProxySet):
             proxies = [PhasePlan(None, real_share, ((proxies, 1.0),))]
         stretches = proxies or [PhasePlan(None, real_share, ())]
-        self.classes, self.augment, self.seed, self.device = len(real.info.classes), augment, seed, torch.device(device)
+        self.classes, self.seed, self.device = len(real.info.classes), seed, torch.device(device)
+        self.augment = with_repeats(augment, repeats)
         self.shape = real.info.shape
         self.batch_size, self.repeats, self._order = batch_size, repeats, order
         self._real, self._real_labels = real.pixels(device), real.targets(device)

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from scipy.stats import beta
@@ -15,8 +16,9 @@ from robustgen.augment import (
     RandAugment,
     build_augmentation,
     mixes_labels,
+    with_repeats,
 )
-from robustgen.augment.mixup import shuffled, symmetric_beta
+from robustgen.augment.mixup import partners, shuffled, symmetric_beta
 from robustgen.randomness import rng_for
 from robustgen.testing import AUGMENTATION_CHECKS
 
@@ -156,6 +158,72 @@ def test_shares_are_beta_distributed(concentration):
 def test_every_partner_is_used_once():
     order = shuffled(1000, rng_for(0))
     assert torch.equal(order.sort().values, torch.arange(1000)) and not torch.equal(order, torch.arange(1000))
+
+
+def official_partners(count, repeats, order):
+    """The rule of the official `cutmix(split=repeats)` in NumPy: rows seen as (count / repeats, repeats), each column a
+    sub-batch, and one order of the rows for all columns."""
+    rows = np.arange(count).reshape(count // repeats, repeats)
+    return rows[order].reshape(count)
+
+
+@pytest.mark.parametrize(("count", "repeats"), [(12, 1), (12, 2), (12, 4), (1024, 4), (12, 12)])
+def test_partners_stay_within_their_sub_batch(count, repeats):
+    order = shuffled(count // repeats, rng_for(7)).numpy()
+    found = partners(count, repeats, rng_for(7))
+    assert np.array_equal(found.numpy(), official_partners(count, repeats, order))
+    assert torch.equal(found % repeats, torch.arange(count) % repeats)
+    assert torch.equal(found.sort().values, torch.arange(count))
+
+
+def test_copies_of_an_original_get_copies_of_one_partner():
+    """Originals a and b four times each, and an order that swaps them: every a gets b's copy of the same number."""
+    swaps = next(seed for seed in range(20) if shuffled(2, rng_for(seed)).tolist() == [1, 0])
+    assert partners(8, 4, rng_for(swaps)).tolist() == [4, 5, 6, 7, 0, 1, 2, 3]
+    with pytest.raises(ValueError, match="a batch of 10 images cannot hold each original 4 times; expected a multiple"):
+        partners(10, 4, rng_for(0))
+
+
+@pytest.mark.parametrize("each", [False, True])
+def test_cutmix_mixes_sub_batches_as_the_official_code(each):
+    """One window and one order for all sub-batches i, i + 4, i + 8 ..., against a loop over them in NumPy."""
+    images, targets = images_and_targets()
+    for step in range(10):
+        found, mixed = with_repeats(CutMix(each=each), 4)(images, targets, rng_for(5, step))
+        rng = rng_for(5, step)
+        kept, y, x = rng.uniform((3, 40 if each else 1)).numpy()
+        order = shuffled(10, rng).numpy()
+        half = (12 * np.sqrt(1 - kept.astype(np.float64)) / 2).astype(int)
+        for row in range(40):
+            sub, place, own = row % 4, row // 4, row if each else 0
+            partner = np.arange(sub, 40, 4)[order[place]]
+            top, left = int(12 * y[own]), int(12 * x[own])
+            rows = slice(max(top - half[own], 0), min(top + half[own], 12))
+            columns = slice(max(left - half[own], 0), min(left + half[own], 12))
+            expected, area = images[row].numpy().copy(), (rows.stop - rows.start) * (columns.stop - columns.start)
+            expected[:, rows, columns] = images[partner].numpy()[:, rows, columns]
+            assert np.array_equal(found[row].numpy(), expected)
+            target = (1 - area / 144) * targets[row].numpy() + area / 144 * targets[partner].numpy()
+            np.testing.assert_allclose(mixed[row].numpy(), target, atol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cutmix", "mixup-1.4", "ricap-1.0"])
+def test_whatever_mixes_labels_keeps_to_sub_batches(name):
+    augment = with_repeats(build_augmentation(f"crop-flip+{name}"), 4)
+    images, _ = images_and_targets()
+    for step in range(5):
+        _, mixed = augment(images, torch.eye(40), rng_for(step))
+        within = torch.arange(40)[:, None] % 4 == torch.arange(40) % 4
+        assert not mixed[~within].any()
+        copies = mixed.view(10, 4, 10, 4).diagonal(dim1=1, dim2=3)  # the same in every sub-batch
+        assert torch.equal(copies, copies[..., :1].expand_as(copies))
+
+
+def test_without_repeats_augmentations_stay_what_they_are():
+    for augment in AUGMENTATIONS.values():
+        assert with_repeats(augment, 1) == augment
+    assert with_repeats(CropFlip(), 4) == CropFlip() and with_repeats(None, 4) is None
+    assert with_repeats(Chain((CropFlip(), CutMix(20))), 4) == Chain((CropFlip(), CutMix(20, repeats=4)))
 
 
 def test_names_are_parts_and_numbers():

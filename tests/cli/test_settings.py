@@ -133,12 +133,17 @@ def test_verdicts_are_named_after_the_suite_that_was_used(robustgen, tmp_path, m
     line = ("evaluate", "net.py:small", "--data", "digits", "--threat", "linf:0.1", "--images", 8)
     code, _, err = robustgen(*line, "--set", "evaluation.suite=quick")
     assert code == 0, err
-    assert [path.name for path in (tmp_path / "evaluations").glob("*.npz")] == ["net.small.quick.npz"]
+    assert [path.name for path in (tmp_path / "evaluations").glob("*.npz")] == ["small.quick.npz"]
 
 
-def test_analyses_of_a_classifier_use_no_training_images(robustgen):
-    code, _, err = robustgen("analyse", "eps-sweep", "net.py:small", "--set", "data.train=20")
-    assert code == 2 and "analyse does not use data.train" in err
+def test_the_file_of_a_result_gets_its_ending(robustgen, tmp_path):
+    (tmp_path / "net.py").write_text(NET)
+    line = ("evaluate", "net.py:small", "--data", "digits", "--threat", "linf:0.1", "--suite", "quick", "--images", 8)
+    assert robustgen(*line, "--into", "v/1.0")[0] == 0 and Path("v/1.0.npz").exists() and not Path("v/1.0").exists()
+    code, out, _ = robustgen("certify", *line[1:4], "--samples", 100, "--images", 2, "--into", "v/radii")
+    assert code == 0 and Path("v/radii.npz").exists() and "-> v/radii.npz" in out
+    code, _, err = robustgen(*line, "--into", "v")
+    assert code == 2 and "v is a folder; --into takes the file of the result, such as v/result.npz" in err
 
 
 @pytest.mark.parametrize("command", ["evaluate", "certify"])

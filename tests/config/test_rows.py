@@ -101,7 +101,8 @@ def test_every_release_of_the_papers_is_a_row_with_its_figures():
     """The catalog and the rows were typed from different lists."""
     papers = {re.search(r"arXiv:(\d+\.\d+)", cited)[1] for cited in PAPERS.values()}
     found = [release for recipe in ROWS.values() if recipe.reported for release in release_of(recipe)]
-    wanted = [release for release in RELEASES.values() if release.paper in papers]
+    others = {"cifar10/linf/Wu2020Adversarial_extra", "cifar100/linf/Wu2020Adversarial"}  # of no table of the papers
+    wanted = [release for full, release in RELEASES.items() if release.paper in papers and full not in others]
     assert [release for release in wanted if release not in found] == []
     for recipe in ROWS.values():
         for release in release_of(recipe) if recipe.reported else []:

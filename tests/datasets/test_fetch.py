@@ -356,7 +356,7 @@ def test_fetched_weights_are_where_they_are_looked_for(robustgen, server, monkey
         ("fetch nothing", "nor is it one of the data sets and feature networks: cifar10, cifar100"),
         ("fetch celeba", "celeba cannot be fetched: agree to its terms at https://mmlab.ie.cuhk.edu.hk"),
         ("fetch imagenet64 --into x", "val_data.npz there: x"),
-        ("fetch Bartoldson2024Adversarial_WRN-82-8", "cannot be fetched: ask its authors (arXiv:2404.09349)"),
+        ("fetch svhn/linf/Wang2023Better_WRN-28-10", "cannot be fetched: ask its authors (arXiv:2302.04638)"),
         ("fetch", "Missing argument"),
         ("fetch afhq --check", "none of its digests is published"),
     ],

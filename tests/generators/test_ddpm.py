@@ -378,7 +378,7 @@ def test_files_with_yesterdays_names_are_read(diffusers, tmp_path):
     found = model.network.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in known.state_dict().items())
     (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"no weights")
-    with pytest.raises(ValueError, match="is damaged, or not a file of weights alone"):
+    with pytest.raises(ValueError, match="is damaged, or is not a file of weights only"):
         load_generator(tmp_path)
 
 

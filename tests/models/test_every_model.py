@@ -2,10 +2,20 @@ import pytest
 import torch
 
 from robustgen.images import DatasetInfo
-from robustgen.models import EXAMPLES, MODELS, build_model, rawrn, resnest, resnet
+from robustgen.models import (
+    EXAMPLES,
+    MODELS,
+    build_model,
+    rawrn,
+    resnest,
+    resnet,
+    rice_preact_resnet,
+    robust_wide_resnet,
+)
 from robustgen.models.rawrn import _SqueezeExcitation
 from robustgen.models.resnest import _SplitAttention
 from robustgen.models.saved import load_classifier, read_about, save_classifier
+from robustgen.models.wide_resnet import CosineLinear, PSSiLU, Standardize
 from robustgen.randomness import rng_for
 
 CIFAR = DatasetInfo("cifar10", tuple("abcdefghij"), (3, 32, 32), (0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
@@ -143,13 +153,19 @@ def test_names_of_other_families_are_those_of_their_weights():
 @pytest.fixture(
     params=[
         "wrn-10-1", "wrn-10-2-relu", "wrn-10-1-stem2", "trades-wrn-10-1", "preact-resnet-18", "resnet-18", "resnet-50",
-        "rawrn-70-16", "resnest-152",
+        "rice-preact-resnet-18", "wong-preact-resnet-18", "wrn-r-34", "wrn-a-4", "rawrn-70-16", "resnest-152",
+        "trades-wrn-10-1-pssilu",
     ]
 )  # fmt: skip
 def name(request, monkeypatch):
-    """Those that are large for a test lose most of their blocks, RaWRN most of its channels."""
+    """Those that are large for a test lose most of their blocks, some most of their channels."""
     monkeypatch.setattr(rawrn, "BLOCKS", (1, 2, 1))
     monkeypatch.setattr(rawrn, "WIDTHS", (8, 16, 32))
+    monkeypatch.setattr(robust_wide_resnet, "R_BLOCKS", (1, 2, 1))
+    monkeypatch.setattr(robust_wide_resnet, "R_WIDTHS", (32, 64, 48))
+    monkeypatch.setattr(robust_wide_resnet, "A_BLOCKS", (1, 2, 1))
+    monkeypatch.setattr(robust_wide_resnet, "A_WIDTHS", (32, 64, 48))
+    monkeypatch.setitem(rice_preact_resnet.BLOCKS, 18, (1, 2, 1, 1))
     monkeypatch.setitem(resnet.BLOCKS, 50, (1, 2, 1, 1))
     monkeypatch.setattr(resnest, "BLOCKS", {152: (1, 2, 1, 1)})
     return request.param
@@ -213,6 +229,98 @@ def test_initialisation_does_not_depend_on_torchs_generator(name):
     torch.manual_seed(2)
     second = build_model(name, CIFAR, rng_for(0))
     assert all(torch.equal(a, b) for a, b in zip(first.parameters(), second.parameters(), strict=True))
+
+
+def test_names_of_the_forms_in_robustbench_are_those_of_their_weights():
+    """Rice et al. 2020, Wong et al. 2020, Huang et al. 2021 and 2022, Dai et al. 2021, Pang et al. 2020."""
+    with torch.device("meta"):
+        states = {
+            name: set(build_model(name, CIFAR).state_dict())
+            for name in ("rice-preact-resnet-18", "wong-preact-resnet-18", "wrn-r-34", "wrn-a-4")
+        }
+        plain, pssilu, cosine = (
+            set(build_model("trades-wrn-10-1" + end, CIFAR).state_dict()) for end in ("", "-pssilu", "-cosine")
+        )
+    weights, norms = ["conv1.weight", "linear.weight", "linear.bias"], ["bn"]
+    for g in (1, 2, 3, 4):
+        weights += [f"layer{g}.{i}.conv{k}.weight" for i in (0, 1) for k in (1, 2)]
+        norms += [f"layer{g}.{i}.bn{k}" for i in (0, 1) for k in (1, 2)]
+    weights += [f"layer{g}.0.shortcut.0.weight" for g in (2, 3, 4)]
+    assert states["rice-preact-resnet-18"] == with_norms(weights, norms)
+    assert states["wong-preact-resnet-18"] == with_norms(weights, norms[1:])
+
+    for name, shortcut, last, blocks in (
+        ("wrn-r-34", "convShortcut", "bn1", (5, 5, 5)),
+        ("wrn-a-4", "shortcut.0", "norm1", (27, 28, 13)),
+    ):
+        weights, norms = ["stem_conv.weight", "fc.weight", "fc.bias"], [last]
+        for g, count in enumerate(blocks):
+            weights.append(f"blocks.{g}.layer.0.{shortcut}.weight")
+            weights += [f"blocks.{g}.layer.{i}.conv{k}.weight" for i in range(count) for k in (1, 2)]
+            norms += [f"blocks.{g}.layer.{i}.bn{k}" for i in range(count) for k in (1, 2)]
+        assert states[name] == with_norms(weights, norms)
+
+    places = ("", "block1.layer.0.", "block2.layer.0.", "block3.layer.0.")
+    assert pssilu - plain == {f"{place}activation.{part}" for place in places for part in ("alpha", "beta")}
+    assert plain - cosine == {"fc.bias"} and not cosine - plain
+
+
+def test_parametric_shifted_silu_is_silu_without_its_shift():
+    x = torch.linspace(-4, 4, 9)
+    activation = PSSiLU()
+    torch.testing.assert_close(activation(x), torch.nn.functional.silu(x))  # as it starts
+    with torch.no_grad():
+        activation.alpha.fill_(-1.0)
+        activation.beta.fill_(-0.5)  # (sigmoid - 1/2) / (1/2) is tanh(x / 2)
+    torch.testing.assert_close(activation(x), x * (x / 2).tanh())
+
+
+def test_layers_share_one_parametric_activation_and_it_survives_saving(tmp_path):
+    model = build_model("trades-wrn-10-1-pssilu", CIFAR, rng_for(0))
+    assert sum(name.endswith(("alpha", "beta")) for name, _ in model.named_parameters()) == 2
+    with torch.no_grad():
+        model.activation.beta.fill_(0.25)
+    save_classifier(tmp_path, model, "trades-wrn-10-1-pssilu", CIFAR)
+    loaded = load_classifier(tmp_path)
+    assert loaded.activation.beta == 0.25 and loaded.block3.layer[0].activation is loaded.activation
+
+
+def test_cosine_layer_gives_cosines():
+    layer = CosineLinear(2, 3)
+    with torch.no_grad():
+        layer.weight.copy_(torch.tensor([[1.0, 0.0], [0.0, 7.0], [-3.0, -4.0]]))
+    torch.testing.assert_close(layer(torch.tensor([[30.0, 40.0]])), torch.tensor([[0.6, 0.8, -1.0]]))
+    model = build_model("trades-wrn-10-1-cosine", CIFAR, rng_for(0)).eval()
+    found = model(torch.rand(2, 3, 32, 32))
+    assert found.abs().max() <= 1 and found.std() > 0
+
+
+def test_standardized_images_have_mean_0_and_deviation_1_each():
+    images = torch.zeros(3, 3, 4, 4)
+    images[0, :, :2] = 1.0  # half 0, half 1: deviation 1/2 sqrt(48 / 47)
+    images[1] = images[0] / 2 + 0.25
+    images[2] = 0.7  # constant: divided by 1 / sqrt(48)
+    found = Standardize()(images)
+    expected = (2 * images[0] - 1) * (47 / 48) ** 0.5
+    torch.testing.assert_close(found[:2], torch.stack([expected, expected]))
+    torch.testing.assert_close(found[2], torch.zeros(3, 4, 4), rtol=0, atol=1e-5)
+    images[2, 0, 0, 0] += 0.01  # deviation 0.01 / sqrt(48): the floor holds
+    found = Standardize()(images)[2, 0, 0, 0]
+    torch.testing.assert_close(found, torch.tensor(0.01 * 47 / 48 * 48**0.5), rtol=1e-4, atol=0)
+    model = build_model("trades-wrn-10-1-unnormalised-standardized", CIFAR, rng_for(0)).eval()
+    torch.nn.init.normal_(last_layer(model).weight, generator=torch.Generator().manual_seed(0))
+    images = torch.rand(2, 3, 32, 32)
+    torch.testing.assert_close(model(images), model(images / 3 + 0.1), rtol=1e-3, atol=1e-3)
+
+
+def test_shortcuts_start_from_the_activated_or_the_raw_input():
+    x = -torch.ones(1, 1, 2, 2)
+    for raw, expected in ((False, 0.0), (True, -1.0)):  # ReLU leaves nothing of a negative input
+        block = rice_preact_resnet.Block(1, 2, 1, torch.relu, raw=raw).eval()
+        with torch.no_grad():
+            block.conv2.weight.zero_()
+            block.shortcut[0].weight.fill_(1.0)
+        assert (block(x) == expected).all()
 
 
 def test_unnormalised_networks_see_the_pixels_themselves():
@@ -303,7 +411,11 @@ def test_every_example_builds():
         ("wrn-12-1", "6n"),
         ("wrn-28-0", "width"),
         ("preact-resnet-50", "18, 34"),
-        ("preact-resnet-18-stem2", "a stem that it cannot have"),
+        ("preact-resnet-18-stem2", "an option that it cannot have"),
+        ("wrn-10-1-cosine", "an option that it cannot have"),
+        ("rice-preact-resnet-34", "comes in depths 18, got 34"),
+        ("wrn-r-28", "wrn-r-34 alone"),
+        ("wrn-a-3", "wrn-a-4 alone"),
         ("resnet-20", "18, 34, 50, 101, 152"),
         ("resnest-50", "152"),
         ("rawrn-28-10", "rawrn-70-16 alone"),

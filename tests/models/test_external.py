@@ -367,7 +367,7 @@ def test_bad_folders_are_one_clear_line(tmp_path):
     (tmp_path / "four").mkdir()
     for name, message in (
         ("one", "broken.png cannot be read as an image"),
-        ("two", "has classes cat, cow"),
+        ("two", "only the first has dog, only the second cow"),
         ("three", "empty holds no images"),
         ("four", "0 class folders and 0 images"),
         ("five", "there is no folder"),

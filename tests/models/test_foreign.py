@@ -77,8 +77,9 @@ def text():
     return "text"
 """
 REFERENCES = ["ViT(width=16)", "cnn", "batch_norm", "Pair", "Named", "ready"]
-SHORT = ("--set", "train.schedule.total_images=128", "--set", "train.schedule.batch_size=64", "--set", "train.models=1",
-         "--set", "train.validations=1", "--set", "train.validation_steps=2", "--set", "train.loss.attack.steps=1")  # fmt: skip
+QUICK = ("schedule.total_images=128", "schedule.batch_size=64", "models=1", "validations=1", "validation_steps=2",
+         "loss.attack.steps=1")  # fmt: skip
+SHORT = [word for setting in QUICK for word in ("--set", f"train.{setting}")]
 
 
 @pytest.fixture

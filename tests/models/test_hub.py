@@ -1,7 +1,9 @@
 """Published classifiers: the catalog, their files in every published layout, and `hub:` on the command line."""
 
 import pickle
+import re
 import sys
+from dataclasses import replace
 from functools import cache
 
 import numpy as np
@@ -12,12 +14,13 @@ from torch import nn
 
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model, catalog, hub
-from robustgen.models.catalog import INFOS, RELEASES, Release
+from robustgen.models.catalog import ABSENT, INFOS, RELEASES, Release
 from robustgen.models.external import load_model
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts
 from robustgen.storage.haiku import read_haiku
 from robustgen.storage.weights import assign_weights
+from robustgen.threat import ThreatModel
 
 CIFAR = INFOS["cifar10"]
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -58,7 +61,10 @@ def test_every_release_builds_and_says_where_its_weights_are(full):
     release = RELEASES[full]
     data, norm, _ = full.split("/")
     assert INFOS[release.data].name == data and release.threat.startswith(f"{norm}:")
-    assert 0 < release.robust < release.clean < 100 and release.files
+    assert 0 <= release.robust < release.clean < 100 and release.files
+    assert (release.robust == 0) == (full.split("/")[2] == "Standard")
+    assert re.fullmatch(r"\d{4}\.\d{4,5}|https://\S+", release.paper)
+    assert 0 < ThreatModel.parse(release.threat).eps < 1
     assert all(file.url.startswith("https://") or not file.url for file in release.files)
     found = logits_shape(release.architecture, release.data, release.padding)
     assert found == (2, len(INFOS[release.data].classes))
@@ -71,11 +77,48 @@ def test_the_catalog_has_what_the_papers_released():
 
     assert count("Gowal2020") == 9 and count("Rebuffi2021") == 22 and count("Gowal2021") == 3
     assert count("Sehwag2021") == 6 and count("Wang2023") == 8 and count("Bartoldson2024") == 2
-    assert count("Cui2023") == 2 and count("Peng2023") == 1
+    assert count("Cui2023") == 5 and count("Peng2023") == 1
+    assert count("Rade2021Helper") == 6 and count("Standard") == 2
     assert count("Rebuffi2021", architecture="preact-resnet-18") == 3
     assert sum(len(release.files) == 2 for release in RELEASES.values()) == 25  # PyTorch and JAX
     names = [file.name for release in RELEASES.values() for file in release.files]
     assert len(names) == len(set(names))
+    assert len(RELEASES) == 131
+
+
+def test_what_cannot_be_opened_is_not_in_the_catalog_and_has_a_reason():
+    assert len(ABSENT) == 17 and not ABSENT.keys() & RELEASES.keys()
+    for full, reason in ABSENT.items():
+        data, norm, name = full.split("/")
+        assert data in INFOS and norm in ("linf", "l2") and name and reason and reason[-1] != "."
+    with pytest.raises(ValueError, match="cifar10/linf/Kang2021Stable cannot be opened: its last layers solve") as said:
+        hub.find("Kang2021Stable")
+    assert "\n" not in str(said.value) and "FILE.py:FUNCTION" in str(said.value)
+    with pytest.raises(ValueError, match="hub:cifar100/linf/Bai2024MixedNUTS cannot be opened: it mixes"):
+        hub.find("cifar100/linf/Bai2024MixedNUTS", INFOS["cifar100"])
+
+
+def test_absent_models_are_listed_and_refused_in_one_line(robustgen):
+    code, out, _ = robustgen("list", "hub")
+    assert code == 0 and {line.split()[0] for line in out.splitlines() if line} >= ABSENT.keys() | RELEASES.keys()
+    name = "hub:Kang2021Stable"
+    for line in (("fetch", name), ("evaluate", name), ("publish", name, "--to", "onnx", "--into", "x")):
+        code, _, err = robustgen(*line)
+        assert code == 2 and "Kang2021Stable cannot be opened" in err and err.count("\n") == 1
+        assert "data sets and feature networks" not in err
+
+
+@pytest.mark.parametrize(
+    ("full", "number"),
+    [
+        ("cifar10/linf/Xu2023Exploring_WRN-28-10", "1k1uJI13ft0h0dfzuEihVpBvjBXwFRH2o"),
+        ("cifar10/linf/Bartoldson2024Adversarial_WRN-82-8", "1--jl8qJh624SFqFffvg1IkYR-fZGA2Sr"),
+        ("cifar10/linf/Bartoldson2024Adversarial_WRN-94-16", "1g6o9H1b6vjoBi1USdCBt64C8B8LPiioX"),
+        ("cifar100/linf/Cui2023Decoupled_WRN-28-10", "15BwWdWbNfoarTEWWugicOVkTjh3nXH36"),
+    ],
+)
+def test_files_that_were_moved_are_fetched_from_where_robustbench_has_them(full, number):
+    assert f"id={number}&" in RELEASES[full].files[0].url
 
 
 def test_names_are_found_in_full_and_short():
@@ -128,6 +171,14 @@ def layouts():
             "best_prec1": 0.5,
         },
         "RobustBench's older": {"state_dict": {f"model.{name}": value for name, value in state.items()}},
+        "Andriushchenko's": {"last": state, "best": raw},
+        "with the constants that RobustBench's classes keep": {
+            "state_dict": {
+                **{f"module.model.{n}": v for n, v in state.items()},
+                "module.normalize.mean": torch.tensor(CIFAR.mean).view(1, 3, 1, 1),
+                "module.normalize.std": torch.tensor(CIFAR.std).view(1, 3, 1, 1),
+            }
+        },
         "compiled": {f"_orig_mod.module.{name}": value for name, value in state.items()},
     }
 
@@ -137,6 +188,29 @@ def test_weights_load_from_every_published_layout(layout, small):
     torch.save(layouts()[layout], small / "small.pt")
     model = load_model("hub:Small2026", CIFAR).eval()
     torch.testing.assert_close(model(IMAGES), network()(IMAGES), rtol=0, atol=0)
+
+
+def test_a_file_that_normalizes_otherwise_is_refused(small):
+    state = network().state_dict()
+    torch.save({**state, "mu": torch.tensor(CIFAR.mean), "sigma": torch.tensor(CIFAR.std)}, small / "small.pt")
+    assert load_model("hub:Small2026", CIFAR)
+    for constants in (torch.full((3,), 0.5), torch.ones(1)):
+        torch.save({**state, "mu": constants}, small / "small.pt")
+        with pytest.raises(
+            ValueError, match=r"small\.pt normalizes with mu \[.*the catalog with \[0\.49.*published file"
+        ):
+            load_model("hub:Small2026", CIFAR)
+
+
+def test_the_second_first_group_of_trades_files_is_left_out(tmp_path):
+    release = RELEASES["cifar10/linf/Zhang2019Theoretically"]
+    small = replace(release, architecture="trades-wrn-10-1")
+    own = network("trades-wrn-10-1", INFOS[release.data])
+    doubled = {name.replace("block1.", "sub_block1."): value for name, value in own.state_dict().items()}
+    torch.save({**own.state_dict(), **doubled}, tmp_path / "w.pt")
+    torch.testing.assert_close(hub.open_release(small, tmp_path / "w.pt").eval()(IMAGES), own(IMAGES))
+    with pytest.raises(ValueError, match=r"unknown: sub_block1\.layer\.0\.bn1\.bias"):
+        hub.open_release(replace(small, unused=()), tmp_path / "w.pt")
 
 
 def test_prefixes_that_are_the_networks_own_stay_on(tmp_path):
@@ -344,8 +418,6 @@ def test_jax_files_run_no_code_and_must_fit(small, capsys):
 
 
 def test_the_mnist_network_pads_before_it_normalises(monkeypatch, tmp_path):
-    from dataclasses import replace
-
     full = "mnist/linf/Gowal2020Uncovering_28_10"
     release = replace(RELEASES[full], architecture="wrn-10-2")
     inner = network("wrn-10-2", INFOS["mnist"])

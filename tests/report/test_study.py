@@ -76,7 +76,7 @@ def test_wrong_changes_are_refused_at_birth(change, message):
 def test_what_an_arm_changes_must_fit_the_rest_of_the_recipe():
     content = RECIPES["digits-certified"].to_json()
     content["arms"]["real"]["changes"] = ["noise.sigma=0.5"]
-    with pytest.raises(ValueError, match=r"noise.sigma \(0.5\) and certification.sigma \(0.25\)"):
+    with pytest.raises(ValueError, match=r"loss.sigma \(0.5\) and certification.sigma \(0.25\)"):
         from_content(content, "test")
 
 

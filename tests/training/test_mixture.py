@@ -104,6 +104,20 @@ def test_originals_stand_several_times_each_augmented_anew(tiny_images, sets):
         Mixture(tiny_images, batch_size=42, repeats=4)
 
 
+def test_originals_that_stand_several_times_are_mixed_as_in_the_official_code(tiny_images, sets):
+    """Its `cutmix(split=4)`: partners of the copies are copies, so that four rows have one mixed label."""
+    mixture = Mixture(tiny_images, batch_size=24, repeats=4, augment=AUGMENTATIONS["crop-flip+cutmix"])
+    batches = [mixture.batch(step).targets.view(6, 4, 3) for step in range(6)]
+    assert all(torch.equal(rows, rows[:, :1].expand_as(rows)) for rows in batches)
+    assert any(((rows > 0) & (rows < 1)).any() for rows in batches)
+    # Generated images are not repeated: originals with original partners agree, some with generated ones do not.
+    mixture = Mixture(
+        tiny_images, sets[0], batch_size=40, real_share=0.6, repeats=4, augment=AUGMENTATIONS["crop-flip+cutmix"]
+    )
+    agree = [(rows == rows[:, :1]).all((1, 2)) for t in range(6) for rows in [mixture.batch(t).targets.view(10, 4, 3)]]
+    assert any(found[:6].any() for found in agree) and not all(found.all() for found in agree)
+
+
 def test_drawing_with_replacement_repeats_before_the_round_is_over(tiny_images, sets):
     mixture = Mixture(tiny_images, sets[0], batch_size=24, real_share=0.0, order="replacement")
     rows = used(mixture.batch(0).images)

@@ -12,6 +12,7 @@ import numpy as np
 
 from robustgen.proxy.formats.source import BLOCK, Format, Source, checked_labels, numbered
 from robustgen.proxy.store import read_array
+from robustgen.units import show_names
 
 SHAPE = (32, 32, 3)
 BYTES = 3072
@@ -22,7 +23,7 @@ def read(paths: Sequence[Path]) -> Source:
     images = [path for path in paths if path.suffix == ".bin"]
     labels = [path for path in paths if path.suffix == ".npy"]
     if len(images) != 1 or len(labels) > 1 or len(paths) > 2:
-        raise ValueError(f"expected one .bin and one .npy of labels, got {', '.join(path.name for path in paths)}")
+        raise ValueError(f"expected one .bin and one .npy of labels, got {show_names([path.name for path in paths])}")
     neighbor = images[0].with_name(f"{images[0].stem.removesuffix('_images')}_labels.npy")
     where = labels[0] if labels else neighbor
     for path in (images[0], where):

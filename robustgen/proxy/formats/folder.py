@@ -5,6 +5,7 @@ Classes are numbered in the order of their names, images within a class likewise
 
 from __future__ import annotations
 
+import io
 import shutil
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -13,12 +14,14 @@ import numpy as np
 
 from robustgen.proxy.formats.pictures import SUFFIXES, decode
 from robustgen.proxy.formats.source import BLOCK, Export, Format, Source
+from robustgen.storage.files import writing_to
+from robustgen.units import show_names
 
 
 def read(paths: Sequence[Path]) -> Source:
     """Labels from the folders' names; pictures are opened as they are needed."""
     if len(paths) != 1 or not paths[0].is_dir():
-        raise ValueError(f"expected one folder with a folder a class in it, got {', '.join(map(str, paths))}")
+        raise ValueError(f"expected one folder with a folder a class in it, got {show_names(paths)}")
     classes = tuple(sorted(place.name for place in paths[0].iterdir() if place.is_dir() and place.name[0] != "."))
     files: list[Path] = []
     counts = []
@@ -61,15 +64,20 @@ def write(path: Path, export: Export) -> None:
     shutil.rmtree(aside, ignore_errors=True)
     names = folder_names(export.classes)
     try:
-        for name in names:
-            (aside / name).mkdir(parents=True)
+        with writing_to(path):
+            for name in names:
+                (aside / name).mkdir(parents=True)
         number, digits = 0, max(6, len(str(len(export.labels) - 1)))
         for block in export.blocks():
             for pixels in block:
-                picture = Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels)
-                picture.save(aside / names[int(export.labels[number])] / f"{number:0{digits}d}.png")
+                encoded = io.BytesIO()
+                Image.fromarray(pixels[..., 0] if pixels.shape[2] == 1 else pixels).save(encoded, "PNG")
+                with writing_to(path):
+                    place = aside / names[int(export.labels[number])] / f"{number:0{digits}d}.png"
+                    place.write_bytes(encoded.getvalue())
                 number += 1
-        aside.rename(path)
+        with writing_to(path):
+            aside.rename(path)
     finally:
         shutil.rmtree(aside, ignore_errors=True)
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from robustgen.proxy.formats.source import BLOCK, Export, Format, Source, check_member_names, checked_labels, numbered
 from robustgen.storage.files import atomic_write
+from robustgen.units import show_names
 
 BOMB = 200
 """Times that a deflated member may be smaller than what is in it. Pictures come to 2, or 5; zeros to 1,000."""
@@ -82,7 +83,7 @@ def _open(path: Path) -> tuple[_Member, np.ndarray]:
             names = archive.namelist()
             check_member_names(names, path)
             if not {"image.npy", "label.npy"} <= set(names) or len(set(names)) < len(names):
-                raise ValueError(f"{path}: expected arrays 'image' and 'label', got {', '.join(names) or 'none'}")
+                raise ValueError(f"{path}: expected arrays 'image' and 'label', got {show_names(names) or 'none'}")
             images, labels = _member(path, archive, "image"), _member(path, archive, "label")
             if images.dtype != np.uint8 or len(images.shape) not in (3, 4) or min(images.shape) < 1:
                 raise ValueError(f"{path}: 'image' must be uint8 (N, H, W, C), got {images.dtype} {images.shape}")

@@ -1,4 +1,4 @@
-"""What benchmarks share: interleaved rounds, ratios, a record of the machine."""
+"""Timing of benchmarks: interleaved rounds, ratios, a record of the machine."""
 
 from __future__ import annotations
 

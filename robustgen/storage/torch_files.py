@@ -1,0 +1,148 @@
+"""Read files of torch.save without running code: plain ones, and the tensors of those that hold other objects."""
+
+from __future__ import annotations
+
+import pickle
+import re
+import types
+import warnings
+import zipfile
+from collections import OrderedDict
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from torch import Tensor
+
+from robustgen.storage.files import first_line
+
+
+def load_torch_file(path: Path) -> Any:
+    """What torch.save wrote, on the CPU: tensors, plain values and containers of them.
+
+    Raises:
+        ValueError: why the file cannot be read, as part of a sentence. What torch says is not passed on: it advises to
+            load the file with the code in it.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # torch raises many kinds: zip, pickle, key and runtime errors
+        raise ValueError(_reason(path, error)) from None
+
+
+class Inert:
+    """Stand-in for an object of any other class: it keeps the state that the file gives it, and does nothing."""
+
+    origin: ClassVar[str] = ""
+    state: object = None
+
+    def __new__(cls, *_: object, **__: object) -> Inert:
+        return super().__new__(cls)
+
+    def __init__(self, *_: object, **__: object) -> None:
+        pass
+
+    def __setstate__(self, state: object) -> None:
+        self.state = state
+
+    def __setitem__(self, _: object, __: object) -> None:
+        pass
+
+    def append(self, _: object) -> None:
+        pass
+
+    def extend(self, _: object) -> None:
+        pass
+
+    def tensors(self) -> dict[str, Tensor] | None:
+        """Parameters and buffers by name where the object was an `nn.Module`, else None."""
+        if not isinstance(self.state, Mapping) or not {"_parameters", "_modules"} <= self.state.keys():
+            return None
+        found: dict[str, Tensor] = {}
+        for group in ("_parameters", "_buffers"):
+            values = self.state.get(group) or {}
+            found |= {name: value for name, value in values.items() if isinstance(value, Tensor)}
+        for name, child in self.state["_modules"].items():
+            inner = child.tensors() if isinstance(child, Inert) else None
+            found |= {f"{name}.{key}": value for key, value in (inner or {}).items()}
+        return found
+
+
+def _rebuild_from_type(function: Any, _: object, arguments: tuple[Any, ...], __: object) -> object:
+    """A tensor of a subclass, as a plain one; `function` is one of ALLOWED, or inert."""
+    return function(*arguments)
+
+
+ALLOWED: dict[tuple[str, str], object] = {
+    ("collections", "OrderedDict"): OrderedDict,
+    ("builtins", "set"): set,
+    ("torch", "Size"): torch.Size,
+    ("torch._utils", "_rebuild_tensor"): torch._utils._rebuild_tensor,
+    ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
+    ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
+    ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    **{("torch", name): kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)},
+}
+"""What a file may name; every other class or function becomes `Inert`."""
+
+
+class _InertUnpickler(pickle.Unpickler):
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) in ALLOWED:
+            return ALLOWED[module, name]
+        return type(name, (Inert,), {"origin": f"{module}.{name}"})
+
+
+def _load(file: Any, **options: Any) -> Any:
+    return _InertUnpickler(file, **options).load()
+
+
+_INERT = types.SimpleNamespace(Unpickler=_InertUnpickler, load=_load, __name__="inert")
+
+
+def load_tensors(path: Path) -> Any:
+    """As `load_torch_file`; objects of other classes beside the tensors become `Inert`, and nothing of them is run.
+
+    Checkpoints hold argument namespaces, NumPy scalars, optimizers, or whole pickled networks.
+
+    Raises:
+        ValueError: why the file cannot be read, as part of a sentence.
+    """
+    try:
+        return load_torch_file(path)
+    except ValueError as error:
+        if "objects" not in str(error):
+            raise
+        try:
+            with warnings.catch_warnings(action="ignore"):
+                return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT)
+        except Exception:  # damaged in ways that only a second reading meets
+            raise error from None
+
+
+def _reason(path: Path, error: Exception) -> str:
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror
+    with path.open("rb") as file:
+        start = file.read(64).lstrip()
+    if not start:
+        return "it is empty"
+    if start.startswith(b"<"):
+        return "it is a web page"
+    if start.startswith(b"version https://git-lfs"):
+        return "it is a pointer of Git LFS, not the file"
+    if found := re.search(r"(?:Unsupported global: GLOBAL|Unsupported class) ([\w.]+\w)", str(error)):
+        return f"it holds code or objects, {found[1]}; save model.state_dict() instead"
+    if start.startswith(b"PK"):
+        if not zipfile.is_zipfile(path):
+            return "it is cut off"
+        with zipfile.ZipFile(path) as archive:
+            if any(name.endswith("/constants.pkl") for name in archive.namelist()):
+                return "it is a TorchScript program; save its state_dict() instead"
+        return "its content is damaged"
+    if start.startswith(b"\x80"):
+        return "it is a pickle of other objects, or damaged; save model.state_dict() instead"
+    said = re.split(r"(?<=[.!]) |: This is an internal", first_line(error))[0]
+    return "torch.save did not write it" if "load" in said.lower() or "weights_only" in said else said
