@@ -37,8 +37,10 @@ def find(name: str, info: DatasetInfo | None = None) -> tuple[str, Release]:
                 "returns RobustBench's load_model(...)"
             )
         short = sorted({full.rpartition("/")[2] for full in RELEASES})
-        start = name.rpartition("/")[2][:4].lower()
-        alike = [known for known in short if known.lower().startswith(start)] or get_close_matches(name, short) or short
+        wrong = name.rpartition("/")[2].lower()
+        alike = [known for known in short if known.lower().startswith(wrong[:4])]
+        alike.sort(key=lambda known: not known.lower().startswith(wrong[:8]))  # the same author and year first
+        alike = alike or get_close_matches(name, short) or short
         raise ValueError(
             f"no published model is called {name!r}; known: {', '.join(alike[:4])} ... (see: robustgen list hub)"
         )

@@ -13,7 +13,8 @@ from robustgen.recipes.rows import Base, figures, parse, row, schedule
 BASE = Base(
     paper="rebuffi2021",
     cited="Rebuffi et al. 2021 (arXiv:2103.01946)",
-    alone=TrainingConfig(schedule=schedule(400, 512, 0.2, decay="step"), ema_decay=0.999, real_share=1.0),
+    # The official code emulates its four workers, which read one stream, with and without generated images.
+    alone=TrainingConfig(schedule=schedule(400, 512, 0.2, decay="step"), ema_decay=0.999, real_share=1.0, repeats=4),
     mixed=TrainingConfig(schedule=schedule(800, 1024, 0.4, warmup=0.0125), repeats=4),
 )
 AUGMENT = {"pad": "crop-flip", "cutmix": "crop-flip+cutmix", "mixup": "crop-flip+mixup-0.2"}

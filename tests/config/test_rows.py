@@ -115,6 +115,9 @@ def test_every_release_of_the_papers_is_a_row_with_its_figures():
 def test_rows_are_the_papers_runs():
     mixed = RECIPES[CUTMIX_DDPM]
     assert mixed.train.schedule.steps == 39_062 and mixed.train.schedule.peak_lr == 0.4
+    # emulated_workers=4 in the official code, with and without generated images
+    official = [recipe for name, recipe in ROWS.items() if name.startswith(("rebuffi2021", "gowal20"))]
+    assert {recipe.train.repeats for recipe in official} == {4}
     assert mixed.train.repeats == 4 and mixed.train.real_share == 0.3 and mixed.keep.per_class == 100_000
     assert RECIPES["rebuffi2021/cifar100-linf-wrn-28-10-ddpm"].keep.per_class == 10_000
     assert RECIPES["rebuffi2021/cifar10-linf-wrn-28-10-pad"].train.schedule.decay == "step"
