@@ -151,7 +151,7 @@ def judged(
     """
     from robustgen.config.recipe import CertificationConfig
     from robustgen.recipes import RECIPES
-    from robustgen.stages.targets import judged_on
+    from robustgen.stages.targets import judged_on, trained_for
 
     named = None if recipe is None else recipe_named(recipe)
     own = [text for text in sets or [] if text.partition("=")[0].strip() in ("threat", "data.name")]
@@ -166,4 +166,12 @@ def judged(
     more = [f"data.test={images}"] if images else []
     settings = command_settings(command, base, [*more, *(sets or [])], None, seed)
     print(said, flush=True)
+    known = named.data if named else trained_for(place).data
+    if settings.data.path and given and not _same_files(settings.data, known):
+        return settings.model_copy(update={"data": settings.data.model_copy(update={"only_test": True})})
     return settings
+
+
+def _same_files(data: DataConfig, other: DataConfig | None) -> bool:
+    """Whether both name the same files, of which some may have been trained on."""
+    return other is not None and data.name == other.name and Path(data.path or "") == Path(other.path or "")

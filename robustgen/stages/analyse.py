@@ -35,13 +35,14 @@ class Analyse:
     def record(self, device: str, progress: Progress) -> Findings:
         """The analysis's record, which is also saved to `path`."""
         from robustgen.analysis.contracts import Subject
+        from robustgen.datasets import load_test
         from robustgen.images import to_unit
         from robustgen.models.saved import load_classifier
         from robustgen.models.sources import check_accepts
         from robustgen.proxy.store import digest_of
 
         model = load_classifier(self.classifier).to(device).requires_grad_(False)
-        test = load_data(self.data).test
+        test = load_test(self.data)
         images = to_unit(test.pixels(device))
         check_accepts(model, str(self.classifier), images)
         subject = Subject(
