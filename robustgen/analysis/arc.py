@@ -101,7 +101,7 @@ class ARC:
         radii, real, generated, held_out, is_real = self._prepare(subject, seed)
         images_of = digest(subject.train, subject.test, subject.generated)
         about = About(repr(self), subject.threat.norm, seed, images_of)
-        found = ARCResult.taken_up(path, about)
+        found = ARCResult.resume(path, about)
         record = found or _unmeasured(about, radii, held_out, is_real)
         if path is not None and found is None:
             record.save(path)

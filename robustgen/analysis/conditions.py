@@ -65,7 +65,7 @@ class Conditions:
         inputs = digest(subject.train, subject.train_labels, subject.test, subject.test_labels, subject.generated)
         threat = subject.threat
         about = About(repr(self), str(threat), seed, f"{inputs} {weights_digest(subject.labeller)}")
-        if found := Record.taken_up(path, about):
+        if found := Record.resume(path, about):
             return found
         with evaluating(subject.labeller):
             model = BatchInvariant(subject.labeller)

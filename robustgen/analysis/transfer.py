@@ -154,7 +154,7 @@ class Transfer:
         plan = self._plan(subject, seed, plan)
         norm = subject.threat.norm
         about = About(repr(self), norm, seed, f"{plan.about.made_for} {weights_digest(subject.model)}")
-        record = Record.taken_up(path, about) or _owed(about, plan)
+        record = Record.resume(path, about) or _owed(about, plan)
         pace = SaveInterval()
         images = {"real": (subject.test, plan.real), "generated": (subject.generated, plan.generated)}
         total = len(plan.real) + len(plan.generated)

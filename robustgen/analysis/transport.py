@@ -199,7 +199,7 @@ class Transport:
         """
         check_subject(subject)
         about = self.about(subject, seed)
-        if found := Record.taken_up(path, about):
+        if found := Record.resume(path, about):
             return found
         classes = len(subject.info.classes)
         real_labels, generated_labels = (

@@ -64,7 +64,7 @@ def keep_neighbours(quality: Quality, proxies: ProxySet, splits: Splits, path: P
     """Keep the first few samples of a quality, which are in random order, next to the images nearest to them."""
     import numpy as np
 
-    from robustgen.records.quality import SELF, SHOWN, TEST, TRAIN, neighbours_file
+    from robustgen.records.quality import SELF, SHOWN, TEST, TRAIN, neighbors_file
     from robustgen.storage.arrays import save_arrays
 
     shown = slice(SHOWN)
@@ -76,4 +76,4 @@ def keep_neighbours(quality: Quality, proxies: ProxySet, splits: Splits, path: P
     nearest[source == SELF] = proxies.images(index[source == SELF])
     of_train = splits.train.images[quality.train_index[shown]]
     columns = {"samples": samples, "nearest": nearest, "nearest_train": of_train, "source": source}
-    save_arrays(neighbours_file(path), columns)
+    save_arrays(neighbors_file(path), columns)

@@ -525,7 +525,7 @@ def test_a_copied_training_set_is_found_out(three_sets, classifier):
     train, test, _ = three_sets
     found = measure(train, train, test, classifier_features(classifier))
     assert found.estimates["classifier-fid"].value < 1e-3
-    assert found.memorised.value == 1 and found.authentic.count == 0
+    assert found.memorized.value == 1 and found.authentic.count == 0
     assert found.copies.tolist() == [90, 0]
     assert found.train_distance.max() < 1e-12 and (found.train_index == found.sample).all()
     assert found.precision.value == found.recall.value == 1
@@ -535,7 +535,7 @@ def test_the_same_image_again_and_again_is_near_itself(three_sets, classifier):
     train, test, generated = three_sets
     flat = np.full_like(generated.images, 255)
     found = measure(flat, train, test, classifier_features(classifier))
-    assert found.share_nearest(SELF).value == 1 and found.neighbour_entropy == 0
+    assert found.share_nearest(SELF).value == 1 and found.neighbor_entropy == 0
     assert found.balance == 0 and found.recall.value == 0
 
 
@@ -562,7 +562,7 @@ def test_other_features_for_neighbours_and_another_labeller(three_sets, classifi
     pixels = Features("pixels", nn.Flatten(), "", 64)
     features = classifier_features(classifier)
     found = measure(generated, train, test, features, neighbour_features=pixels, batch_size=5)
-    assert found.about.neighbours.startswith("pixels") and found.about.features.startswith("classifier")
+    assert found.about.neighbors.startswith("pixels") and found.about.features.startswith("classifier")
     assert same(found, measure(generated, train, test, features, neighbour_features=pixels, batch_size=64))
     flat = train.images.reshape(90, -1) / 255
     mine = generated.images.reshape(60, -1) / 255
@@ -600,17 +600,17 @@ def test_tables_say_of_how_many_images_each_number_is(three_sets, classifier, tm
     train, test, generated = three_sets
     found = measure(generated, train, test, classifier_features(classifier), labels=generated.labels)
     rows = {row[0]: row for row in found.table().rows}
-    assert rows["classifier-fid"][2:4] == ("60", "90") and rows["nearest is train"][2:4] == ("36", "36")
-    assert rows["memorised"][3] == "90" and "+-" in rows["classifier-kid"][1]
+    assert rows["classifier-fid"][2:4] == ("60", "90") and rows["nearest neighbor is train"][2:4] == ("36", "36")
+    assert rows["memorized"][3] == "90" and "+-" in rows["classifier-kid"][1]
     table = compare({"one": found, "two": found})
     assert [row[:2] for row in table.rows] == [("one", "60"), ("two", "60")]
-    with pytest.raises(ValueError, match="nothing to compare"):
+    with pytest.raises(ValueError, match="at least one quality record"):
         compare({})
     (tmp_path / "bad.npz").write_bytes(b"no")
     with pytest.raises(ValueError, match="damaged"):
         Quality.load(tmp_path / "bad.npz")
     np.savez(tmp_path / "other.npz", quality=np.array("{}"))
-    with pytest.raises(ValueError, match="does not hold the quality"):
+    with pytest.raises(ValueError, match="expected a quality record in"):
         Quality.load(tmp_path / "other.npz")
 
 
@@ -640,7 +640,7 @@ def test_shares_count_rows():
         recalled=np.array([True]), covered=np.array([False]), copies=np.zeros(2),
     )  # fmt: skip
     assert found.share_nearest(TRAIN).value == 0.5 and found.spread(TRAIN) == 0.5  # all, then none
-    assert found.memorised.count == 2  # nearer than the median, 3
+    assert found.memorized.count == 2  # nearer than the median, 3
     assert found.authentic.count == 2  # farther than 2
     assert found.precision.value == 0.75 and found.recall.value == 1 and found.coverage.value == 0
     assert math.isnan(found.balance) and math.isnan(found.agreement.value)

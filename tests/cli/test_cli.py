@@ -260,7 +260,7 @@ def test_generated_images_are_measured_and_analysed(parts, robustgen, monkeypatc
 def test_runs_and_verdicts_are_compared(parts, robustgen, monkeypatch):
     monkeypatch.chdir(parts)
     code, out, _ = robustgen("compare", "models/robust/quick.npz", "models/robust/quick.npz", "--into", "compared")
-    assert code == 0 and "not settled" in out and "both are the same classifier" in out
+    assert code == 0 and "not significant" in out and "both are the same classifier" in out
     assert len(list((parts / "compared").iterdir())) == 1
     code, _, err = robustgen("compare", "models/robust/quick.npz")
     assert code == 2 and "name another run" in err
@@ -282,7 +282,9 @@ def test_analyses_print_a_table_resume_and_refuse_others(parts, robustgen, monke
     assert code == 0 and before == Path("models/robust/step-sweep.npz").read_bytes()
     assert again.splitlines()[2:] == out.splitlines()[2:]
     code, _, err = robustgen(*line, "--images", 10)
-    assert code == 2 and "holds another analysis: 20 images there, 10 here" in err and err.count("\n") == 1
+    assert (
+        code == 2 and "a record of another analysis (images: stored 20, requested 10)" in err and err.count("\n") == 1
+    )
     code, _, _ = robustgen(*line, "--images", 10, "--into", "few.npz")
     assert code == 0 and Path("few.npz").exists()
 

@@ -10,7 +10,7 @@ from robustgen.config.recipe import Recipe
 from robustgen.records.arc import ARCResult
 from robustgen.records.certificates import ABSTAINED, Certificates
 from robustgen.records.history import History
-from robustgen.records.quality import SHOWN, About, Estimate, Quality, neighbours_file
+from robustgen.records.quality import SHOWN, About, Estimate, Quality, neighbors_file
 from robustgen.records.record import BROKEN, ROBUST
 from robustgen.records.record import About as AnalysisAbout
 from robustgen.records.verdicts import UNBROKEN, Verdicts, adversarial_file, clean_file
@@ -121,7 +121,7 @@ def _write_generator(run, name, number, seed, pixels, labels, some) -> None:
     ).save(run.quality(name))  # fmt: skip
     rows = rng.integers(0, COUNT, (3, SHOWN))
     near = dict(zip(("samples", "nearest", "nearest_train"), pixels[rows], strict=True))
-    save_arrays(neighbours_file(run.quality(name)), {**near, "source": rng.integers(0, 3, SHOWN)})
+    save_arrays(neighbors_file(run.quality(name)), {**near, "source": rng.integers(0, 3, SHOWN)})
     told = rng.random((80, 3)) < np.array([0.9, 0.7, 0.5]) - 0.03 * number
     path = run.closeness(name, "arc")
     ARCResult(
