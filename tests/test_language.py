@@ -12,7 +12,7 @@ ROOT = Path(__file__).resolve().parent.parent
 
 CLEAN = (
     "robustgen/evaluation", "robustgen/models", "robustgen/datasets", "robustgen/proxy", "robustgen/storage",
-    "robustgen/report", "robustgen/records",
+    "robustgen/report", "robustgen/records", "robustgen/analysis",
 )  # fmt: skip
 """Folders and files that are held to it: Python, templates and Markdown."""
 
@@ -25,7 +25,7 @@ PATTERN = re.compile(rf"(?<![\w-])(?:{'|'.join(BANNED)})(?![\w-])", re.IGNORECAS
 
 ALLOWED = re.compile(
     r"normalised-twice|not-normalised|-?unnormalised|--normalise|^    normalise  |the class asked of the generator"
-    r"|\.neighbours\.npz|^neighbours$|^optimiser$",
+    r"|\.neighbours\.npz|^neighbours$|^optimiser$|^initialise$|^Conditions\(neighbours=$",
     re.MULTILINE,
 )
 """Names kept on disk, in options, and a field named like its option; keys that are a whole string."""

@@ -38,14 +38,14 @@ class Measure:
         settings = self.config
         proxies, splits = ProxySet(self.proxy), load_data(self.data)
         model = load_classifier(self.classifier).to(device)
-        features, neighbour_features = features_at_hand(model, proxies.shape, device)
+        features, neighbor_features = features_at_hand(model, proxies.shape, device)
         quality = measured(
             proxies,
             splits.train,
             splits.test,
             features,
-            neighbour_features=neighbour_features,
-            labeller=classifier_features(model),
+            neighbor_features=neighbor_features,
+            labeler=classifier_features(model),
             labels=proxies.column("condition"),
             index=proxies.kept() if settings.which == "kept" else np.arange(len(proxies)),
             seed=self.seed,
@@ -54,13 +54,13 @@ class Measure:
             device=device,
             progress=progress,
         )
-        keep_neighbours(quality, proxies, splits, self.path)
+        keep_neighbors(quality, proxies, splits, self.path)
         quality.save(self.path)
         first = next(iter(quality.estimates))
         return f"{first} {quality.estimates[first]}, {quality.agreement} label agreement"
 
 
-def keep_neighbours(quality: Quality, proxies: ProxySet, splits: Splits, path: Path) -> None:
+def keep_neighbors(quality: Quality, proxies: ProxySet, splits: Splits, path: Path) -> None:
     """Keep the first few samples of a quality, which are in random order, next to the images nearest to them."""
     import numpy as np
 

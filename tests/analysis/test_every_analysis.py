@@ -8,7 +8,7 @@ from torch import nn
 from conftest import Halfspace
 from robustgen.analysis import ANALYSES, Landscapes, RadiusSweep, StepSweep, find_analysis
 from robustgen.analysis.contracts import Subject
-from robustgen.analysis.sweeps import grey_radius
+from robustgen.analysis.sweeps import gray_radius
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.randomness import rng_for
@@ -185,7 +185,7 @@ def test_the_radius_sweep_of_a_halfspace_is_the_distribution_of_distances(norm):
     labels[::10] = 1 - labels[::10]
     right = (model(images).argmax(1) == labels).numpy()
     sweep = RadiusSweep()(Subject(model, images, labels, ThreatModel(norm, float(np.median(needed)))))
-    assert sweep.values[0] == 0 and sweep.values[-1] == grey_radius(images, norm)
+    assert sweep.values[0] == 0 and sweep.values[-1] == gray_radius(images, norm)
     assert sweep.accuracy(0).count == right.sum() and sweep.accuracy(-1).count == 0
     for at, radius in enumerate(sweep.values):
         stands = sweep.stands[:, at] == ROBUST

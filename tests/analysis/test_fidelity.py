@@ -413,10 +413,10 @@ def test_classifier_features_are_what_the_last_layer_is_given(name):
 
 
 def test_networks_without_such_a_layer_are_refused():
-    with pytest.raises(ValueError, match="no linear layer"):
+    with pytest.raises(ValueError, match="expected a classifier with a linear layer, got Conv2d"):
         classifier_features(nn.Conv2d(3, 3, 1))
     early = nn.Sequential(nn.Flatten(), nn.Linear(12, 4), nn.Unflatten(1, (1, 2, 2)), nn.Conv2d(1, 2, 2), nn.Flatten())
-    with pytest.raises(ValueError, match="does not make its logits"):
+    with pytest.raises(ValueError, match="does not compute its logits"):
         classifier_features(early)(torch.rand(2, 3, 2, 2))
     broken = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
     broken[1].bias.data[0] = torch.nan
@@ -545,7 +545,7 @@ def test_few_real_images_are_drawn_again_for_more_generated_ones(three_sets, cla
     features = classifier_features(classifier)
     few = test.take(np.arange(20))
     for looked in (features, pixels):
-        found = measure(generated, train, few, features, neighbour_features=looked)
+        found = measure(generated, train, few, features, neighbor_features=looked)
         assert found.rounds == 3 and len(set(found.sample)) == len(found.source) == 60
         assert found.spread(TRAIN) is not None and found.index[found.source == TEST].max() < 20
         mine = found.source == SELF
@@ -561,15 +561,15 @@ def test_other_features_for_neighbours_and_another_labeller(three_sets, classifi
     train, test, generated = three_sets
     pixels = Features("pixels", nn.Flatten(), "", 64)
     features = classifier_features(classifier)
-    found = measure(generated, train, test, features, neighbour_features=pixels, batch_size=5)
+    found = measure(generated, train, test, features, neighbor_features=pixels, batch_size=5)
     assert found.about.neighbors.startswith("pixels") and found.about.features.startswith("classifier")
-    assert same(found, measure(generated, train, test, features, neighbour_features=pixels, batch_size=64))
+    assert same(found, measure(generated, train, test, features, neighbor_features=pixels, batch_size=64))
     flat = train.images.reshape(90, -1) / 255
     mine = generated.images.reshape(60, -1) / 255
     distances = np.linalg.norm(mine[:, None] - flat[None], axis=2)[found.sample]
     assert found.train_distance == pytest.approx(distances.min(1), rel=1e-5)  # 64 pixels: PCA leaves nothing out
     assert (found.train_index == distances.argmin(1)).all()
-    seen = measure(generated, train, test, pixels, labeller=features, labels=generated.labels)
+    seen = measure(generated, train, test, pixels, labeler=features, labels=generated.labels)
     assert seen.about.features.startswith("pixels") and seen.agreement.total == 60
     assert set(seen.estimates) == {"pixels-fid", "pixels-fid at infinity", "pixels-kid"}
 
@@ -583,14 +583,14 @@ def test_what_does_not_belong_together_is_refused(three_sets, classifier, tiny_i
         measure(generated, train, test, features, index=np.array([60]))
     with pytest.raises(ValueError, match="one label for each"):
         measure(generated, train, test, features, labels=np.zeros(3, np.int64))
-    with pytest.raises(ValueError, match="two images of each"):
+    with pytest.raises(ValueError, match="at least two images of each"):
         measure(generated, train, test, features, index=np.array([0]))
     other = DatasetInfo("other", ("a", "b"), (1, 8, 8), (0.3,), (0.4,))
     with pytest.raises(ValueError, match="different data sets"):
         measure(generated, train, ImageSet(test.images[:2], np.array([0, 1]), other), features)
     many = Features("classifier", nn.Sequential(nn.Flatten(), nn.Linear(64, 128)), "", 64, 64)
-    with pytest.raises(ValueError, match="labeller sees class"):
-        measure(generated, train, test, features, labeller=many)
+    with pytest.raises(ValueError, match="expected a labeler of"):
+        measure(generated, train, test, features, labeler=many)
 
 
 # The record
