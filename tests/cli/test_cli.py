@@ -312,7 +312,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path):
     line += ["--set", 'arms={"real":{}}', "--set", "train.models=1"]
     full = subprocess.run(line, capture_output=True, text=True, preexec_fn=small_disk)
     assert full.returncode == 2, full.stderr
-    assert "free some space and repeat the command, nothing is lost" in full.stderr
+    assert "free disk space and run the command again to resume" in full.stderr
     assert "Traceback" not in full.stderr and full.stderr.count("\n") == 1
     assert not list((tmp_path / "r").rglob("*.part"))
     again = subprocess.run(line, capture_output=True, text=True)
