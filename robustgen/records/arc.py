@@ -11,7 +11,7 @@ import numpy as np
 from robustgen.records.closeness import Closeness
 from robustgen.records.record import PENDING, ROBUST
 from robustgen.records.tables import Table
-from robustgen.stats.bootstrap import middle, resampled_means
+from robustgen.stats.bootstrap import percentile_interval, resampled_means
 from robustgen.stats.formatting import percent, percent_range
 from robustgen.stats.intervals import PairedDifference, Proportion
 
@@ -91,7 +91,7 @@ class ARCResult(Closeness):
         """95 % bootstrap interval over the held-out images of both kinds; it does not cover retraining."""
         rng, right = self.resampling(), (self.stands[:, : self.reached] == ROBUST).astype(np.float64)
         curve = sum(resampled_means(right[kind], rng) for kind in (self.real, ~self.real)) / 2
-        return middle(_trapezoids(self.radii[: self.reached], np.maximum(curve - 0.5, 0)))
+        return percentile_interval(_trapezoids(self.radii[: self.reached], np.maximum(curve - 0.5, 0)))
 
     @property
     def distance_bound(self) -> float:

@@ -10,7 +10,7 @@ import numpy as np
 from robustgen.records.closeness import Closeness
 from robustgen.records.tables import Table
 from robustgen.records.transport import resampled_class_means, weighted_class_mean
-from robustgen.stats.bootstrap import middle
+from robustgen.stats.bootstrap import percentile_interval
 from robustgen.stats.formatting import number, number_range
 
 
@@ -63,7 +63,7 @@ class Transfer(Closeness):
     def intervals(self) -> tuple[tuple[float, float], tuple[float, float]]:
         """95 % bootstrap intervals of both, with images resampled within classes."""
         real, generated = self._draws()
-        return middle(real), middle(generated)
+        return percentile_interval(real), percentile_interval(generated)
 
     @property
     def gap(self) -> float:
@@ -74,7 +74,7 @@ class Transfer(Closeness):
     @property
     def gap_interval(self) -> tuple[float, float]:
         real, generated = self._draws()
-        return middle(real - generated)
+        return percentile_interval(real - generated)
 
     @property
     def holds(self) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 
 from robustgen.records.closeness import Closeness
 from robustgen.records.tables import Table
-from robustgen.stats.bootstrap import RESAMPLES, middle, resampled_means
+from robustgen.stats.bootstrap import RESAMPLES, percentile_interval, resampled_means
 from robustgen.stats.formatting import number, percent
 
 
@@ -85,7 +85,7 @@ class Transport(Closeness):
         rng = self.resampling()
         draws = resampled_class_means(self.real_potential, self.real_label, self.shares, rng)
         draws += resampled_class_means(self.generated_potential, self.generated_label, self.shares, rng)
-        return middle(draws + self.cwd - self._over_classes(self.lower))
+        return percentile_interval(draws + self.cwd - self._over_classes(self.lower))
 
     @property
     def bias(self) -> float:

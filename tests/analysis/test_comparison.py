@@ -180,10 +180,10 @@ def test_what_cannot_be_compared_is_one_clear_line():
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: images_needed(0, 0.1), "cannot be found with any number"),
-        (lambda: images_needed(0.2, 0.1), "needs that share of disputed images or more, got 0.1"),
+        (lambda: images_needed(0, 0.1), "must be finite and non-zero, got 0"),
+        (lambda: images_needed(0.2, 0.1), "must be at least the difference, 0.2, and at most 1, got 0.1"),
         (lambda: images_needed(0.1, 0.2, power=1.0), "0 < level < power < 1"),
-        (lambda: seeds_needed(0.1, -1), "spread over seeds"),
+        (lambda: seeds_needed(0.1, -1), "deviation over seeds"),
         (lambda: smallest_difference(0, 0.1), "at least 1 image"),
     ],
 )
