@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parent.parent
 CLEAN = (
     "robustgen/evaluation", "robustgen/models", "robustgen/datasets", "robustgen/proxy", "robustgen/storage",
     "robustgen/report", "robustgen/records", "robustgen/analysis",
-    "robustgen/stats", "robustgen/planning", "robustgen/runtime",
+    "robustgen/stats", "robustgen/planning", "robustgen/runtime", "robustgen/augment",
 )  # fmt: skip
 """Folders and files that are held to it: Python, templates and Markdown."""
 

@@ -1,4 +1,4 @@
-"""A classifier from a folder, a weights file, a function or the hub."""
+"""Open a classifier from a folder, a weights file, a function or the hub."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ if TYPE_CHECKING:
 
 
 def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
-    """The classifier of a source, in evaluation mode, its parameters without gradients.
+    """Open the classifier of a source, in evaluation mode and with frozen parameters.
 
     Raises:
-        ValueError: nothing there, or something that does not fit.
+        ValueError: the source does not exist, or does not match its options.
     """
     from robustgen.models.external import load_model, with_normalization
     from robustgen.models.saved import load_classifier
@@ -26,37 +26,37 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
     if Path(source.place).is_dir():
         for given, name in ((source.weights, "--weights"), (source.architecture, "--architecture")):
             if given is not None:
-                raise ValueError(f"{source.place} is a folder made by train, which needs no {name}")
+                raise ValueError(f"{source.place} is a folder written by train, which needs no {name}; leave it out")
         return load_classifier(Path(source.place)).requires_grad_(False)
     model = load_model(source.place, info, source.weights, source.architecture)
     if source.normalise != "none":
         if source.architecture is not None or source.place.startswith("hub:"):
-            raise ValueError(f"{source.place} normalizes by itself; leave out --normalise")
+            raise ValueError(f"{source.place} includes normalization; leave out --normalize")
         model = with_normalization(model, *_normalization(source.normalise, info))
     return model.eval().requires_grad_(False)
 
 
 def check_accepts(model: nn.Module, place: str, images: Tensor) -> None:
-    """Pass two images through a classifier, so that one that does not take them is found at once.
+    """Run a classifier on two images, to find out early whether it accepts them.
 
     Raises:
-        ValueError: whatever the model raises, as one line with the shape that it was given.
+        ValueError: the model raises an error; the message has it in one line, with the shape of the input.
     """
     import torch
 
     try:
         with torch.no_grad():
             model(images[:2])
-    except Exception as error:  # whatever a foreign model raises
+    except Exception as error:  # an external model can raise anything
         reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{place} cannot take these images: it was given {tuple(images[:2].shape)} in [0, 1] and answered: "
+            f"{place} does not accept these images: for input {tuple(images[:2].shape)} in [0, 1] it raised: "
             f"{reason}; choose other images with --data"
         ) from error
 
 
 def _normalization(text: str, info: DatasetInfo) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation of each channel: the data set's, or as written."""
+    """Mean and standard deviation per channel: those of the dataset, or those given."""
     if text == "data":
         return info.mean, info.std
     mean, slash, std = text.partition("/")
@@ -66,7 +66,7 @@ def _normalization(text: str, info: DatasetInfo) -> tuple[Sequence[float], Seque
         slash = ""
     if not slash or len(values[0]) != info.shape[0] or len(values[1]) != info.shape[0]:
         raise ValueError(
-            f"--normalise takes none, data, or MEAN/DEVIATION with {info.shape[0]} numbers each, such as "
+            f"--normalize must be none, data, or MEAN/DEVIATION with {info.shape[0]} numbers each, such as "
             f"{','.join(map(str, info.mean))}/{','.join(map(str, info.std))}; got {text!r}"
         )
     return values

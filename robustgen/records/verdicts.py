@@ -116,7 +116,7 @@ class Verdicts:
             if len(part) != len(range(number, count, len(parts))):
                 raise ValueError(
                     f"expected {len(range(number, count, len(parts)))} of {count} images in part {number} of "
-                    f"{len(parts)}, got {len(part)}"
+                    f"{len(parts)}, got {len(part)}: images are missing"
                 )
             for name in _ROWS:
                 getattr(whole, name)[number :: len(parts)] = getattr(part, name)

@@ -303,10 +303,10 @@ def test_every_example_builds():
         ("wrn-12-1", "6n"),
         ("wrn-28-0", "width"),
         ("preact-resnet-50", "18, 34"),
-        ("preact-resnet-18-stem2", "a stem that it cannot have"),
+        ("preact-resnet-18-stem2", "an option that its family lacks"),
         ("resnet-20", "18, 34, 50, 101, 152"),
         ("resnest-50", "152"),
-        ("rawrn-28-10", "rawrn-70-16 alone"),
+        ("rawrn-28-10", "the only RaWRN is rawrn-70-16"),
         ("trades-wrn-12-1", "6n"),
     ],
 )
