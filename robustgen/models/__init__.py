@@ -1,9 +1,9 @@
-"""Classifiers: images (N, C, H, W) in [0, 1] to logits (N, K), normalization inside.
+"""Classifiers: images (N, C, H, W) in [0, 1] to logits (N, K), with normalization inside.
 
-A name is a family, its sizes, and what differs from the published form: wrn-28-10, wrn-10-1-relu, preact-resnet-18.
--relu, -silu and -pssilu choose the activation; -unnormalised leaves pixels as they are, -standardized normalizes each
-image by its own mean and deviation, for weights trained so; -stem2 lets the stem of a wrn halve the image; -cosine
-makes the logits of a trades-wrn cosines.
+A name consists of a family, its sizes, and options: wrn-28-10, wrn-10-1-relu, preact-resnet-18. -relu, -silu and
+-pssilu select the activation; -unnormalised omits normalization and -standardized normalizes each image by its own mean
+and standard deviation, for weights trained so; -stem2 gives the stem of a wrn stride 2; -cosine makes the logits of a
+trades-wrn cosines.
 """
 
 from __future__ import annotations
@@ -43,18 +43,18 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 EXAMPLES = {
     "wrn-10-1": "WideResNet, SiLU; 0.08 million parameters: for tests and digits",
     "wrn-16-2": "0.7 million",
-    "wrn-28-10": "36 million: the papers' smaller one",
-    "wrn-28-10-stem2": "the same, halving 64x64 images first",
+    "wrn-28-10": "36 million: the smaller network of the papers",
+    "wrn-28-10-stem2": "the same with a stem of stride 2, for 64x64 images",
     "wrn-34-10": "46 million",
     "wrn-34-20": "185 million",
-    "wrn-70-16": "267 million: the papers' larger one",
+    "wrn-70-16": "267 million: the larger network of the papers",
     "wrn-82-8": "79 million (Bartoldson et al. 2024)",
     "wrn-94-16": "366 million (Bartoldson et al. 2024)",
     "wrn-106-16": "415 million",
     "trades-wrn-28-10": "WideResNet of TRADES' code, ReLU; 36 million",
     "trades-wrn-34-10": "46 million",
-    "trades-wrn-34-10-unnormalised": "the form of the weights of Sehwag et al. 2021",
-    "trades-wrn-34-20-cosine": "last layer of Pang et al. 2020: cosines; 185 million",
+    "trades-wrn-34-10-unnormalised": "the same without normalization, for the weights of Sehwag et al. 2021",
+    "trades-wrn-34-20-cosine": "with the last layer of Pang et al. 2020, cosines; 185 million",
     "wrn-r-34": "WideResNet-34-R (Huang et al. 2021), ReLU; 68 million",
     "wrn-a-4": "WideResNet-A4 (Huang et al. 2022), SiLU; 147 million",
     "rawrn-70-16": "WideResNet with squeeze and excitation (Peng et al. 2023); 267 million",
@@ -66,31 +66,31 @@ EXAMPLES = {
     "resnet-50": "24 million",
     "resnest-152": "split attention (ResNeSt), SiLU; 75 million",
 }
-"""Names in use, with a few words; other sizes are built alike."""
+"""Common names with a short description; other sizes are possible."""
 
 
 def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None) -> nn.Module:
-    """A network by name for a data set, initialized by `initialize` when `rng` is given.
+    """Build a network by name for a dataset, initialized by `initialize` if `rng` is given.
 
     Raises:
-        ValueError: unknown name, or sizes the family does not have.
+        ValueError: the name is unknown, or the family has no such size.
     """
     found = re.fullmatch(r"([a-z-]+?)((?:-\d+)+)((?:-[a-z]+\d?)*)", architecture)
     family = MODELS.get(found[1]) if found else None
     options = _options(found[3].split("-")[1:], info) if found else None
     if not found or family is None or options is None:
         raise ValueError(
-            f"unknown architecture {architecture!r}; known: {', '.join(EXAMPLES)}, other sizes alike "
-            "(-relu or -silu at the end for another activation)"
+            f"unknown architecture {architecture!r}; known: {', '.join(EXAMPLES)}, and other sizes of these "
+            "(append -relu or -silu for another activation)"
         )
     sizes = [int(size) for size in found[2].split("-")[1:]]
     standardized = options.pop("standardized", False)
-    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; leave it as it was
+    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; restore its state
         try:
             model = family(*sizes, classes=len(info.classes), **options)
         except TypeError:
             raise ValueError(
-                f"{architecture!r} has the wrong number of sizes, or an option that it cannot have; for example "
+                f"{architecture!r} has the wrong number of sizes, or an option that its family lacks; examples: "
                 f"{', '.join(EXAMPLES)}"
             ) from None
     if standardized:
@@ -101,7 +101,7 @@ def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None) ->
 
 
 def _options(words: list[str], info: DatasetInfo) -> dict[str, Any] | None:
-    """What the words at the end of a name mean to a constructor; None if one of them means nothing."""
+    """Constructor arguments for the options at the end of a name; None if an option is unknown."""
     options: dict[str, Any] = {"mean": info.mean, "std": info.std}
     for word in words:
         if word in ACTIVATIONS:
@@ -118,11 +118,11 @@ def _options(words: list[str], info: DatasetInfo) -> dict[str, Any] | None:
 
 
 def initialize(model: nn.Module, rng: Rng) -> None:
-    """The official initialization: truncated normal convolutions, a last layer of zeros.
+    """Initialize a network like the official code: truncated normal convolutions, zero linear layers.
 
-    Convolutions: normal with std 1 / sqrt(fan_in), cut at two of them (which leaves 0.88 / sqrt(fan_in)), as
-    Haiku's default; their biases, where they have any: zeros. Linear layers: zeros, so that training starts from
-    uniform predictions; those that give cosines: normal.
+    Convolutions: normal with std 1 / sqrt(fan_in), truncated at two standard deviations (the result has a standard
+    deviation of 0.88 / sqrt(fan_in)), which is Haiku's default; biases are zero. Linear layers are zero, so that
+    training starts from uniform predictions; those that return cosines are normal.
     """
     with rng.seeding_torch() as generator:
         for module in model.modules():

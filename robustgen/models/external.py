@@ -1,4 +1,4 @@
-"""Classifiers from elsewhere: a function of a file or a package, a weights file, a published model."""
+"""Load external classifiers: a function in a file or package, a weights file, or a published model."""
 
 from __future__ import annotations
 
@@ -22,34 +22,35 @@ from robustgen.units import show_names
 def load_model(
     source: str, info: DatasetInfo, weights: Path | None = None, architecture: str | None = None
 ) -> nn.Module:
-    """A classifier by `FILE.py:FUNCTION`, `PACKAGE.MODULE:FUNCTION`, `hub:NAME`, or the path of a weights file.
+    """Load a classifier from `FILE.py:FUNCTION`, `PACKAGE.MODULE:FUNCTION`, `hub:NAME`, or a weights file.
 
     Args:
-        source: the function takes no arguments and returns an `nn.Module`. Naming one runs that file's code, as
-            importing it would; weights files run none.
+        source: a FUNCTION takes no arguments and returns an `nn.Module`. Its file is imported, which runs its code;
+            weights files run no code.
         info: classes and normalization of the data, for a known architecture.
-        weights: a file to load into what the function returned, or into the published network.
-        architecture: of a weights file: wrn-28-10, preact-resnet-18 ...
+        weights: a file to load into the model that the function returns, or into the published network.
+        architecture: architecture of a weights file: wrn-28-10, preact-resnet-18 ...
 
     Raises:
-        ValueError: what was expected, what came, what to do.
+        ValueError: the source does not exist, fails, or does not match the other arguments.
     """
     path, colon, function = source.rpartition(":")
     if source.startswith(PREFIX):
         if architecture is not None:
-            raise ValueError(f"{source} knows its architecture; leave out --architecture")
+            raise ValueError(f"the architecture of {source} is known; leave out --architecture")
         return load(source.removeprefix(PREFIX), info, weights)
     if colon and function.isidentifier():
         model = _call(_module(path), function, source)
         return model if weights is None else load_weights(model, weights)
     if not Path(source).is_file():
         raise ValueError(
-            f"{source} is neither a folder made by train, nor a weights file, nor hub:NAME, nor "
-            "FILE.py:FUNCTION, nor PACKAGE.MODULE:FUNCTION"
+            f"expected a folder written by train, a weights file, hub:NAME, FILE.py:FUNCTION or "
+            f"PACKAGE.MODULE:FUNCTION, got {source}, which does not exist"
         )
     if architecture is None:
         raise ValueError(
-            f"{source} holds weights; say of which network: --architecture wrn-28-10, preact-resnet-18 ..."
+            f"the weights file {source} needs the name of its network: pass --architecture wrn-28-10, "
+            "preact-resnet-18 ..."
         )
     return load_weights(build_model(architecture, info), Path(source))
 
@@ -65,7 +66,7 @@ def _module(path: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"robustgen_external_{Path(path).stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    sys.path.insert(0, str(Path(path).resolve().parent))  # as if it were run: its neighbors can be imported
+    sys.path.insert(0, str(Path(path).resolve().parent))  # so that it can import modules of its folder
     try:
         spec.loader.exec_module(module)
     except Exception as error:
@@ -79,7 +80,7 @@ def _call(module: ModuleType, function: str, source: str) -> nn.Module:
     maker = getattr(module, function, None)
     if not callable(maker):
         known = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
-        raise ValueError(f"{source}: there is no function {function!r}; there are: {show_names(known) or 'none'}")
+        raise ValueError(f"{source}: no function {function!r}; known: {show_names(known) or 'none'}")
     try:
         model = maker()
     except Exception as error:
@@ -90,7 +91,7 @@ def _call(module: ModuleType, function: str, source: str) -> nn.Module:
 
 
 def with_normalization(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """The model behind (images - mean) / std, for networks that expect normalized images."""
+    """Prepend (images - mean) / std to a model that expects normalized images."""
     if len(mean) != len(std) or min(std) <= 0:
-        raise ValueError(f"expected as many means as positive deviations, got {list(mean)} and {list(std)}")
+        raise ValueError(f"expected equally many means and positive deviations, got {list(mean)} and {list(std)}")
     return nn.Sequential(Normalize(mean, std), model)
