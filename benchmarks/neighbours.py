@@ -15,7 +15,7 @@ import torch
 from timing import device, interleaved, ratios, record
 
 from robustgen.analysis.fidelity import frechet_distance, gaussian_of
-from robustgen.analysis.neighbours import inclusion, nearest
+from robustgen.analysis.neighbors import inclusion, nearest
 from robustgen.randomness import rng_for
 
 

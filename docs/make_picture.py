@@ -12,7 +12,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from robustgen.records.history import History
-from robustgen.report.figures import COLOURS, GREY, preview_grid
+from robustgen.report.figures import COLORS, GRAY, preview_grid
 from robustgen.report.tables import name_of, read_results
 from robustgen.storage.files import read_json
 from robustgen.storage.run_folder import RunDir
@@ -32,11 +32,11 @@ def main(run: RunDir, target: Path) -> None:
         places[name].imshow(np.asarray(preview_grid(path)), interpolation="nearest")
         places[name].set_title(counts[name], fontsize=10)
         places[name].axis("off")
-    for colour, (arm, chosen) in zip(COLOURS, results.chosen.items(), strict=False):
+    for color, (arm, chosen) in zip(COLORS, results.chosen.items(), strict=False):
         history = History.load(run.root / "classifiers" / chosen / "validation.npz")
         label = name_of(results.recipe, arm)
-        places["curves"].plot(history["step"], 100 * history["averaged_robust"], color=colour, label=label)
-        places["curves"].plot(history["step"], 100 * history["raw_robust"], color=colour, linestyle="--", linewidth=0.9)
+        places["curves"].plot(history["step"], 100 * history["averaged_robust"], color=color, label=label)
+        places["curves"].plot(history["step"], 100 * history["raw_robust"], color=color, linestyle="--", linewidth=0.9)
     places["curves"].set_xlabel("training step", fontsize=9)
     places["curves"].set_ylabel("robust accuracy, validation %", fontsize=9)
     places["curves"].legend(fontsize=8, frameon=False, title="solid: averaged weights, dashed: raw", title_fontsize=8)
@@ -44,7 +44,7 @@ def main(run: RunDir, target: Path) -> None:
     for i, (arm, verdicts) in enumerate(results.verdicts.items()):
         share = verdicts.robust_accuracy
         error = [[100 * (share.value - share.interval[0])], [100 * (share.interval[1] - share.value)]]
-        bars.bar(i, 100 * share.value, 0.6, color=COLOURS[i], alpha=0.8)
+        bars.bar(i, 100 * share.value, 0.6, color=COLORS[i], alpha=0.8)
         bars.errorbar(i, 100 * share.value, yerr=error, color="black", capsize=3, linewidth=1)
         bars.text(i, 2, f"{100 * share.value:.1f}", ha="center", color="white", fontsize=11, fontweight="bold")
         bars.text(i, -4, name_of(results.recipe, arm), ha="center", va="top", fontsize=8)
@@ -52,7 +52,7 @@ def main(run: RunDir, target: Path) -> None:
     bars.set_ylabel(f"robust, test % ({results.threat}, {results.recipe['evaluation']['suite']})", fontsize=9)
     for name in ("curves", "bars"):
         places[name].tick_params(labelsize=8)
-        places[name].grid(axis="y", color=GREY, alpha=0.25)
+        places[name].grid(axis="y", color=GRAY, alpha=0.25)
         for side in ("top", "right"):
             places[name].spines[side].set_visible(False)
     figure.savefig(target, dpi=90, metadata={"Software": None})

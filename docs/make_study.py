@@ -1,10 +1,13 @@
-"""Writes docs/study/NAME from a study's folder: its page, its figures, the least records that rebuild the page, and its
-tables where the documents have a place for them.
+"""Write docs/study/NAME from the folder of a study: page, figures, the smallest records that rebuild the page, and the
+study's tables in the documents that have a place for them.
 
     python docs/make_study.py runs/digits-study docs/study/digits-study
 
-Of every record only the arrays are kept without which the page would change; the others become zeros. So records of
-hundreds of evaluations take little room, and `robustgen report NAME/records --into page.html` writes the same page.
+Arrays of records that do not change the page are replaced by zeros. So records of hundreds of evaluations take little
+space, and `robustgen report NAME/records --into page.html` writes the same page. After a change of the report, rewrite
+page, figures and tables from the stored records:
+
+    python docs/make_study.py docs/study/digits-study
 """
 
 from __future__ import annotations
@@ -46,19 +49,18 @@ FILES = (
     "certification/*.npz",
     "certification/*.done",
 )
-"""Of each seed; what else a run leaves, the page of a study does not read."""
-
+"""Files of each seed that the page of a study reads."""
 
 DOCS = Path(__file__).resolve().parent
 PAGES = (DOCS / "study" / "README.md", DOCS / "reproduce.md")
 PLACE = re.compile(
     r"<!-- table: (?P<name>[\w-]+) (?P<table>\w+)(?P<arms>( [\w.-]+)*) -->\n.*?<!-- end of table -->", re.DOTALL
 )
-"""Where a table stands: <!-- table: STUDY TABLE [ARM ...] -->, then the table, <!-- end of table -->."""
+"""The place of a table: <!-- table: STUDY TABLE [ARM ...] -->, then the table, <!-- end of table -->."""
 
 
 def table_of(study: Study, name: str, arms: list[str]) -> Table:
-    """One of the page's tables, of all arms or of those named; correlations over the generators named."""
+    """A table of the page, restricted to the given arms or, for metrics and correlations, to the given generators."""
     names = [study.name(arm) for arm in arms]
     if name in ("generators", "correlations"):
         found = measured(study)
@@ -76,8 +78,8 @@ def table_of(study: Study, name: str, arms: list[str]) -> Table:
     return Table(table.columns, tuple(row for row in table.rows if not names or row[0] in names))
 
 
-def told(text: str, name: str, study: Study) -> str:
-    """A document with the tables of this study written anew."""
+def with_tables(text: str, name: str, study: Study) -> str:
+    """A document with the tables of this study rewritten."""
 
     def written(place: re.Match[str]) -> str:
         if place["name"] != name:
@@ -109,18 +111,26 @@ def main(folder: Path, into: Path) -> None:
     name = read_json(records / "recipe.json")["name"]
     page = rendered(records, name, into)
     slimmed = slim(records, name, into, page)
-    study = study_of(records)
-    for document in PAGES:
-        text = document.read_text(encoding="utf-8")
-        document.write_text(told(text, name, study), encoding="utf-8")
-    for title, picture in figures_of(study).items():
-        (into / f"{title}.svg").write_text(picture, encoding="utf-8")
+    rewrite(into)
     size = sum(file.stat().st_size for file in records.rglob("*") if file.is_file())
     print(f"{into}: page {len(page) / 1e6:.1f} MB, records {size / 1e6:.1f} MB, {slimmed} kinds of arrays left out")
 
 
+def rewrite(into: Path) -> None:
+    """Write page, figures and tables of a study from its stored records."""
+    records = into / "records"
+    name = read_json(records / "recipe.json")["name"]
+    rendered(records, name, into)
+    study = study_of(records)
+    for document in PAGES:
+        text = document.read_text(encoding="utf-8")
+        document.write_text(with_tables(text, name, study), encoding="utf-8")
+    for title, picture in figures_of(study).items():
+        (into / f"{title}.svg").write_text(picture, encoding="utf-8")
+
+
 def read(folder: Path) -> Iterator[Path]:
-    """The files that the page is made of."""
+    """The files that the page is made from."""
     yield folder / "recipe.json"
     for seed in sorted(folder.glob("seed-*")):
         for pattern in FILES:
@@ -129,23 +139,23 @@ def read(folder: Path) -> Iterator[Path]:
 
 
 def without_places(recipe: dict) -> dict:
-    """Where images lay on the machine is nobody's business."""
+    """The recipe without the path of the images on the machine that ran it."""
     return {**recipe, "data": {**recipe["data"], "path": None}}
 
 
 def rendered(records: Path, name: str, into: Path) -> str:
-    """The page of these records, as a run writes it, but that it links to no pages of single seeds."""
+    """Write the page of these records, as a run does but without links to pages of single seeds, and return it."""
     page = into / "report.html"
     write_reports(sorted(records.glob("seed-*")), page, f"robustgen run {name}")
     return page.read_text(encoding="utf-8")
 
 
 def slim(records: Path, name: str, into: Path, page: str) -> int:
-    """Set to zero, kind by kind of record, every array without which the page stays the same; compress the rest."""
+    """Replace arrays that do not change the page by zeros, one kind of record at a time; returns how many kinds."""
     kinds: dict[tuple[str, str], list[Path]] = {}
     held = {file: dict(np.load(file, allow_pickle=False)) for file in sorted(records.rglob("*.npz"))}
     for file, arrays in held.items():
-        # evaluation, quality ..., and of analyses which: GENERATOR.arc.npz
+        # evaluation, quality ...; for analyses with their name, as in GENERATOR.arc.npz
         kind = (
             f"{file.relative_to(records).parts[1]}.{file.stem.rpartition('.')[2] if 'analysis' in file.parts else ''}"
         )
@@ -170,9 +180,12 @@ def slim(records: Path, name: str, into: Path, page: str) -> int:
     for file, arrays in held.items():
         np.savez_compressed(file, **arrays)
     if rendered(records, name, into) != page:
-        raise RuntimeError("the records no longer make the page they were made from")
+        raise RuntimeError("the reduced records do not rebuild the page")
     return left_out
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path(sys.argv[2]))
+    if len(sys.argv) == 2:
+        rewrite(Path(sys.argv[1]))
+    else:
+        main(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -135,7 +135,7 @@ def test_tables_of_studies_are_those_of_their_records():
         text = page.read_text()
         assert {place["name"] for place in make_study.PLACE.finditer(text)} <= studies.keys(), page
         for name, study in studies.items():
-            assert make_study.told(text, name, study) == text, "run: python docs/make_study.py RUN docs/study/NAME"
+            assert make_study.with_tables(text, name, study) == text, "run: python docs/make_study.py docs/study/NAME"
 
 
 def test_studies_that_are_told_of_are_there():

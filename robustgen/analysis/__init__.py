@@ -1,4 +1,4 @@
-"""Analyses, by the names that the command line uses; what each must promise is `contracts.Analysis`."""
+"""Analyses by name, as on the command line. Their contract is `contracts.Analysis`."""
 
 from __future__ import annotations
 
@@ -29,20 +29,23 @@ PROXY_ANALYSES: dict[str, ProxyAnalysis] = {
     "transfer": Transfer(),
     "conditions": Conditions(),
 }
-"""Of generated images beside real ones; what each must promise is `contracts.ProxyAnalysis`."""
+"""Analyses that compare generated images with real ones. Their contract is `contracts.ProxyAnalysis`."""
+
+RENAMED = {"neighbours": "neighbors"}
+"""Old names of settings, still accepted."""
 
 
 def find_analysis(name: str, changes: Iterable[str] = ()) -> Analysis:
-    """An analysis of a classifier by name, with settings changed: `find_analysis("step-sweep", ["steps=5,10"])`.
+    """Find an analysis of a classifier by name and change its settings: `find_analysis("step-sweep", ["steps=5,10"])`.
 
     Raises:
-        ValueError: an unknown name or setting (the known ones are named), or a bad value.
+        ValueError: an unknown name or setting (the message lists the known ones), or an invalid value.
     """
     return _changed(ANALYSES, name, changes)
 
 
 def find_proxy_analysis(name: str, changes: Iterable[str] = ()) -> ProxyAnalysis:
-    """An analysis of generated images by name, with settings changed: `find_proxy_analysis("arc", ["steps=10"])`.
+    """Find an analysis of generated images by name and change its settings: `find_proxy_analysis("arc", ["steps=10"])`.
 
     Raises:
         ValueError: as `find_analysis`.
@@ -56,6 +59,7 @@ def _changed(family: Mapping[str, T], name: str, changes: Iterable[str]) -> T:
     analysis: Any = family[name]
     for change in changes:
         place, _, text = change.partition("=")
+        place = RENAMED.get(place, place)
         known = [field.name for field in fields(analysis)]
         if place not in known:
             raise ValueError(f"unknown setting {place!r} of {name}; known: {', '.join(known)}")
@@ -64,7 +68,7 @@ def _changed(family: Mapping[str, T], name: str, changes: Iterable[str]) -> T:
 
 
 def _value(place: str, text: str, default: Any) -> Any:
-    """Text as what the setting holds: a number, or several between commas."""
+    """Parse text as the type of the setting's default: text, a number, or numbers separated by commas."""
     if isinstance(default, str):
         return text
     if isinstance(default, tuple):

@@ -1,4 +1,4 @@
-"""ARC: how large a perturbation hides whether an image is real or generated (arXiv:2104.09425, Sec. 3)."""
+"""ARC: how well real and generated images can be discriminated under attack (arXiv:2104.09425, Sec. 3)."""
 
 from __future__ import annotations
 
@@ -37,38 +37,38 @@ from robustgen.training.loop import Loop
 from robustgen.training.schedules import rising_cosine, set_lr
 
 MULTIPLES = (0, 1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1, 1.5, 2, 3, 4)
-"""Default radii, in units of eps: fine at first, where each discriminator starts from its neighbour."""
+"""Default radii in units of eps, with small first steps, because each discriminator starts from the previous one."""
 
 
 @dataclass(frozen=True)
 class ARC:
     """Area under the robust discrimination curve.
 
-    For each radius a discriminator is trained on attacked real and generated images, half and half, and attacked
-    again on held-out ones. p(r) is the share told rightly whatever is done within r, both kinds counting alike;
-    ARC is the area of (p - 1/2)+ over r. Small is close. The discriminator of a radius starts from the weights of the
-    one before, the first from scratch; all are averaged weights. Radii are taken in order until chance explains what
-    is told apart. Real images: `train` to learn from, `test` held out; generated images are split at random, as many
-    held out as there are test images, at most half.
+    For each radius r a discriminator is adversarially trained on real and generated images, half each, and attacked
+    on held-out ones. p(r) is its robust accuracy, averaged over both kinds; ARC is the area of (p - 1/2)+ over r. A
+    small ARC means that generated images are close to real ones. Each discriminator starts from the EMA weights of the
+    previous radius, the first from random weights. Radii are processed in ascending order until p(r) is not
+    significantly above 1/2. Real images: `train` for training, `test` held out. Generated images are split at random:
+    as many are held out as there are test images, at most half.
 
-    The paper's discriminators, grid and attacks are not published; these are ours.
+    The discriminators, radii and attacks of the paper are not published; these are our own choices.
     """
 
     radii: tuple[float, ...] = ()
-    """In pixels of [0, 1], from 0 up; if none is given, multiples of eps up to 4."""
+    """Radii in pixels of [0, 1], ascending; default: multiples of eps up to 4 eps."""
     architecture: str = "wrn-10-1"
     augment: str = "none"
-    """Of real and generated images alike, while learning."""
+    """Augmentation of real and generated images during training."""
     total_images: int = 160 * 128
-    """Seen at the first radius, real and generated together ..."""
+    """Training images seen at the first radius, real and generated together."""
     further_images: int = 40 * 128
-    """... and at each further one; more may fit the training images alone where these are few."""
+    """Training images seen at each further radius. Higher values can overfit a small training set."""
     batch_size: int = 128
     peak_lr: float = 0.1
     steps: int = 5
-    """Of the inner attack: steepest ascent by 2.5 / steps of the radius."""
+    """Steps of the inner maximization: PGD with step size 2.5 / steps * radius."""
     test_steps: int = 40
-    """Of the attack on held-out images: Auto-PGD on the margin."""
+    """Steps of the attack on held-out images: Auto-PGD on the margin."""
 
     def __post_init__(self) -> None:
         if any(after <= before for before, after in pairwise(self.radii)) or any(r < 0 for r in self.radii):
@@ -90,18 +90,18 @@ class ARC:
         path: Path | None = None,
         progress: Progress = silent,
     ) -> ARCResult:
-        """Measure; saved after each radius, taken up within it.
+        """Measure ARC. The record is saved after each radius; an interrupted training resumes from its checkpoint.
 
-        Discriminators are kept in `discriminators(path, record)`, where `score` finds them.
+        Discriminators are stored in `discriminators(path, record)`, from which `load_discriminators` reads them.
 
         Raises:
-            ValueError: too few images, or `path` holds something else.
+            ValueError: too few images, or `path` is a record of something else.
         """
         check_subject(subject)
         radii, real, generated, held_out, is_real = self._prepare(subject, seed)
         images_of = digest(subject.train, subject.test, subject.generated)
         about = About(repr(self), subject.threat.norm, seed, images_of)
-        found = ARCResult.taken_up(path, about)
+        found = ARCResult.resume(path, about)
         record = found or _unmeasured(about, radii, held_out, is_real)
         if path is not None and found is None:
             record.save(path)
@@ -128,7 +128,7 @@ class ARC:
         return record
 
     def _prepare(self, subject: ProxySubject, seed: int) -> tuple[np.ndarray, Tensor, Tensor, Tensor, np.ndarray]:
-        """Radii; real and generated images to learn from; all held-out ones, and which of them are real."""
+        """(radii, real and generated training images, held-out images, which of these are real)."""
         eps = subject.threat.eps
         if not (self.radii or eps):
             raise ValueError("ARC needs radii, or a threat model with eps above 0 to take multiples of")
@@ -155,18 +155,18 @@ class ARC:
         at: int,
         progress: Progress,
     ) -> nn.Module:
-        """The discriminator of one radius, resumed from `folder` and left there."""
+        """Train the discriminator of one radius, with checkpoint and final weights in `folder`."""
         if model is None:
             model = _build(self.architecture, info, rng_for(seed, "arc", "initialise")).to(pairs.real.device)
         loss = Adversarial(PGD(self.steps, 2.5 / self.steps)) if threat.eps else Plain()
         images = self.further_images if at else self.total_images
         rng = rng_for(seed, "arc", at, "train", device=pairs.real.device)
 
-        def told(done: int, total: int, unit: str, note: str = "") -> None:
+        def with_radius(done: int, total: int, unit: str, note: str = "") -> None:
             progress(done, total, unit, f"radius {threat.eps:.4g}, {note}")
 
         trained = train_discriminator(
-            model, pairs, loss, threat, max(1, images // self.batch_size), self.peak_lr, folder, rng, told
+            model, pairs, loss, threat, max(1, images // self.batch_size), self.peak_lr, folder, rng, with_radius
         )
         save_weights(folder / "weights.safetensors", trained)
         (folder / "checkpoint.pt").unlink(missing_ok=True)
@@ -174,7 +174,7 @@ class ARC:
 
 
 class Pairs:
-    """Batches of half real and half generated images, drawn with replacement; batch t depends on t alone."""
+    """Batches of half real and half generated images, drawn with replacement; batch t depends only on t."""
 
     def __init__(self, real: Tensor, generated: Tensor, batch_size: int, augment: Augment | None, rng: Rng):
         self.real, self.generated, self.half = real, generated, batch_size // 2
@@ -182,12 +182,12 @@ class Pairs:
 
     def batch(self, step: int) -> Batch:
         rng = self.rng.at("batch", step)
-        parts = [
+        halves = [
             to_floats(images[rng.at(name).integers(len(images), (self.half,))])
             for name, images in (("real", self.real), ("generated", self.generated))
         ]
         labels = torch.tensor([REAL, GENERATED], device=self.real.device).repeat_interleave(self.half)
-        images = torch.cat(parts).contiguous(memory_format=torch.channels_last)
+        images = torch.cat(halves).contiguous(memory_format=torch.channels_last)
         targets = one_hot(labels, 2)
         if self.augment is not None:
             images, targets = self.augment(images, targets, rng.at("augment"))
@@ -205,10 +205,10 @@ def train_discriminator(
     rng: Rng,
     progress: Progress = silent,
 ) -> nn.Module:
-    """Train in place, resuming from `folder`; returns the EMA weights.
+    """Train a discriminator in place, resuming from the checkpoint in `folder`; returns the model with EMA weights.
 
-    As classifiers are trained: SGD with Nesterov momentum, a short warm-up and a cosine to 0, zero-debiased
-    statistics.
+    Training settings are those of classifiers: SGD with Nesterov momentum, short warm-up, cosine schedule to 0,
+    zero-debiased batch-norm statistics.
     """
     model.train().requires_grad_(True)
     optimizer = torch.optim.SGD(parameter_groups(model, 5e-4), lr=peak_lr, momentum=0.9, nesterov=True)
@@ -232,7 +232,7 @@ def train_discriminator(
 
 
 def split_order(count: int, seed: int) -> np.ndarray:
-    """Positions of generated images: held out first, then to learn from."""
+    """A random order of generated images; the first ones are held out, the rest is for training."""
     return rng_for(seed, "arc", "split").permutation(count)
 
 
@@ -246,10 +246,10 @@ def robustly_right(
     rng: Rng,
     batch_size: int = 512,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(N,) ROBUST or BROKEN of each image, and (N,) the clean image's logit of real minus that of generated.
+    """(N,) ROBUST or BROKEN for each image, and (N,) logit "real" minus logit "generated" of the clean images.
 
-    An image stands when it is right clean and the attack finds nothing; without one, clean alone counts. The model is
-    asked again about what the attack claims.
+    An image is robust if its clean version is classified correctly and the attack finds no adversarial example. Without
+    an attack only the clean image counts. Results of the attack are verified with the model.
     """
     stands, score = [], []
     streams = rng.each(content_ids(images.cpu().numpy()))
@@ -267,28 +267,28 @@ def robustly_right(
                 wrong = (logits.argmax(1) != truth[rows]) | ~torch.isfinite(logits).all(1)
                 right[rows[wrong & threat.contains(found, some[rows])]] = False
             stands.append(right)
-    standing = torch.cat(stands).cpu().numpy()
-    return np.where(standing, ROBUST, BROKEN).astype(np.int8), torch.cat(score).float().cpu().numpy()
+    robust = torch.cat(stands).cpu().numpy()
+    return np.where(robust, ROBUST, BROKEN).astype(np.int8), torch.cat(score).float().cpu().numpy()
 
 
 def discriminators(path: Path, record: ARCResult) -> Path:
-    """The folder of a record's discriminators, NN/weights.safetensors; another for other images or settings."""
+    """The folder of a record's discriminators (NN/weights.safetensors), unique to its images and settings."""
     about = hashlib.sha256(repr(record.about).encode()).hexdigest()[:12]
     return path.with_suffix("") / about
 
 
 def load_discriminators(path: Path, info: DatasetInfo, arc: ARC) -> list[nn.Module]:
-    """The robust discriminators of a record that `arc` has left at `path`: those of radii above 0.
+    """Load the robust discriminators (radii above 0) that belong to the record of `arc` at `path`.
 
     Raises:
-        ValueError: the record is missing or not finished, or there is none.
+        ValueError: the record is missing or not finished, or has no radius above 0.
     """
     record = ARCResult.load(path)
     if not record.finished:
-        raise ValueError(f"{path} is not finished; repeat the command that made it")
+        raise ValueError(f"{path} is not finished; run the command that created it again to finish it")
     chosen = [at for at in range(record.reached) if record.radii[at] > 0]
     if not chosen:
-        raise ValueError(f"{path} holds no discriminator of a radius above 0; add radii")
+        raise ValueError(f"{path} has no discriminator of a radius above 0; add radii")
     folder = discriminators(path, record)
     return [_load(folder / f"{at:02d}", arc.architecture, info).eval().requires_grad_(False) for at in chosen]
 
@@ -303,14 +303,14 @@ def score(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> np.ndarray:
-    """(count,) float32: how real each image looks, the mean over discriminators of softmax(logits)_real.
+    """(count,) float32 score of each image: mean over discriminators of the predicted probability of "real".
 
-    Images that look most real are worth keeping (arXiv:2104.09425, Table 11). Those that the discriminators have
-    learnt from are scored a little lower than they deserve.
+    Scores can select the most realistic images (arXiv:2104.09425, Table 11). Images from the discriminators' training
+    set get slightly lower scores than held-out ones.
 
     Args:
-        models: robust discriminators, `load_discriminators`.
-        read: positions to images, uint8 (n, H, W, C): `ProxySet.images`.
+        models: robust discriminators, see `load_discriminators`.
+        read: function from positions to images, uint8 (n, H, W, C), such as `ProxySet.images`.
     """
     scores = np.empty(count, dtype=np.float32)
     for model in models:
@@ -318,8 +318,8 @@ def score(
     for first in range(0, count, batch_size):
         index = np.arange(first, min(first + batch_size, count))
         images = to_unit(torch.from_numpy(read(index)).to(device).permute(0, 3, 1, 2))
-        likely = [BatchInvariant(model)(images).softmax(1)[:, REAL] for model in models]
-        scores[index] = torch.stack(likely).mean(0).cpu().numpy()
+        probabilities = [BatchInvariant(model)(images).softmax(1)[:, REAL] for model in models]
+        scores[index] = torch.stack(probabilities).mean(0).cpu().numpy()
         progress(int(index[-1]) + 1, count, "images")
     return scores
 
@@ -348,7 +348,7 @@ def _unmeasured(about: About, radii: np.ndarray, held_out: Tensor, is_real: np.n
 
 
 def _with(record: ARCResult, at: int, stands: np.ndarray, score: np.ndarray) -> ARCResult:
-    """The record with one more radius; it ends where the 95 % interval comes down to a half."""
+    """The record with one more radius. It ends when the 95 % interval of the accuracy includes 1/2."""
     all_stands, all_scores = record.stands.copy(), record.score.copy()
     all_stands[:, at], all_scores[:, at] = stands, score
     record = replace(record, stands=all_stands, score=all_scores)

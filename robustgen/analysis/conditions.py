@@ -22,26 +22,33 @@ from robustgen.threat import ThreatModel
 
 @dataclass(frozen=True)
 class Conditions:
-    """Accurate labeller, unlikely attacks, sufficient coverage.
+    """Accurate labeler, unlikely attacks, sufficient coverage.
 
-    M is the set of all real images, f* their labels, f the labeller, D^ the generator, S(x) the threat model's ball:
+    M is the set of all real images, D their distribution, f* their labels, f the labeler, D^ the generator, S(x) the
+    threat model's ball:
 
         1. f agrees with f* on M                                        measured on the test images
         2. P_(x ~ D^)[ x not in M, some x' in M has x in S(x'), f(x) != f*(x') ] is about 0
         3. D^(x) > 0 wherever D(x) > 0
 
-    Of M only the training and test images are known, so the rate of 2 is a lower end; how many generated images lie in
-    any known ball says how much it can tell. Densities cannot be seen either: for 3 a test image counts as covered
-    where a generated image is as near as its fifth nearest other test image (Naeem et al. 2020, arXiv:2002.09797). So
-    m images of a perfect generator cover 1 - (n-1)...(n-5) / (n+m-1)...(n+m-5) of n test images: 97 % for m = n, and
-    nearly all for many. Distances are of pixels, in the norm of the threat model.
+    Only the training and test images of M are known, so the measured rate of condition 2 is a lower bound; it is
+    informative only if many generated images are in a known ball. Densities are unknown too: for condition 3 a test
+    image counts as covered if a generated image is closer than its fifth nearest other test image (Naeem et al. 2020,
+    arXiv:2002.09797). By this definition m images of a perfect generator cover a fraction of
+    1 - (n-1)...(n-5) / (n+m-1)...(n+m-5) of n test images: 97 % for m = n, nearly 100 % for m much larger than n.
+    Distances are between pixels, in the norm of the threat model.
     """
 
-    neighbours: int = 5
+    neighbors: int = 5
+    """The rank of the nearest neighbor that defines coverage."""
 
     def __post_init__(self) -> None:
-        if self.neighbours < 1:
-            raise ValueError(f"neighbours must be at least 1, got {self.neighbours}")
+        if self.neighbors < 1:
+            raise ValueError(f"neighbors must be at least 1, got {self.neighbors}")
+
+    def __repr__(self) -> str:
+        # As in records of version 0.1, so that they remain valid.
+        return f"Conditions(neighbours={self.neighbors})"
 
     def __call__(
         self,
@@ -52,23 +59,25 @@ class Conditions:
         path: Path | None = None,
         progress: Progress = silent,
     ) -> Record:
-        """Measure with `subject.labeller`; generated images are labelled by it.
+        """Measure the conditions. Labels of generated images are the predictions of `subject.labeler`.
 
         Raises:
-            ValueError: no labeller, too few test images, or `path` holds something else.
+            ValueError: no labeler, too few test images, or `path` is a record of something else.
         """
         check_subject(subject)
-        if subject.labeller is None:
-            raise ValueError("the conditions are about a labeller: give one (a run's is in its folder labeller)")
-        if len(subject.test) <= self.neighbours:
-            raise ValueError(f"coverage needs more than {self.neighbours} test images, got {len(subject.test)}")
+        if subject.labeler is None:
+            raise ValueError(
+                "the conditions need a labeler, got none; pass one (that of a run is in its folder labeller)"
+            )
+        if len(subject.test) <= self.neighbors:
+            raise ValueError(f"coverage needs more than {self.neighbors} test images, got {len(subject.test)}")
         inputs = digest(subject.train, subject.train_labels, subject.test, subject.test_labels, subject.generated)
         threat = subject.threat
-        about = About(repr(self), str(threat), seed, f"{inputs} {weights_digest(subject.labeller)}")
-        if found := Record.taken_up(path, about):
+        about = About(repr(self), str(threat), seed, f"{inputs} {weights_digest(subject.labeler)}")
+        if found := Record.resume(path, about):
             return found
-        with evaluating(subject.labeller):
-            model = BatchInvariant(subject.labeller)
+        with evaluating(subject.labeler):
+            model = BatchInvariant(subject.labeler)
             seen = predicted(model, subject.test, batch_size)
             check_logits(model(to_floats(subject.test[:1])).detach(), subject.test_labels[:1])
             given = predicted(model, subject.generated, batch_size)
@@ -87,7 +96,7 @@ class Conditions:
             attacks=attacks.cpu().numpy(),
             copies=np.array(copies),
             clashes=clashes.cpu().numpy(),
-            **_coverage(subject, given, self.neighbours),
+            **_coverage(subject, given, self.neighbors),
         )
         progress(total, total, "images")
         if path is not None:
@@ -97,16 +106,17 @@ class Conditions:
 
 @torch.no_grad()
 def predicted(model: nn.Module, images: Tensor, batch_size: int) -> Tensor:
-    """(N,) likeliest classes of images, uint8 or float."""
+    """(N,) predicted classes of images, uint8 or float."""
     return torch.cat([model(to_floats(some)).argmax(1) for some in images.split(batch_size)])
 
 
 def _attacks(
     generated: Tensor, given: Tensor, real: Tensor, labels: Tensor, threat: ThreatModel
 ) -> tuple[Tensor, Tensor, Tensor, int]:
-    """For each generated image: distance to the nearest real one; whether it is in a real image's ball; whether in the
-    ball of one whose label is not the given one. Copies of real images are in M, and count as neither. And how many
-    copies there are."""
+    """(nearest, in_ball, attacks, copies): the columns of the record about generated images.
+
+    Copies of real images belong to M, so they are neither in a ball nor attacks.
+    """
     nearest, near, wrong = [], [], []
     for rows, distances in blocks(generated, real, threat.norm):
         least = distances.amin(1)
@@ -119,7 +129,7 @@ def _attacks(
 
 
 def _clashes(real: Tensor, labels: Tensor, threat: ThreatModel) -> Tensor:
-    """(r,) whether another real image of another label lies within eps."""
+    """(r,) whether a real image with a different label is within eps."""
     return torch.cat(
         [
             ((distances <= _reach(threat)) & (labels[rows][:, None] != labels)).any(1)
@@ -129,12 +139,12 @@ def _clashes(real: Tensor, labels: Tensor, threat: ThreatModel) -> Tensor:
 
 
 def _reach(threat: ThreatModel) -> float:
-    """eps up to the rounding of float32, as `ThreatModel.contains`."""
+    """eps with the float32 tolerance of `ThreatModel.contains`."""
     return threat.eps * (1 + 1e-5) + 1e-7
 
 
-def _coverage(subject: ProxySubject, given: Tensor, neighbours: int) -> dict[str, np.ndarray]:
-    """Distances from test images to the nearest generated, alike and training image, and to their own neighbours."""
+def _coverage(subject: ProxySubject, given: Tensor, neighbors: int) -> dict[str, np.ndarray]:
+    """The columns of the record about test images: distances to generated, training and other test images."""
     norm, test = subject.threat.norm, subject.test
     nearest, alike, reach, train = [], [], [], []
     for rows, distances in blocks(test, subject.generated, norm):
@@ -144,7 +154,7 @@ def _coverage(subject: ProxySubject, given: Tensor, neighbours: int) -> dict[str
     for rows, distances in blocks(test, test, norm):
         own = torch.arange(rows.start, rows.stop, device=test.device)
         distances[torch.arange(len(own), device=test.device), own] = torch.inf
-        reach.append(distances.kthvalue(neighbours, dim=1).values)
+        reach.append(distances.kthvalue(neighbors, dim=1).values)
     train += [distances.amin(1) for _, distances in blocks(test, subject.train, norm)]
     columns = {"nearest_generated": nearest, "nearest_alike": alike, "nearest_train": train, "reach": reach}
-    return {name: torch.cat(parts).cpu().numpy() for name, parts in columns.items()}
+    return {name: torch.cat(blocks_of).cpu().numpy() for name, blocks_of in columns.items()}

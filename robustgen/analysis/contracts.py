@@ -1,4 +1,4 @@
-"""What an analysis looks at, and what it must return."""
+"""Contracts of analyses: the subject they analyze and the record they return."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from robustgen.threat import ThreatModel
 
 @dataclass(frozen=True)
 class Subject:
-    """What an analysis looks at.
+    """A classifier and the images to analyze it on.
 
-    model     images (N, C, H, W) in [0, 1] to logits (N, K); used in evaluation mode and left as found
+    model     images (N, C, H, W) in [0, 1] to logits (N, K); used in evaluation mode, its mode is restored
     images    float32 in [0, 1], on the model's device
     labels    (N,) integers in [0, K)
     threat    norm and radius
-    made_for  which classifier: a digest of its weights, or nothing; findings of another are not taken up
+    made_for  digest of the classifier's weights, or ""; an analysis does not resume from a record with another digest
     """
 
     model: nn.Module
@@ -34,11 +34,11 @@ class Subject:
 
 
 class Analysis(Protocol):
-    """Looks at a subject and leaves findings: arrays with one row an image, a table, red flags.
+    """An analysis of a classifier. It returns a record: arrays with one row per image, a table, red flags.
 
-    Its settings are fields. Findings are saved to `path` as they come and taken up from there; finished ones are
-    returned as they are, those of something else are refused. Neither the batch size nor the order of the images
-    changes an image's rows, and equal input gives equal bytes.
+    Its settings are fields. The record is saved to `path` during the analysis, and the analysis resumes from it. A
+    finished record is returned unchanged, a record of something else is refused. Rows of an image do not depend on the
+    batch size or the order of the images, and equal input gives equal bytes.
     """
 
     def __call__(
@@ -54,15 +54,15 @@ class Analysis(Protocol):
 
 @dataclass(frozen=True)
 class ProxySubject:
-    """What an analysis of generated images looks at. Images are (N, C, H, W), uint8 or float32 in [0, 1].
+    """Generated and real images to compare. Images are (N, C, H, W), uint8 or float32 in [0, 1].
 
-    info       of the data set
-    threat     its norm is that of all distances; its radius is where one is needed
-    train      real images that a discriminator may learn from, such as those that the generator has learnt from
-    test       real images held out from the generator and from every network
-    generated  images, whether kept or not
-    labeller   the standard classifier that labels generated images, for those that ask for it
-    model      the classifier whose robustness is carried over, for those that ask for it
+    info       facts about the dataset
+    threat     its norm is used for all distances, its radius where an analysis needs one
+    train      real images for training discriminators, usually the training set of the generator
+    test       real images that neither the generator nor any network was trained on
+    generated  generated images, kept or not
+    labeler    the standard classifier that labels generated images, for analyses that need it
+    model      the robust classifier, for analyses that need it
     """
 
     info: DatasetInfo
@@ -73,16 +73,16 @@ class ProxySubject:
     test_labels: Tensor
     generated: Tensor
     generated_labels: Tensor
-    labeller: nn.Module | None = None
+    labeler: nn.Module | None = None
     model: nn.Module | None = None
 
 
 class ProxyAnalysis(Protocol):
-    """Looks at generated images beside real ones and leaves a record: rows, a table, red flags.
+    """An analysis that compares generated images with real ones. It returns a record: rows, a table, flags.
 
-    Its settings are fields. The record is saved to `path` as it comes and taken up from there; a finished one is
-    returned as it is, one of other images, networks, settings or seed is refused. The batch size changes no row, and
-    equal input gives equal bytes.
+    Its settings are fields. The record is saved to `path` during the analysis, and the analysis resumes from it. A
+    finished record is returned unchanged, a record of other images, networks, settings or seed is refused. Rows do not
+    depend on the batch size, and equal input gives equal bytes.
     """
 
     def __call__(

@@ -1,4 +1,4 @@
-"""Networks as rows of numbers: what images are compared by."""
+"""Feature networks for metrics that compare sets of images."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ from robustgen.storage.feature_weights import find_weights, has_weights
 from robustgen.storage.weights import weights_digest
 
 BLOCK = 1024
-"""Images that are summed up at a time. Fixed, so that sums do not depend on the batch size."""
+"""Images per partial sum. It is fixed, so that sums do not depend on the batch size."""
 
 
 class Images(Protocol):
-    """Many images that are read by position, such as a `ProxySet`."""
+    """Images that are read by position, such as a `ProxySet`."""
 
     def __len__(self) -> int: ...
 
@@ -36,10 +36,10 @@ class Features:
     """A network that maps images (N, C, H, W) in [0, 1] to (N, dimension + classes): features, then logits.
 
     name      "inception-2015", "lpips-vgg", "classifier"
-    network   in any mode; it is used in evaluation mode and left as found
+    network   used in evaluation mode; its mode is restored
     made_for  digest of its weights
-    classes   0 where it classifies nothing
-    colour    images of one channel are shown to it as grey ones of three
+    classes   number of logits; 0 for a network without a classifier
+    color     whether it needs three channels: images of one channel are repeated
     """
 
     name: str
@@ -47,14 +47,14 @@ class Features:
     made_for: str
     dimension: int
     classes: int = 0
-    colour: bool = False
+    color: bool = False
 
     def __str__(self) -> str:
         return f"{self.name} {self.made_for}"
 
     @property
     def prefix(self) -> str:
-        """Before the names of measures: nothing for the features that FID is defined by."""
+        """Prefix of metric names; empty for the features that define FID."""
         return "" if self.name == "inception-2015" else f"{self.name}-"
 
     @torch.no_grad()
@@ -62,26 +62,28 @@ class Features:
         """(N, dimension) features and (N, classes) logits; a row does not depend on its batch.
 
         Raises:
-            ValueError: the network gives NaN or infinite features.
+            ValueError: the network returns NaN or infinite features.
         """
-        if self.colour and images.shape[1] == 1:
+        if self.color and images.shape[1] == 1:
             images = images.expand(-1, 3, -1, -1)
-        # One layout whatever the batch: kernels are chosen by it too, and filling up to 16 rows would change it.
+        # One memory format for every batch, because the choice of kernels depends on it and padding would change it.
         images = images.clone(memory_format=torch.contiguous_format)
         with evaluating(self.network):
             both = batch_invariant(self.network, images).float()
         if not torch.isfinite(both).all():
-            raise ValueError(f"the features {self} are NaN or infinite for some images; choose another network")
+            raise ValueError(
+                f"expected finite features, got NaN or inf from {self} for some images; use another network"
+            )
         return both[:, : self.dimension], both[:, self.dimension :]
 
 
 class _Penultimate(nn.Module):
-    """What enters a classifier's last linear layer, beside its logits."""
+    """A classifier that returns the input of its last linear layer, followed by its logits."""
 
     def __init__(self, model: nn.Module, last: nn.Linear):
         super().__init__()
         self.model = model
-        self._last = [last]  # in a list: it is the model's, not a second module of ours
+        self._last = [last]  # in a list, so that torch does not register it as a second submodule
 
     def forward(self, images: Tensor) -> Tensor:
         entered: list[Tensor] = []
@@ -92,59 +94,63 @@ class _Penultimate(nn.Module):
             hook.remove()
         if len(entered) != 1 or entered[0].ndim != 2 or logits.shape != (len(images), self._last[0].out_features):
             raise ValueError(
-                f"the last linear layer of {type(self.model).__name__} does not make its logits, so what enters it is "
-                "no feature; give a network that ends in a linear layer"
+                f"expected a network that ends in a linear layer, but the last linear layer of "
+                f"{type(self.model).__name__} does not compute its logits; pass another network"
             )
         return torch.cat([entered[0], logits], 1)
 
 
 def classifier_features(model: nn.Module) -> Features:
-    """The penultimate layer of a classifier: what its last linear layer is given.
+    """Penultimate features of a classifier: the input of its last linear layer.
 
-    For work offline, and for images that Inception never saw. Numbers made with it carry "classifier-" before their
-    names, and compare only with numbers made with the same weights.
+    They need no download and suit images unlike those of ImageNet. Names of metrics with these features begin with
+    "classifier-"; compare such metrics only if the weights are the same.
 
     Raises:
         ValueError: the network has no linear layer.
     """
     layers = [module for module in model.modules() if isinstance(module, nn.Linear)]
     if not layers:
-        raise ValueError(f"{type(model).__name__} has no linear layer, so it has no penultimate features")
+        raise ValueError(f"expected a classifier with a linear layer, got {type(model).__name__} without any")
     last = layers[-1]
     return Features("classifier", _Penultimate(model, last), weights_digest(model), last.in_features, last.out_features)
 
 
 def inception_features(device: torch.device | str = "cpu") -> Features:
-    """What FID, KID and IS are defined by. Raises ValueError where its weight file is missing or another."""
+    """The Inception network that defines FID, KID and IS.
+
+    Raises:
+        ValueError: the weight file is missing or not the published one.
+    """
     model = load_inception(find_weights("inception-2015")).to(device)
-    return Features("inception-2015", model, weights_digest(model), Inception.features, Inception.classes, colour=True)
+    return Features("inception-2015", model, weights_digest(model), Inception.features, Inception.classes, color=True)
 
 
 def vgg_features(shape: tuple[int, int, int], device: torch.device | str = "cpu") -> Features:
-    """The five activations that LPIPS looks at, side by side, for images of a shape (C, H, W).
+    """The five VGG activations that LPIPS uses, concatenated, for images of a shape (C, H, W).
 
-    So the papers' nearest neighbours are found (arXiv:2103.01946, App. D: 124,928 activations at 32x32). They are
-    taken as they are, without LPIPS's normalisation and heads: the paper names activations, and nothing after them.
+    The paper finds nearest neighbors with them (arXiv:2103.01946, App. D: 124,928 activations at 32x32). They are used
+    without LPIPS's normalization and linear heads, because the paper mentions only activations.
 
     Raises:
-        ValueError: the weight file is missing or another, or images are smaller than 16x16.
+        ValueError: the weight file is missing or not the published one, or images are smaller than 16x16.
     """
     model = load_vgg(find_weights("vgg16")).to(device)
     with torch.no_grad():
         width = model(torch.zeros(1, 3, *shape[1:], device=device)).shape[1]
-    return Features("lpips-vgg", model, weights_digest(model), width, colour=True)
+    return Features("lpips-vgg", model, weights_digest(model), width, color=True)
 
 
 def features_at_hand(
     model: nn.Module, shape: tuple[int, int, int], device: torch.device | str = "cpu"
 ) -> tuple[Features, Features]:
-    """The published features where their weight files are at hand, else those of a classifier of one's own.
+    """The published features if their weight files are available, else those of the classifier `model`.
 
-    Returns what distances are measured in, and what nearest neighbours are looked for in. Images that are not in
-    colour, or smaller than 32x32, always have the classifier's: the published networks never saw such.
+    Returns the features for distances, and the features for nearest neighbors. Images without color, or smaller than
+    32x32, always use the classifier, because the published networks were not trained on such images.
 
     Raises:
-        ValueError: a weight file is not the published one, or the classifier has no features.
+        ValueError: a weight file is not the published one, or the classifier has no penultimate features.
     """
     own = classifier_features(model)
     if shape[0] != 3 or min(shape[1:]) < 32:
@@ -156,7 +162,7 @@ def features_at_hand(
 
 
 def images_at(source: Images | ImageSet | np.ndarray, index: np.ndarray) -> np.ndarray:
-    """(n, H, W, C) uint8 of a proxy set, an image set or an array."""
+    """(n, H, W, C) uint8 images of a proxy set, an image set or an array."""
     if isinstance(source, ImageSet):
         return np.asarray(source.images[index])
     return source[index] if isinstance(source, np.ndarray) else source.images(index)
@@ -169,7 +175,7 @@ def stream(
     batch_size: int,
     device: torch.device | str,
 ) -> Iterator[tuple[slice, np.ndarray, list[tuple[Tensor, Tensor]]]]:
-    """Images at `index`, `BLOCK` at a time: which of `index`, their bytes, and what each network makes of them."""
+    """Read images at `index` in blocks of `BLOCK`: (slice of `index`, pixels, (features, logits) of each network)."""
     for first in range(0, len(index), BLOCK):
         part = slice(first, min(first + BLOCK, len(index)))
         pixels = images_at(source, index[part])

@@ -1,7 +1,7 @@
-"""Distances between sets of images, by features: Frechet (FID), kernel (KID), and the Inception Score.
+"""Distances between sets of feature vectors: Frechet (FID), kernel (KID), and the Inception Score.
 
-Formulas only: rows (N, D) in, numbers out. With the features of `models.inception` they are the published measures;
-with others they are not to be called FID.
+The functions take rows (N, D) and return numbers. They are the published metrics with features of `models.inception`
+only; do not call them FID with other features.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from robustgen.randomness import Rng
 
 @dataclass(frozen=True)
 class Gaussian:
-    """Mean (D,) and covariance (D, D) of `count` rows, float64; the covariance divides by count - 1."""
+    """Mean (D,) and covariance (D, D) of `count` rows, float64; the covariance is divided by count - 1."""
 
     mean: Tensor
     covariance: Tensor
@@ -33,14 +33,14 @@ class Gaussian:
 
 
 class Moments:
-    """Mean and covariance in one pass over blocks of rows, in float64 (Chan et al. 1979: no cancellation)."""
+    """Mean and covariance in one pass over blocks of rows, in float64, without cancellation (Chan et al. 1979)."""
 
     def __init__(self) -> None:
         self.count = 0
         self._mean = self._scatter = torch.zeros(0, dtype=torch.float64)
 
     def add(self, rows: Tensor) -> None:
-        """Rows (n, D). Equal rows in equal blocks give equal bits."""
+        """Add rows (n, D). Equal rows in equal blocks give bitwise equal results."""
         if not len(rows):
             return
         rows = rows.double()
@@ -57,7 +57,7 @@ class Moments:
         self.count = total
 
     def gaussian(self) -> Gaussian:
-        """Raises ValueError for fewer than two rows."""
+        """The moments of all rows. Raises ValueError for fewer than two rows."""
         if self.count < 2:
             raise ValueError(f"a covariance needs at least two images, got {self.count}")
         return Gaussian(self._mean, self._scatter / (self.count - 1), self.count)
@@ -72,13 +72,13 @@ def gaussian_of(rows: Tensor, block: int = 1024) -> Gaussian:
 
 
 def frechet_distance(generated: Gaussian, real: Gaussian) -> float:
-    """Between two Gaussians, squared:
+    """Squared Frechet distance between two Gaussians:
 
         |mu_1 - mu_2|^2 + tr S_1 + tr S_2 - 2 tr (S_1 S_2)^(1/2)
 
-    The last trace is the sum of the roots of the eigenvalues of S_2^(1/2) S_1 S_2^(1/2), which is symmetric, so that
-    rank-deficient covariances (fewer images than features) are no trouble. It is biased: it falls with the number of
-    images, about as 1/n; always say n.
+    The last trace is computed as the sum of the square roots of the eigenvalues of the symmetric matrix
+    S_2^(1/2) S_1 S_2^(1/2), which also works for rank-deficient covariances (fewer images than features). The estimate
+    has a positive bias of about 1/n for n images; always report n.
 
     Source: arXiv:1706.08500.
     """
@@ -90,11 +90,11 @@ def frechet_distance(generated: Gaussian, real: Gaussian) -> float:
 
 
 def frechet_at_infinity(rows: Tensor, real: Gaussian, points: int = 15) -> float:
-    """What the Frechet distance tends to as the generated images grow in number; the real ones stay as they are.
+    """Extrapolate the Frechet distance to infinitely many generated images; the real images are fixed.
 
-    A line in 1/n is fitted to the distances of the first n rows, for 15 values of n from N/10 to N, and read off at
-    1/n = 0. The law holds while N/10 is well above the number of features D; NaN for fewer than 20 rows, where there
-    is no line to fit. It may come out below 0.
+    A line in 1/n is fitted to the distances of the first n rows, for 15 values of n from N/10 to N, and evaluated at
+    1/n = 0. The linear law requires N/10 to be well above the number of features D. The result can be negative, and is
+    NaN for fewer than 20 rows.
 
     Args:
         rows: (N, D) features in random order.
@@ -114,9 +114,9 @@ def frechet_at_infinity(rows: Tensor, real: Gaussian, points: int = 15) -> float
 
 
 def kernel_distance(generated: Tensor, real: Tensor) -> float:
-    """Squared maximum mean discrepancy with the kernel (x . y / D + 1)^3, unbiased: 0 in the mean for equal laws.
+    """Unbiased squared maximum mean discrepancy (MMD) with the kernel (x . y / D + 1)^3.
 
-    Rows (N, D) and (M, D), at least two each.
+    Rows are (N, D) and (M, D), at least two each. For equal distributions the expectation is 0.
 
     Source: arXiv:1801.01401.
     """
@@ -133,9 +133,12 @@ def kernel_distance(generated: Tensor, real: Tensor) -> float:
 
 
 def kernel_distances(generated: Tensor, real: Tensor, rng: Rng, *, subsets: int = 100, size: int = 1000) -> Tensor:
-    """(subsets,) the kernel distance of random subsets, without replacement within one; KID is their mean.
+    """(subsets,) kernel distances between random subsets, drawn without replacement; KID is their mean.
 
-    Sets smaller than `size` are used whole, which leaves a spread only to the other side.
+    A set with fewer than `size` rows limits the size of the subsets on both sides.
+
+    Raises:
+        ValueError: fewer than two rows in a set.
     """
     size = min(size, len(generated), len(real))
     if size < 2:
@@ -152,12 +155,12 @@ def kernel_distances(generated: Tensor, real: Tensor, rng: Rng, *, subsets: int 
 
 
 class InceptionScore:
-    """exp of the mean divergence of each image's class probabilities from their mean, over splits of the images.
+    """Inception Score: exp of the mean KL divergence of class probabilities from their mean, over splits of the images.
 
         exp( mean_i sum_k p_ik ln (p_ik / mean_i p_ik) )
 
-    From 1 (all images alike to the classifier) to K (sure of each, and all classes as frequent). Sums are kept in
-    float64, so any number of images streams through.
+    It ranges from 1 (equal predictions for all images) to K (confident predictions, all classes equally frequent). Only
+    sums are stored, in float64, for any number of images.
 
     Source: arXiv:1606.03498, with 10 splits.
     """
@@ -169,7 +172,7 @@ class InceptionScore:
         self._mean = torch.zeros(splits, 0, dtype=torch.float64)
 
     def add(self, logits: Tensor, split: Tensor) -> None:
-        """Logits (n, K) of images, and the split (n,) that each belongs to."""
+        """Add logits (n, K) of images that belong to the splits (n,)."""
         log = logits.double().log_softmax(1)
         member = torch.nn.functional.one_hot(split.to(log.device), self.splits).double().T
         sums = [member.sum(1), member @ (log.exp() * log).sum(1), member @ log.exp()]
@@ -181,7 +184,7 @@ class InceptionScore:
             )
 
     def scores(self) -> Tensor:
-        """One for each split that has images; the published number is their mean and standard deviation."""
+        """The score of each split with images; papers report mean and standard deviation over splits."""
         some = self._count > 0
         count, mean = self._count[some], self._mean[some] / self._count[some, None]
         return (self._self[some] / count - torch.special.xlogy(mean, mean).sum(1)).exp().cpu()

@@ -1,4 +1,4 @@
-"""Loss landscapes: the margin over a plane around an image (arXiv:2103.01946, App. C)."""
+"""Loss landscapes: the margin on a plane through an image (arXiv:2103.01946, App. C)."""
 
 from __future__ import annotations
 
@@ -25,22 +25,23 @@ from robustgen.threat import ThreatModel
 
 @dataclass(frozen=True)
 class Landscapes:
-    """The margin around the first images, along the attack's direction and a random one.
+    """The margin around the first test images, along an adversarial and a random direction.
 
         height(u, v) = z_y - max_{k != y} z_k  at  image + u * worst + v * random,      u, v in [-extent, extent]
 
-    `worst` is what PGD found on the margin; `random` has entries of equal magnitude, random signs, and length eps.
-    Below 0 is misclassified. Points are not brought into the box: a landscape is the network along straight lines,
-    and clipping would put kinks into it that are not the network's. The papers do not say how far their axes reach.
+    `worst` is the perturbation that PGD finds on the margin; `random` has entries of equal magnitude, random signs, and
+    norm eps. Negative heights are misclassified. Points are not clipped to [0, 1], because clipping would add kinks
+    that do not come from the network. The papers do not report the range of their axes.
     """
 
     images: int = 2
-    """The first so many."""
+    """Number of images, from the start of the test set."""
     points: int = 41
-    """Along each axis; odd, so that the image itself is one of them."""
+    """Points per axis; odd, so that the image itself is one of them."""
     extent: float = 1.0
+    """Range of u and v; 1 is the full perturbation."""
     steps: int = 40
-    """Of PGD with Adam, the papers' evaluation attack."""
+    """Steps of PGD with Adam, the papers' evaluation attack."""
 
     def __post_init__(self) -> None:
         for name in ("images", "points", "steps"):
@@ -62,7 +63,11 @@ class Landscapes:
         path: Path | None = None,
         progress: Progress = silent,
     ) -> landscapes.Landscapes:
-        """Raises ValueError where nothing can be evaluated, or `path` holds something else."""
+        """Compute the landscapes.
+
+        Raises:
+            ValueError: eps is 0, images or logits are invalid, or `path` is a record of something else.
+        """
         threat = subject.threat
         if threat.eps == 0:
             raise ValueError("landscapes need a threat model with eps above 0")
@@ -80,7 +85,7 @@ class Landscapes:
         with evaluating(subject.model):
             model = BatchInvariant(subject.model)
             check_logits(model(images), labels)
-            # All steps, not only until it is misclassified: the direction of the worst point, not of the first.
+            # Use all steps, without stopping at misclassification, to get the direction of the worst point.
             attack = replace(evaluation_attack(self.steps, margin), until_fooled=False)
             worst = attack(model, images, labels, threat, rng.at("attack")) - images
             sideways = random_signs(images, threat, rng.at("signs"))
@@ -106,13 +111,13 @@ class Landscapes:
 
 
 def random_signs(images: Tensor, threat: ThreatModel, rng: Rng) -> Tensor:
-    """A Rademacher direction for each image: entries of equal magnitude and random sign, length eps in the norm."""
+    """A random direction for each image: entries of equal magnitude and random sign, norm eps."""
     signs = torch.where(rng.uniform(images.shape) < 0.5, -1.0, 1.0)
     size = threat.eps if threat.norm == "linf" else threat.eps / math.sqrt(images[0].numel())
     return signs * size
 
 
 def _plane(image: Tensor, worst: Tensor, sideways: Tensor, axis: Tensor) -> Tensor:
-    """(G * G, C, H, W): row v, column u."""
+    """(G * G, C, H, W) points of the plane: row v, column u."""
     v, u = (grid.reshape(-1, 1, 1, 1) for grid in torch.meshgrid(axis, axis, indexing="ij"))
     return image + u * worst + v * sideways

@@ -1,4 +1,4 @@
-"""Every measure of a set of generated images, in one pass over it."""
+"""All quality metrics of a set of generated images, in one pass over it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from robustgen.analysis.fidelity import (
     gaussian_of,
     kernel_distances,
 )
-from robustgen.analysis.neighbours import (
+from robustgen.analysis.neighbors import (
     Inclusion,
     Surroundings,
     drawn_balanced,
@@ -40,22 +40,22 @@ from robustgen.storage.files import writing_to
 
 SPLITS = 10
 COMPONENTS = 100
-"""Principal components in which nearest neighbours are looked for (arXiv:2103.01946, App. D)."""
+"""Principal components for nearest neighbors (arXiv:2103.01946, App. D)."""
 
 _ON_DISK = 1 << 30
-"""Bytes of features from which they are kept in a temporary file."""
+"""Features of more bytes are stored in a temporary file."""
 
 
 @dataclass
 class _Seen:
-    """What one pass over N images leaves.
+    """Result of one pass over N images.
 
     order      (N,) the images in random order
-    moments    of the features of all of them
-    score      of all of them, where the features come with logits
-    rows       features of the first of `order`, in that order: every head of it is a random choice
-    predicted  (N,) what the labeller sees; (0,) without one
-    ids        (N,) identity of each image, from its bytes
+    moments    moments of the features of all images
+    score      Inception Score of all images, if the network has logits
+    rows       features of the first images of `order`, in that order, so that its first n rows are a random subset
+    predicted  (N,) classes predicted by the labeler; (0,) without a labeler
+    ids        (N,) identity of each image, a hash of its bytes
     """
 
     order: np.ndarray
@@ -66,28 +66,29 @@ class _Seen:
     ids: np.ndarray
 
     @classmethod
-    def nothing(cls, order: np.ndarray, features: Features, labeller: Features | None, kept: int) -> _Seen:
+    def nothing(cls, order: np.ndarray, features: Features, labeler: Features | None, kept: int) -> _Seen:
+        """The state before the first image."""
         count = len(order)
         return cls(
             order,
             Moments(),
             InceptionScore(SPLITS) if features.classes else None,
             torch.empty(min(kept, count), features.dimension),
-            np.empty(count if labeller else 0, dtype=np.int64),
+            np.empty(count if labeler else 0, dtype=np.int64),
             np.empty(count, dtype=np.int64),
         )
 
     @cached_property
     def place(self) -> np.ndarray:
-        """(N,) where in `order` each image stands."""
+        """(N,) position of each image in `order`."""
         return np.argsort(self.order)
 
     def in_place(self) -> Tensor:
-        """Features in the order of the images, where all are kept."""
+        """Features in the order of the images; requires that all are kept."""
         return self.rows[torch.from_numpy(self.place)]
 
     def add(self, part: slice, pixels: np.ndarray, found: list[tuple[Tensor, Tensor]]) -> None:
-        """A block of images and what the networks made of them: the features first, the labeller last."""
+        """Add a block of images with the outputs of the networks: features first, labeler last."""
         rows, logits = found[0]
         self.moments.add(rows)
         rank = torch.from_numpy(self.place[part])
@@ -107,7 +108,7 @@ def measure(
     features: Features,
     *,
     neighbor_features: Features | None = None,
-    labeller: Features | None = None,
+    labeler: Features | None = None,
     labels: np.ndarray | None = None,
     index: np.ndarray | None = None,
     seed: int = 0,
@@ -117,34 +118,34 @@ def measure(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> Quality:
-    """Judge generated images beside the images their generator learnt from, and images it never saw.
+    """Measure generated images against the training images of their generator and against test images.
 
     Args:
-        generated: a `ProxySet`, or what is read like one; an image set; (N, H, W, C) uint8.
-        train: real images that the generator was fitted to. All of them are used.
-        test: real images that it was not.
-        features: what distances are measured in. Networks are expected on `device`.
-        neighbor_features: what nearest neighbours are looked for in; `features` by default.
-        labeller: a classifier that says what it sees; `features` by default, if they are a classifier of these classes.
-        labels: (N,) the classes that were asked for, or that training will use; of all images of `generated`.
-        index: positions of the images to judge, `proxies.kept()` for example; all by default.
-        seed: of the choices of images.
-        keep: generated images whose features are held in memory, chosen at random: for the kernel distance, the
-            distance at infinity, and classes. Means, covariances and scores are of all images.
-        judged: generated images for nearest neighbours, precision and recall. These compare only sets of equal size:
-            where there are fewer real images, several draws are judged one after another.
-        batch_size: images in one pass; changes nothing but speed.
+        generated: a `ProxySet` or any `Images`, an image set, or an array (N, H, W, C) uint8.
+        train: real images that the generator was trained on. All of them are used.
+        test: real images that it was not trained on.
+        features: features for distances, precision and recall. Networks must be on `device`.
+        neighbor_features: features for nearest neighbors; default: `features`.
+        labeler: a classifier for predicted classes; default: `features` if it classifies the same classes.
+        labels: (N,) condition labels or training labels of all images of `generated`.
+        index: positions of the images to measure, for example `proxies.kept()`; default: all.
+        seed: seed of the random subsets.
+        keep: number of generated images, chosen at random, whose features are kept in memory for the kernel distance,
+            the distance at infinity, and distances within classes. Moments and scores always use all images.
+        judged: number of generated images for nearest neighbors, precision and recall. These metrics compare sets of
+            equal size: with fewer real images the generated ones are processed in several rounds.
+        batch_size: images per forward pass; affects speed only.
 
     Raises:
-        ValueError: what was expected, what came.
+        ValueError: images or labels are invalid, of different datasets, or too few.
     """
     index = _checked_index(generated, train, test, labels, index)
     if len(train) < 2 or len(test) < 2 or len(index) < 2:
         raise ValueError(
-            f"quality needs two images of each kind at least, got {len(index)} generated, {len(train)} training and "
+            f"expected at least two images of each kind, got {len(index)} generated, {len(train)} training and "
             f"{len(test)} test images"
         )
-    labeller = labeller or (features if features.classes == len(train.info.classes) else None)
+    labeler = labeler or (features if features.classes == len(train.info.classes) else None)
     rng = rng_for(seed, "quality")
     total = len(index) + len(train) + len(test)
     done = 0
@@ -152,8 +153,8 @@ def measure(
     def look(name: str, source: Images | ImageSet | np.ndarray, where: np.ndarray, kept: int) -> _Seen:
         nonlocal done
         order = rng.at(name, "order").permutation(len(where))
-        seen = _Seen.nothing(order, features, labeller, kept)
-        networks = (features,) if labeller in (None, features) else (features, labeller)
+        seen = _Seen.nothing(order, features, labeler, kept)
+        networks = (features,) if labeler in (None, features) else (features, labeler)
         for part, pixels, found in stream(source, where, *networks, batch_size=batch_size, device=device):
             seen.add(part, pixels, found)
             done += len(pixels)
@@ -203,7 +204,7 @@ def measure(
         class_fid=class_fid,
         class_counts=class_counts,
         confusion=_confusion(asked, mine.predicted, classes),
-        asked=asked is not None and labeller is not None,
+        asked=asked is not None and labeler is not None,
         rounds=len(draws),
         sample=sample,
         copies=np.array([int(np.isin(mine.ids, real.ids).sum()) for real in (theirs, unseen)]),
@@ -219,9 +220,16 @@ def _checked_index(
     labels: np.ndarray | None,
     index: np.ndarray | None,
 ) -> np.ndarray:
-    """Positions to judge; raises ValueError for what does not belong together."""
+    """Positions of the images to measure.
+
+    Raises:
+        ValueError: images or labels do not match each other.
+    """
     if train.info.shape != test.info.shape or train.info.classes != test.info.classes:
-        raise ValueError("training and test images are of different data sets")
+        raise ValueError(
+            f"expected training and test images of one dataset, got {train.info.name} and {test.info.name}, which are "
+            "different data sets"
+        )
     if labels is not None:
         check_labels(labels, len(generated), len(train.info.classes), "generated images")
     if index is None:
@@ -232,7 +240,7 @@ def _checked_index(
     channels, height, width = train.info.shape
     if first.shape[1:] != (height, width, channels) or first.dtype != np.uint8:
         raise ValueError(
-            f"generated images must be uint8 of shape {(height, width, channels)} as the real ones are, got "
+            f"generated images must be uint8 of shape {(height, width, channels)} like the real ones, got "
             f"{first.dtype} of shape {first.shape[1:]}"
         )
     return index
@@ -241,13 +249,13 @@ def _checked_index(
 def _check_classes(predicted: np.ndarray, train: ImageSet) -> None:
     if len(predicted) and predicted.max() >= len(train.info.classes):
         raise ValueError(
-            f"the labeller sees class {predicted.max()}, the data has {len(train.info.classes)} classes; give a "
-            "labeller of this data set"
+            f"expected a labeler of {len(train.info.classes)} classes, got predictions of class {predicted.max()}; "
+            "pass a labeler trained on this dataset"
         )
 
 
 def _estimates(prefix: str, mine: _Seen, theirs: _Seen, rng: Rng) -> dict[str, Estimate]:
-    """Distances to the training images, and the Inception Score."""
+    """Frechet and kernel distances to the training images, and the Inception Score."""
     count, kept, real = len(mine.order), len(mine.rows), len(theirs.order)
     reference = theirs.moments.gaussian()
     kernel = kernel_distances(mine.rows, theirs.rows, rng.at("kernel"))
@@ -265,7 +273,7 @@ def _estimates(prefix: str, mine: _Seen, theirs: _Seen, rng: Rng) -> dict[str, E
 def _per_class(
     mine: _Seen, own: np.ndarray, theirs: _Seen, labels: np.ndarray, classes: int
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(K,) Frechet distances within each class, and (K, 2) the images of each; none where no class is known."""
+    """(K,) Frechet distances within classes, NaN where unknown, and (K, 2) image counts of both sides."""
     distances, counts = np.full(classes, math.nan), np.zeros((classes, 2), dtype=np.int64)
     if not len(own):
         return distances, counts
@@ -279,10 +287,10 @@ def _per_class(
 
 
 def _projected(rows: tuple[Tensor, Tensor, Tensor], fitted: list[np.ndarray], rng: Rng) -> list[Tensor]:
-    """Samples, training and test images after PCA, from features that are there already.
+    """Samples, training and test images after PCA, from features in memory.
 
     Args:
-        fitted: positions of the training images, and of the test images, that the components are of.
+        fitted: positions of the training images, and of the test images, that PCA is fitted to.
     """
     _, train, test = rows
     real = torch.cat([train[torch.from_numpy(fitted[0])], test[torch.from_numpy(fitted[1])]])
@@ -298,7 +306,10 @@ def _looked_at(
     batch_size: int,
     device: torch.device | str,
 ) -> list[Tensor]:
-    """The same from features of their own, which may be too many to hold: only those PCA is of are kept, on disk."""
+    """Samples, training and test images after PCA, from features computed on the fly.
+
+    These features may not fit into memory. Only those that PCA is fitted to are stored, in a temporary file if large.
+    """
 
     def rows_of(source: Images | ImageSet | np.ndarray, index: np.ndarray) -> Iterator[Tensor]:
         for _, _, [(rows, _)] in stream(source, index, looked, batch_size=batch_size, device=device):
@@ -322,7 +333,7 @@ def _looked_at(
 
 
 def _confusion(asked: np.ndarray | None, predicted: np.ndarray, classes: int) -> np.ndarray:
-    """(K, K) images by the class asked for and the class seen; (0, 0) where nobody looked."""
+    """(K, K) images by condition label and predicted class; (0, 0) without predictions."""
     if not len(predicted):
         return np.zeros((0, 0), dtype=np.int64)
     rows = predicted if asked is None else asked
@@ -330,5 +341,5 @@ def _confusion(asked: np.ndarray | None, predicted: np.ndarray, classes: int) ->
 
 
 def _columns(rounds: Sequence[Surroundings | Inclusion]) -> dict[str, np.ndarray]:
-    """The rows of all rounds, one after another."""
+    """The columns of all rounds, concatenated."""
     return {name: np.concatenate([vars(rows)[name].cpu().numpy() for rows in rounds]) for name in vars(rounds[0])}

@@ -1,4 +1,4 @@
-"""What analyses of generated images share: checks of their subject, digests, distances in blocks."""
+"""Shared functions of proxy analyses: checks of the subject, digests, pairwise distances in blocks."""
 
 from __future__ import annotations
 
@@ -12,19 +12,19 @@ from robustgen.analysis.contracts import ProxySubject
 from robustgen.images import to_unit
 
 CLASSES = ("generated", "real")
-"""Of a discriminator."""
+"""Classes of a discriminator."""
 GENERATED, REAL = 0, 1
 
 _BLOCK = 256
 
 
 def to_floats(images: Tensor) -> Tensor:
-    """float32 in [0, 1], from that or from uint8."""
+    """Convert uint8 or float images to float32 in [0, 1]."""
     return to_unit(images) if images.dtype == torch.uint8 else images.float()
 
 
 def digest(*tensors: Tensor) -> str:
-    """16 hexadecimal digits from the shapes and contents of tensors."""
+    """A hash of the types, shapes and contents of tensors, 16 hexadecimal digits."""
     found = hashlib.sha256()
     for tensor in tensors:
         found.update(f"{tensor.dtype} {tuple(tensor.shape)}".encode())
@@ -33,7 +33,11 @@ def digest(*tensors: Tensor) -> str:
 
 
 def check_subject(subject: ProxySubject) -> None:
-    """Raises ValueError unless all images are of one shape, in [0, 1], with a label of the data set each."""
+    """Check that all images have the dataset's shape, values in [0, 1], and one valid label each.
+
+    Raises:
+        ValueError: what is expected and what came.
+    """
     classes = len(subject.info.classes)
     for name in ("train", "test", "generated"):
         images, labels = getattr(subject, name), getattr(subject, f"{name}_labels")
@@ -42,7 +46,7 @@ def check_subject(subject: ProxySubject) -> None:
                 f"{name} images must be (N, {', '.join(map(str, subject.info.shape))}), got {tuple(images.shape)}"
             )
         if not len(images):
-            raise ValueError(f"there are no {name} images")
+            raise ValueError(f"expected at least one {name} image, got none")
         if images.dtype != torch.uint8 and not (images.is_floating_point() and 0 <= images.min() <= images.max() <= 1):
             raise ValueError(f"{name} images must be uint8, or floats in [0, 1]; got {images.dtype}")
         if labels.shape != images.shape[:1] or labels.is_floating_point():
@@ -56,7 +60,7 @@ def check_subject(subject: ProxySubject) -> None:
 
 
 def pairwise_distances(first: Tensor, second: Tensor, norm: str) -> Tensor:
-    """(n, m) float32 norms of differences between rows, (n, D) and (m, D); exact, not by way of products."""
+    """(n, m) float32 distances between rows (n, D) and (m, D), computed from differences, not from matrix products."""
     return torch.cdist(
         first.float(),
         second.float(),
@@ -66,7 +70,7 @@ def pairwise_distances(first: Tensor, second: Tensor, norm: str) -> Tensor:
 
 
 def blocks(first: Tensor, second: Tensor, norm: str) -> Iterator[tuple[slice, Tensor]]:
-    """Pairwise distances of many images (N, ...), uint8 or float, a block of rows of `first` at a time."""
+    """Pairwise distances of images (N, ...), uint8 or float, in blocks of rows of `first`: (slice, distances)."""
     flat = to_floats(second).flatten(1)
     for start in range(0, len(first), _BLOCK):
         rows = slice(start, min(start + _BLOCK, len(first)))

@@ -1,9 +1,9 @@
-"""Robust accuracy as the radius or the steps of the attack grow: the sweeps of arXiv:2103.01946, App. C.
+"""Robust accuracy over the radius and over the number of attack steps (arXiv:2103.01946, App. C).
 
-The attack is Auto-PGD on the cross-entropy with one restart. What is wrong when clean is never attacked; everything
-else is attacked from scratch at every value, whether or not it fell before, so that a rise can be seen. An image has
-one random start, scaled to the radius, for all values of both sweeps: points differ by the value alone, and the two
-sweeps agree where they meet.
+The attack is Auto-PGD on the cross-entropy with one restart. Images that are misclassified when clean are not attacked.
+All others are attacked from scratch at every value, even if broken before, so that rises of robust accuracy are
+visible. An image has the same random start, scaled to the radius, at all values of both sweeps: results differ by the
+value only, and the two sweeps agree where radius and steps are equal.
 """
 
 from __future__ import annotations
@@ -31,26 +31,27 @@ from robustgen.storage.files import SaveInterval
 from robustgen.threat import ThreatModel
 
 MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
-"""Default radii in units of eps, as far as they stay below the last one."""
+"""Default radii in units of eps, up to `gray_radius`."""
 
 AnySweep = TypeVar("AnySweep", bound=sweeps.Sweep)
 
 
-def grey_radius(images: Tensor, norm: str) -> float:
-    """The radius within which every image of [0, 1] can be made the same grey: 1/2 in linf, sqrt(pixels) / 2 in l2.
+def gray_radius(images: Tensor, norm: str) -> float:
+    """The radius within which every image of [0, 1] can be turned into the same gray image.
 
-    From there on no classifier is right on more than the images of one class: nearly nothing may stand.
+    It is 1/2 in linf and sqrt(pixels) / 2 in l2. At this radius at most the images of one class can remain robust.
     """
     return 0.5 if norm == "linf" else 0.5 * images[0].numel() ** 0.5
 
 
 @dataclass(frozen=True)
 class RadiusSweep:
-    """Robust accuracy over the radius: it must fall, and reach about 0 (Auto-PGD on the cross-entropy)."""
+    """Robust accuracy over the radius, under Auto-PGD on the cross-entropy: it must fall, and reach about 0."""
 
     steps: int = 100
+    """Steps of Auto-PGD."""
     radii: tuple[float, ...] = ()
-    """In pixels of [0, 1]; if none is given, multiples of eps up to the radius where every image can be made grey."""
+    """Radii in pixels of [0, 1]; default: multiples of eps up to `gray_radius`."""
 
     def __post_init__(self) -> None:
         _check_steps(self.steps)
@@ -65,23 +66,28 @@ class RadiusSweep:
         path: Path | None = None,
         progress: Progress = silent,
     ) -> sweeps.RadiusSweep:
-        """Raises ValueError where nothing can be evaluated, or `path` holds something else."""
+        """Sweep over the radii.
+
+        Raises:
+            ValueError: images or logits are invalid, or `path` is a record of something else.
+        """
         check_images(subject.images, subject.labels)
         threat = subject.threat
-        grey = grey_radius(subject.images, threat.norm)
-        radii = self.radii or _default_radii(threat.eps, grey)
+        gray = gray_radius(subject.images, threat.norm)
+        radii = self.radii or _default_radii(threat.eps, gray)
         attack = APGD(self.steps, cross_entropy)
         attempts = [(ThreatModel(threat.norm, radius), attack) for radius in radii]
-        columns = {"values": np.array(radii, dtype=np.float64), "grey": np.array(grey)}
+        columns = {"values": np.array(radii, dtype=np.float64), "grey": np.array(gray)}
         about = About(repr(self), str(threat), seed, subject.made_for)
         return _sweep(sweeps.RadiusSweep, columns, attempts, subject, about, batch_size, path, progress)
 
 
 @dataclass(frozen=True)
 class StepSweep:
-    """Robust accuracy over the attack's steps: it must fall, and then stay (Auto-PGD on the cross-entropy)."""
+    """Robust accuracy over the steps of Auto-PGD on the cross-entropy: it must fall, and then level off."""
 
     steps: tuple[int, ...] = (5, 10, 20, 50, 100, 200, 500, 1000)
+    """Numbers of steps, ascending."""
 
     def __post_init__(self) -> None:
         if not self.steps:
@@ -98,17 +104,21 @@ class StepSweep:
         path: Path | None = None,
         progress: Progress = silent,
     ) -> sweeps.StepSweep:
-        """Raises ValueError where nothing can be evaluated, or `path` holds something else."""
+        """Sweep over the numbers of steps.
+
+        Raises:
+            ValueError: images or logits are invalid, or `path` is a record of something else.
+        """
         attempts = [(subject.threat, APGD(steps, cross_entropy)) for steps in self.steps]
         columns = {"values": np.array(self.steps, dtype=np.int64)}
         about = About(repr(self), str(subject.threat), seed, subject.made_for)
         return _sweep(sweeps.StepSweep, columns, attempts, subject, about, batch_size, path, progress)
 
 
-def _default_radii(eps: float, grey: float) -> tuple[float, ...]:
+def _default_radii(eps: float, gray: float) -> tuple[float, ...]:
     if eps == 0:
-        raise ValueError("a radius sweep needs a threat model with eps above 0, or radii of its own")
-    top = max(grey, eps)
+        raise ValueError("a radius sweep needs a threat model with eps above 0, got 0; pass radii=...")
+    top = max(gray, eps)
     return (*(multiple * eps for multiple in MULTIPLES if multiple * eps < top), top)
 
 
@@ -134,7 +144,7 @@ def _sweep(
     path: Path | None,
     progress: Progress,
 ) -> AnySweep:
-    """Every attempt on every image that is right when clean; saved as it goes, taken up where it stopped."""
+    """Run every attempt on every image that is classified correctly when clean, saving and resuming at `path`."""
     images, labels = subject.images, subject.labels
     check_images(images, labels)
     ids = content_ids(images.cpu().numpy())
@@ -162,9 +172,9 @@ def _sweep(
                 if path is not None and pace.due():
                     with pace.saving():
                         sweep.save(path)
-                standing = sweep.accuracy(at)
+                robust = sweep.accuracy(at)
                 done = right * sum(costs[:at]) + costs[at] * int((sweep.stands[sweep.right, at] != PENDING).sum())
-                note = f"{sweep.axis} {sweep.show(at)}, {standing.count} of {standing.total} stand"
+                note = f"{sweep.axis} {sweep.show(at)}, {robust.count} of {robust.total} robust"
                 progress(done, right * sum(costs), "passes", note)
         if path is not None:
             sweep.save(path)
@@ -182,7 +192,7 @@ def _untried(
     values: int,
     batch_size: int,
 ) -> AnySweep:
-    """The state before the first attack: what is wrong when clean fell everywhere."""
+    """The state before the first attack: images that are misclassified when clean are BROKEN at all values."""
     logits = torch.cat([model(images[i : i + batch_size]) for i in range(0, len(images), batch_size)])
     check_logits(logits, labels)
     right = ((logits.argmax(1) == labels) & torch.isfinite(logits).all(1)).cpu().numpy()
@@ -199,9 +209,9 @@ def _untried(
 def _attempt(
     model: nn.Module, images: Tensor, labels: Tensor, threat: ThreatModel, attack: APGD, rng: Rng
 ) -> tuple[np.ndarray, np.ndarray]:
-    """(n,) whether each image stands, and the margin at what was found.
+    """(n,) ROBUST or BROKEN, and (n,) the margin at the attack's result.
 
-    Never trust an attack: the model is asked again, and an image outside the threat model counts as none.
+    Results are verified: the model classifies them again, and images outside the threat model do not count.
     """
     points = attack(model, images, labels, threat, rng) if threat.eps else images
     logits = model(points)

@@ -1,4 +1,4 @@
-"""Robustness carried over from generated to real images, and the distance that bounds it."""
+"""Transfer of robustness from generated to real images, and the Wasserstein distance that bounds the difference."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from robustgen.threat import ThreatModel
 
 
 def largest_distance(images: Tensor, norm: str) -> float:
-    """Between any two images within [0, 1]: 1 in linf, sqrt(pixels) in l2, pixels in l1."""
+    """The largest distance between two images in [0, 1]: 1 in linf, sqrt(pixels) in l2, pixels in l1."""
     pixels = images[0].numel()
     return {"linf": 1.0, "l2": pixels**0.5, "l1": float(pixels)}[norm]
 
@@ -37,13 +37,13 @@ def by_bisection(
 ) -> tuple[Tensor, Tensor]:
     """(N,) distance to the nearest misclassified image that `attack` finds, and (N,) whether it finds any.
 
-    The radius is halved between what was broken and what was not, from the largest distance within the box on; the
-    distance is that of the nearest image found, which may be nearer than the radius. Where the attack is perfect it is
-    right to within largest / 2^rounds; it is never too small. Where nothing is found it is the largest.
+    The radius is bisected between broken and unbroken values, from the largest distance within [0, 1] on. The result is
+    the distance of the nearest image found, which can be smaller than the radius. It is never too small, and for a
+    perfect attack at most largest / 2^rounds too large. If nothing is found it is the largest distance.
 
     Args:
-        attack: within a given threat model, pgd or the like.
-        rng: a stream for each image.
+        attack: an attack within a threat model, such as PGD.
+        rng: one stream per image.
     """
     largest = largest_distance(images, norm)
     low = torch.zeros(len(images), dtype=torch.float64, device=images.device)
@@ -52,7 +52,7 @@ def by_bisection(
     broken = torch.zeros_like(low, dtype=torch.bool)
     for number in range(rounds + 1):
         radius = high if number == 0 else (low + high) / 2
-        for eps in radius.unique().tolist():  # an attack has one radius: images asked for the same one go together
+        for eps in radius.unique().tolist():  # an attack has one radius, so images are grouped by theirs
             rows = (radius == eps).nonzero().squeeze(1)
             threat = ThreatModel(norm, eps)
             found = attack(model, images[rows], labels[rows], threat, rng.rows(rows))
@@ -63,7 +63,7 @@ def by_bisection(
             low[rows] = torch.where(fell, low[rows], radius[rows])
             broken[rows] |= fell
         if number == 0:
-            low[broken] = 0  # where nothing falls within the whole box there is nothing to look for
+            low[broken] = 0  # images unbroken at the largest radius are finished
     return nearest, broken
 
 
@@ -71,13 +71,14 @@ def by_bisection(
 def minimal_distances(
     model: nn.Module, images: Tensor, labels: Tensor, norm: str, rng: Rng, *, attack: FAB, fallback: Attack
 ) -> tuple[Tensor, Tensor]:
-    """(N,) distance from each image to the nearest misclassified one found, and (N,) whether one was found.
+    """(N,) distance from each image to the nearest misclassified image found, and (N,) whether one was found.
 
-    0 where the image itself is misclassified. FAB first; what it found is pulled straight towards the image as long
-    as it stays misclassified; where it found nothing, `by_bisection` with `fallback`. Never smaller than the true one.
+    It is 0 if the image itself is misclassified. FAB runs first, and its results are moved along a straight line
+    towards the image while they stay misclassified. Where FAB fails, `by_bisection` runs with `fallback`. The result is
+    an upper bound of the true distance.
 
     Args:
-        rng: a stream for each image.
+        rng: one stream per image.
     """
     logits = model(images)
     right = (logits.argmax(1) == labels) & torch.isfinite(logits).all(1)
@@ -102,7 +103,7 @@ def minimal_distances(
 
 
 def _pulled_in(model: nn.Module, images: Tensor, labels: Tensor, points: Tensor, rounds: int = 16) -> Tensor:
-    """The nearest misclassified points found by bisection on the segments from the images to the given ones."""
+    """Misclassified points closer to the images, by bisection on the segments from the images to the given points."""
     shape = (-1, *([1] * (images.ndim - 1)))
     low, high = torch.zeros(len(images), device=images.device), torch.ones(len(images), device=images.device)
     for _ in range(rounds):
@@ -114,21 +115,24 @@ def _pulled_in(model: nn.Module, images: Tensor, labels: Tensor, points: Tensor,
 
 @dataclass(frozen=True)
 class Transfer:
-    """Average robustness of `subject.model` on real and on generated images, and whether the bound holds.
+    """Average robustness of `subject.model` on real and on generated images, and whether the transfer bound holds.
 
-    The images are those whose conditional Wasserstein distance `transport` has found: on these very samples the bound
-    is a theorem, so a gap above it would show an attack that misses nearer images.
+    The images are those used by `transport` for their conditional Wasserstein distance. On these images the bound is a
+    theorem, so a larger gap shows that the attack misses closer adversarial examples.
     """
 
     transport: Transport = field(default_factory=lambda: Transport(per_class=100))
     steps: int = 30
-    """Of FAB."""
+    """Steps of FAB."""
     fallback_steps: int = 20
-    """Of Auto-PGD on the margin, where FAB finds nothing."""
+    """Steps of Auto-PGD on the margin, where FAB finds nothing."""
 
     def __post_init__(self) -> None:
         if self.transport.method == "sliced":
-            raise ValueError("the transfer bound needs an upper end of the distance: method exact or sinkhorn")
+            raise ValueError(
+                "the transfer bound needs an upper bound of the distance, which method sliced lacks; use method exact "
+                "or sinkhorn"
+            )
 
     def __call__(
         self,
@@ -140,21 +144,21 @@ class Transfer:
         progress: Progress = silent,
         plan: Plan | None = None,
     ) -> Record:
-        """Measure; saved as it comes, taken up where it stopped.
+        """Measure both sides of the bound, saving and resuming at `path`.
 
         Args:
-            plan: what `transport` has found of this subject, if it is there already.
+            plan: the record of `transport` on this subject, if it exists already.
 
         Raises:
-            ValueError: no classifier, a plan of other images, or `path` holds something else.
+            ValueError: no classifier, a plan of other images, or `path` is a record of something else.
         """
         check_subject(subject)
         if subject.model is None:
-            raise ValueError("the transfer bound is of a classifier: give one")
+            raise ValueError("the transfer bound needs a classifier, got none; pass one as model")
         plan = self._plan(subject, seed, plan)
         norm = subject.threat.norm
         about = About(repr(self), norm, seed, f"{plan.about.made_for} {weights_digest(subject.model)}")
-        record = Record.taken_up(path, about) or _owed(about, plan)
+        record = Record.resume(path, about) or _pending(about, plan)
         pace = SaveInterval()
         images = {"real": (subject.test, plan.real), "generated": (subject.generated, plan.generated)}
         total = len(plan.real) + len(plan.generated)
@@ -163,9 +167,9 @@ class Transfer:
             for side, (pixels, index) in images.items():
                 distance, broken = getattr(record, f"{side}_distance"), getattr(record, f"{side}_broken")
                 labels = getattr(record, f"{side}_label")
-                owed = np.flatnonzero(np.isnan(distance))
-                for first in range(0, len(owed), batch_size):
-                    rows = owed[first : first + batch_size]
+                pending = np.flatnonzero(np.isnan(distance))
+                for first in range(0, len(pending), batch_size):
+                    rows = pending[first : first + batch_size]
                     some = to_floats(pixels[torch.from_numpy(index[rows]).to(pixels.device)])
                     rng = rng_for(seed, "transfer", device=some.device).each(content_ids(some.cpu().numpy()))
                     found = minimal_distances(
@@ -183,7 +187,7 @@ class Transfer:
                     if path is not None and pace.due():
                         with pace.saving():
                             record.save(path)
-                if path is not None and len(owed):
+                if path is not None and len(pending):
                     record.save(path)
         return record
 
@@ -192,11 +196,15 @@ class Transfer:
         if plan is None:
             return self.transport(subject, seed=seed)
         if plan.about != wanted:
-            raise ValueError("the distance given is of other images or settings; measure it anew, or leave it out")
+            raise ValueError(
+                "expected a transport record of these images and settings, got one of other images or settings; "
+                "measure it again, or leave it out"
+            )
         return plan
 
 
-def _owed(about: About, plan: Plan) -> Record:
+def _pending(about: About, plan: Plan) -> Record:
+    """The state before the first image."""
     upper = plan.shares * np.nan_to_num(plan.upper)
     lower = plan.shares * np.nan_to_num(plan.lower)
     return Record(

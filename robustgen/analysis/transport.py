@@ -1,4 +1,4 @@
-"""Optimal transport between real and generated images of a class: the conditional Wasserstein distance."""
+"""Optimal transport between real and generated images of each class: the conditional Wasserstein distance."""
 
 from __future__ import annotations
 
@@ -20,10 +20,10 @@ from robustgen.records.transport import Transport as Record
 
 @dataclass(frozen=True)
 class Solved:
-    """An optimal transport cost W of n onto m points, uniform weights.
+    """The optimal transport cost W between n and m points with uniform weights.
 
-    lower, upper   lower <= W <= upper, up to rounding; equal where it is exact
-    first, second  (n,), (m,) prices with first_i + second_j <= cost_ij; mean first + mean second = lower
+    lower, upper   bounds: lower <= W <= upper, up to rounding; equal if W is exact
+    first, second  (n,), (m,) dual potentials: first_i + second_j <= cost_ij, and mean first + mean second = lower
     """
 
     lower: float
@@ -33,13 +33,13 @@ class Solved:
 
 
 def exact(cost: np.ndarray) -> Solved:
-    """The cost of the optimal coupling of uniform weights on both sides of `cost` (n, m), and its prices.
+    """Exact optimal transport for `cost` (n, m) with uniform weights, and its dual potentials.
 
-    Equal sides are an assignment, for which scipy is enough (with the prices about as fast as POT's network simplex, so
-    a result does not depend on whether POT is there); unequal ones need POT.
+    For n = m this is an assignment problem that scipy solves, about as fast as POT's network simplex; so results do not
+    depend on whether POT is installed. For n != m POT is required.
 
     Raises:
-        ValueError: unequal sides without POT.
+        ValueError: n != m and POT is not installed, or POT fails.
     """
     cost = np.asarray(cost, dtype=np.float64)
     if cost.shape[0] != cost.shape[1]:
@@ -48,7 +48,7 @@ def exact(cost: np.ndarray) -> Solved:
 
     partner = linear_sum_assignment(cost)[1]
     paid = cost[np.arange(len(cost)), partner]
-    # Prices from the assignment are shortest paths: first_i = min_k (first_k + cost_(i, partner k) - paid_k).
+    # Dual potentials of an assignment are shortest paths: first_i = min_k (first_k + cost_(i, partner k) - paid_k).
     saved = cost[:, partner] - paid
     first = np.zeros(len(cost))
     for _ in range(len(cost)):
@@ -67,29 +67,30 @@ def _by_simplex(cost: np.ndarray) -> Solved:
         import ot
     except ImportError:
         raise ValueError(
-            f"exact transport of {cost.shape[0]} onto {cost.shape[1]} images needs POT: pip install robustgen[pot]; "
-            "or take as many of both"
+            f"exact transport of {cost.shape[0]} to {cost.shape[1]} images needs POT; run pip install robustgen[pot], "
+            "or use equal numbers of images"
         ) from None
     ends = [np.full(count, 1 / count) for count in cost.shape]
     value, log = ot.emd2(*ends, cost, log=True, numItermax=10_000_000)
     if log["warning"]:
         raise ValueError(
-            f"POT did not solve transport of {cost.shape[0]} onto {cost.shape[1]} images: {log['warning']}"
+            f"POT failed to solve transport of {cost.shape[0]} to {cost.shape[1]} images ({log['warning']}); use "
+            "method=sinkhorn"
         )
     second = (cost - log["u"][:, None]).min(0)
     return Solved(float(value), float(value), np.asarray(log["u"]), second)
 
 
 def sinkhorn(cost: np.ndarray, *, blur: float = 0.01, iterations: int = 2000) -> Solved:
-    """Both ends of the transport cost, by entropic regularisation (Cuturi 2013, arXiv:1306.0895), in the log domain.
+    """Bounds of the transport cost by Sinkhorn's algorithm in the log domain (Cuturi 2013, arXiv:1306.0895).
 
-    The regularisation falls to `blur` times the mean cost. `lower` is the value of the prices after each takes all that
-    the other leaves (so they are allowed), `upper` the cost of the coupling rounded to its margins (Altschuler et al.
-    2017, arXiv:1705.09634): W lies between whatever the blur.
+    The regularization decreases to `blur` times the mean cost. `lower` is the dual value of the potentials after they
+    are made feasible; `upper` is the cost of the coupling after rounding to its marginals (Altschuler et al. 2017,
+    arXiv:1705.09634). Both bounds are valid for any blur.
 
     Args:
-        blur: smaller is tighter and slower.
-        iterations: at the last regularisation, at most; fewer where the margins are met to 0.1 %.
+        blur: final regularization; smaller is tighter and slower.
+        iterations: most iterations at the final regularization; fewer if the marginals are met to 0.1 %.
     """
     costs = torch.from_numpy(np.asarray(cost, dtype=np.float64))
     n, m = costs.shape
@@ -122,11 +123,11 @@ def sinkhorn(cost: np.ndarray, *, blur: float = 0.01, iterations: int = 2000) ->
 
 
 def sliced(first: Tensor, second: Tensor, norm: str, projections: int, rng: Rng) -> float:
-    """A lower end of the transport cost of rows (n, D) onto rows (m, D) in `norm`, in n log n.
+    """Sliced lower bound of the transport cost between rows (n, D) and (m, D) in `norm`, in O(n log n).
 
-    The mean over random directions u of the transport cost of u.x, with u of length 1 in the dual norm: then
-    |u.(x - y)| <= |x - y|. Of the same order in all dimensions up to a constant: a random u sees about
-    1 / sqrt(D) of a move in l2, so this end is far below; it compares sets of equal dimension.
+    It is the mean over random directions u of the transport cost of the projections u.x. Directions have dual norm 1,
+    so |u.(x - y)| <= |x - y|. The bound is loose, in l2 by a factor of about sqrt(D); use it to compare sets of equal
+    dimension.
     """
     directions = rng.normal((projections, first.shape[1])).double()
     dual = {"linf": 1.0, "l2": 2.0, "l1": torch.inf}[norm]
@@ -138,43 +139,42 @@ def sliced(first: Tensor, second: Tensor, norm: str, projections: int, rng: Rng)
 
 
 def _sorted_distance(first: Tensor, second: Tensor) -> Tensor:
-    """(P,) 1-Wasserstein distance of the columns of (n, P) and (m, P): the area between their quantile functions."""
+    """(P,) 1-Wasserstein distances between columns of (n, P) and (m, P): areas between their quantile functions."""
     n, m = len(first), len(second)
     first, second = first.sort(0).values, second.sort(0).values
     ends = torch.cat([torch.arange(1, n + 1) * m, torch.arange(1, m + 1) * n]).unique()
     widths = torch.diff(ends, prepend=ends.new_zeros(1)).double() / (n * m)
-    middles = ends - 1  # of each piece, in units of 1 / (n m), any point inside will do
+    middles = ends - 1  # any point inside each piece, in units of 1 / (n m)
     gaps = (first[middles.div(m, rounding_mode="floor")] - second[middles.div(n, rounding_mode="floor")]).abs()
     return (gaps * widths.to(gaps.device)[:, None]).sum(0)
 
 
 METHODS: dict[str, Callable[[np.ndarray], Solved]] = {"exact": exact, "sinkhorn": sinkhorn}
-"""Those that take a matrix of costs; `sliced` takes images."""
+"""Methods that take a cost matrix; `sliced` takes images."""
 
 
 @dataclass(frozen=True)
 class Transport:
     """The conditional Wasserstein distance between test images and generated images.
 
-        cwd = sum_y P(y) W(real | y, generated | y),     W = min over couplings of the mean distance moved
+        cwd = sum_y P(y) W(real | y, generated | y),     W = min over couplings of the mean transport distance
 
-    Labels are the real ones, and those of the generated images. In each class as many generated as real images are
-    taken (chosen at random), so that the distance can be compared with that among real images, which samples of this
-    size have too: the real images of a class are split in half, and each half's distance to the other, and to as many
-    generated images, is found.
+    In each class equally many real and generated images are used, chosen at random. Distances between finite samples
+    are biased upwards. To show this bias the real images of a class are split in half, and the distance between the
+    halves is compared with that between one half and equally many generated images.
 
     Source: arXiv:2104.09425.
     """
 
     method: str = "exact"
-    """exact: minutes from 5,000 images of a class on. sinkhorn: both ends, a few per cent apart; memory n * m. sliced:
-    the lower end alone, for any number."""
+    """exact: takes minutes from 5,000 images per class on. sinkhorn: both bounds, a few percent apart; memory n * m.
+    sliced: a loose lower bound, for any number of images."""
     per_class: int = 1000
-    """At most so many images of a class, real and generated each."""
+    """Most images per class, real and generated each."""
     all_generated: bool = False
-    """Take up to `per_class` generated images though there are fewer real ones; unequal numbers need POT if exact."""
+    """Use up to `per_class` generated images even if there are fewer real ones; with method exact this requires POT."""
     projections: int = 512
-    """Of sliced."""
+    """Random directions of method sliced."""
 
     def __post_init__(self) -> None:
         if self.method not in (*METHODS, "sliced"):
@@ -195,11 +195,12 @@ class Transport:
         """Measure the distance of `subject.test` and `subject.generated`.
 
         Raises:
-            ValueError: a class without generated images, unequal numbers without POT, or `path` holds something else.
+            ValueError: a class without generated images, unequal numbers without POT, or `path` is a record of
+                something else.
         """
         check_subject(subject)
         about = self.about(subject, seed)
-        if found := Record.taken_up(path, about):
+        if found := Record.resume(path, about):
             return found
         classes = len(subject.info.classes)
         real_labels, generated_labels = (
@@ -216,8 +217,8 @@ class Transport:
             generated = _some(generated_labels, int(k), wanted, rng.at("generated"))
             if not len(generated):
                 raise ValueError(
-                    f"no generated image has label {subject.info.classes[k]}, which real images have: the conditional "
-                    "distance needs every class on both sides; sample more, or label them by the class asked for"
+                    f"no generated image has label {subject.info.classes[k]}, but real images do: the conditional "
+                    "distance needs every class in both sets; sample more images, or use their condition labels"
                 )
             if not self.all_generated:
                 real = real[: len(generated)]
@@ -232,7 +233,7 @@ class Transport:
             for name, values in zip(rows, (real, generated, whole.first, whole.second), strict=True):
                 rows[name].append(values)
             progress(int(np.searchsorted(present, k)) + 1, len(present), "classes")
-        joined = {name: np.concatenate(parts) for name, parts in rows.items()}
+        joined = {name: np.concatenate(classwise) for name, classwise in rows.items()}
         record = Record(
             about=about,
             shares=shares,
@@ -250,7 +251,7 @@ class Transport:
         return record
 
     def about(self, subject: ProxySubject, seed: int) -> About:
-        """What the record of a subject is of."""
+        """The `about` of the record of a subject."""
         inputs = digest(subject.test, subject.test_labels, subject.generated, subject.generated_labels)
         return About(repr(self), subject.threat.norm, seed, inputs)
 

@@ -1,8 +1,8 @@
-"""Augmentations, by the names that recipes use.
+"""Augmentations by the names that recipes use.
 
-A name is a chain of parts joined by `+`, each a kind and its numbers: crop-flip, crop-flip+cutmix, crop-flip+mixup-0.2,
-randaugment-2-14+crop-flip. Parts work in that order. What the numbers mean stands with each kind; left out, they are
-the published ones. `-each` draws for every image where the published form draws once a batch.
+A name is a chain of augmentations joined by `+`, each a kind and its numbers: crop-flip, crop-flip+cutmix,
+crop-flip+mixup-0.2, randaugment-2-14+crop-flip. They are applied in that order. Each kind documents its numbers, whose
+defaults are the published ones. `-each` draws parameters for every image instead of once per batch.
 """
 
 from __future__ import annotations
@@ -40,27 +40,27 @@ MIXING = (CutMix, MixUp, RICAP)
 """Kinds that mix images of a batch, and their labels."""
 
 EXAMPLES = {
-    "none": "nothing",
-    "shift-1": "moved by up to 1 pixel",
-    "crop-flip": "padded by 4, cropped, mirrored: the papers' base",
-    "crop-flip+cutout-18": "a black window of 18 pixels",
-    "crop-flip+cutmix": "a window from another image, labels mixed by area; one window a batch, as published",
-    "crop-flip+cutmix-each": "the same, a window of its own for every image",
-    "crop-flip+cutmix-20": "the same as cutmix, windows of 20 pixels",
-    "crop-flip+mixup-0.2": "blended with another image by Beta(0.2, 0.2)",
-    "crop-flip+ricap-0.3": "patched from four images, the corner at Beta(0.3, 0.3)",
+    "none": "no augmentation",
+    "shift-1": "random shift by up to 1 pixel",
+    "crop-flip": "pad by 4, random crop, random flip: the standard augmentation of the papers",
+    "crop-flip+cutout-18": "then a black window of 18 pixels",
+    "crop-flip+cutmix": "then a window from another image, labels mixed by area; one window per batch, as published",
+    "crop-flip+cutmix-each": "the same with a window per image",
+    "crop-flip+cutmix-20": "the same as cutmix with windows of 20 pixels",
+    "crop-flip+mixup-0.2": "then blending with another image by Beta(0.2, 0.2)",
+    "crop-flip+ricap-0.3": "then patches of four images with a corner from Beta(0.3, 0.3)",
     "crop-flip+autoaugment+cutout-18": "AutoAugment's policy for CIFAR-10, then Cutout",
-    "autoaugment-svhn": "AutoAugment's policy for SVHN, without crops and flips",
+    "autoaugment-svhn": "AutoAugment's policy for SVHN, without crop and flip",
     "randaugment-2-14+crop-flip": "2 random operations at magnitude 14 of 30",
 }
-"""Names in use, with a few words; others with other numbers or other parts are built alike."""
+"""Common names with a short description; other numbers and other chains are possible."""
 
 
 def build_augmentation(name: str) -> Augment | None:
-    """An augmentation by name; None for "none".
+    """Build an augmentation by name; None for "none".
 
     Raises:
-        ValueError: a part that is unknown, or numbers that it does not take.
+        ValueError: an unknown kind, or numbers that it does not accept.
     """
     if name == "none":
         return None
@@ -73,24 +73,24 @@ def _part(name: str, part: str) -> Augment:
     kind = KINDS.get(found[1]) if found else None
     if not found or kind is None:
         raise ValueError(
-            f"unknown augmentation {name!r}; known: none, and {', '.join(KINDS)}, joined by + and with numbers as in "
-            "crop-flip+cutout-18"
+            f"unknown augmentation {name!r}; known: none, and {', '.join(KINDS)}, joined by + and with numbers, for "
+            "example crop-flip+cutout-18"
         )
     numbers = [float(number) if "." in number else int(number) for number in found[2].split("-")[1:]]
     try:
         return kind(*numbers)
     except TypeError:
-        raise ValueError(f"augmentation {name!r} has too many or too few numbers; for example {_like(part)}") from None
+        raise ValueError(f"augmentation {name!r} has too many or too few numbers; examples: {_like(part)}") from None
 
 
 def _like(part: str) -> str:
-    """Examples of the same kind."""
+    """Examples with the same kind."""
     word = part.split("-")[0]
     return ", ".join(name for name in EXAMPLES if word in name)
 
 
 def mixes_labels(augment: Augment | None) -> bool:
-    """Whether images of several classes are mixed, and their labels with them."""
+    """Whether an augmentation mixes images of several classes and their labels."""
     parts = augment.parts if isinstance(augment, Chain) else (augment,)
     return any(isinstance(part, MIXING) for part in parts)
 

@@ -1,4 +1,4 @@
-"""AutoAugment and RandAugment: operations of Pillow, found by search or drawn at random."""
+"""AutoAugment and RandAugment: Pillow's operations from a learned policy, or drawn at random."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robustgen.images import to_bytes, to_unit
 from robustgen.randomness import Rng
 
 Step = tuple[str, float, int]
-"""An operation, its probability, its level; levels of operations that have none are 0."""
+"""An operation, its probability and its level (0 for operations without a level)."""
 
 POLICIES: dict[str, tuple[tuple[Step, Step], ...]] = {
     "cifar10": (
@@ -75,18 +75,18 @@ RANDOM_OPERATIONS = (
     "identity", "auto-contrast", "equalize", "rotate", "solarize", "color", "posterize", "contrast", "brightness",
     "sharpness", "shear-x", "shear-y", "translate-x", "translate-y",
 )  # fmt: skip
-"""RandAugment's (arXiv:1909.13719)."""
+"""The operations of RandAugment (arXiv:1909.13719)."""
 
 
 def _bytes_of(images: Tensor) -> Tensor:
-    """Images as the operations take them; those of whole grey levels lose nothing."""
+    """Convert images to bytes for the operations; exact for images with 256 levels."""
     if images.shape[1] not in (1, 3):
         raise ValueError(f"AutoAugment and RandAugment need images of 1 or 3 channels, got {images.shape[1]}")
     return to_bytes(images)
 
 
 def _amounts(names: tuple[str, ...], levels: tuple[float, ...], side: int, like: Tensor) -> tuple[Tensor, Tensor]:
-    """Amounts of operations at levels, and whether they have a sign."""
+    """Amounts of operations at the given levels, and whether the operations have a sign."""
     values = [amount_of(name, level, side) for name, level in zip(names, levels, strict=True)]
     return (
         torch.tensor(values, dtype=torch.float64, device=like.device),
@@ -96,11 +96,11 @@ def _amounts(names: tuple[str, ...], levels: tuple[float, ...], side: int, like:
 
 @dataclass(frozen=True)
 class AutoAugment:
-    """One of the 25 pairs of operations that a search found best for a data set, drawn for each image.
+    """Apply one of the 25 pairs of operations of a learned policy, drawn at random for each image.
 
-    Images are rounded to bytes. The authors pad, crop and mirror before, and cut out 16 pixels after.
+    Images are rounded to bytes. The authors apply pad, crop and flip before, and Cutout of 16 pixels after.
 
-    policy  "cifar10" (on CIFAR-100 too) or "svhn"
+    policy  "cifar10" (also for CIFAR-100) or "svhn"
 
     Source: Cubuk et al. 2019, arXiv:1805.09501.
     """
@@ -116,10 +116,10 @@ class AutoAugment:
         names = tuple(OPERATIONS)
         pair = rng.integers(len(policy), (len(images),))
         for slot in (0, 1):
-            operations, chances, levels = zip(*(steps[slot] for steps in policy), strict=True)
+            operations, probabilities, levels = zip(*(steps[slot] for steps in policy), strict=True)
             amounts, signed = _amounts(operations, levels, images.shape[3], images)
             numbers = torch.tensor([names.index(name) for name in operations], device=device)
-            happens = rng.uniform((len(images),)) < torch.tensor(chances, device=device)[pair]
+            happens = rng.uniform((len(images),)) < torch.tensor(probabilities, device=device)[pair]
             sign = torch.where(signed[pair], 2 * rng.integers(2, (len(images),)) - 1, 1)
             pixels = apply_each(names, torch.where(happens, numbers[pair], -1), amounts[pair] * sign, pixels)
         return to_unit(pixels), targets
@@ -127,9 +127,9 @@ class AutoAugment:
 
 @dataclass(frozen=True)
 class RandAugment:
-    """`number` operations drawn for each image from fourteen, all at one magnitude.
+    """Apply `number` of fourteen operations, drawn at random for each image, all at the same magnitude.
 
-    Images are rounded to bytes. A magnitude of 0 to 30 is AutoAugment's level times three, as in the ports.
+    Images are rounded to bytes. The magnitude is 0 to 30, three times AutoAugment's level, as in the ports.
 
     Source: Cubuk et al. 2020, arXiv:1909.13719.
     """

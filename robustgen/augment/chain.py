@@ -1,4 +1,4 @@
-"""Several augmentations one after the other."""
+"""A sequence of augmentations."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robustgen.randomness import Rng
 
 @dataclass(frozen=True)
 class Chain:
-    """The parts in their order, each with random numbers of its own."""
+    """Apply augmentations in order, each with its own random stream."""
 
     parts: tuple[Augment, ...]
 

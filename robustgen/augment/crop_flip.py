@@ -1,4 +1,4 @@
-"""Pad and crop, and flip: the base augmentation of the papers."""
+"""Pad, random crop and flip: the standard augmentation of the papers."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from robustgen.randomness import Rng
 
 @dataclass(frozen=True)
 class CropFlip:
-    """Zero-pad by `padding` pixels, crop back at a random place, mirror with probability `flip`; an image at a time.
+    """Zero-pad by `padding` pixels, crop at a random position, flip with probability `flip`, independently per image.
 
     Source: google-deepmind/deepmind-research, adversarial_robustness/jax/datasets.py (padding 4, flip 0.5).
     """

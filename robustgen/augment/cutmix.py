@@ -1,4 +1,4 @@
-"""CutMix: a window of each image comes from another."""
+"""CutMix: replace a window of each image by that of another image."""
 
 from __future__ import annotations
 
@@ -14,18 +14,18 @@ from robustgen.randomness import Rng
 
 @dataclass(frozen=True)
 class CutMix:
-    """A window is replaced by what another image of the batch has there, and labels are mixed by area.
+    """Replace a window by the same window of another image of the batch, and mix labels by area.
 
         side_h = floor(H sqrt(1 - lambda)),   side_w = floor(W sqrt(1 - lambda)),    lambda ~ U(0, 1)
-        image <- image outside the window, partner inside;   target <- kept * target + (1 - kept) * partner's
+        image <- image outside the window, partner inside;   target <- kept * target + (1 - kept) * partner's target
 
-    The window lies around a uniform pixel, half a side each way (an odd side loses a pixel), and is clipped at the
-    border; `kept` is the share outside what is left of it. The partner is the batch in a random order, real and
-    generated images alike.
+    The window is centered at a uniformly random pixel and extends half a side in each direction (an odd side is reduced
+    by a pixel). It is clipped at the border; `kept` is the fraction of the image outside the clipped window. Partners
+    are a random permutation of the batch, which mixes real and generated images.
 
-    window   a side in pixels instead of a random one (arXiv:2103.01946, App. B)
-    each     a window for each image, not one for the batch
-    repeats  how often each original stands in the batch; partners then keep to sub-batches (`mixup.partners`)
+    window   side of the window in pixels, instead of a random side (arXiv:2103.01946, App. B)
+    each     draw a window per image, not per batch
+    repeats  number of copies of each original in the batch; partners then keep to sub-batches (`mixup.partners`)
 
     Source: Yun et al. 2019, arXiv:1905.04899; in the form of google-deepmind/deepmind-research,
     adversarial_robustness/jax/utils.py.
@@ -37,7 +37,7 @@ class CutMix:
 
     def __post_init__(self) -> None:
         if self.window is not None and (not isinstance(self.window, int) or self.window < 1):
-            raise ValueError(f"CutMix needs a window of whole pixels, at least 1, got {self.window}")
+            raise ValueError(f"the window of CutMix must be a whole number of pixels, at least 1, got {self.window}")
 
     def __call__(self, images: Tensor, targets: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         count, _, height, width = images.shape
@@ -49,8 +49,8 @@ class CutMix:
         return mixed, kept * targets + (1 - kept) * targets[partner]
 
     def _along(self, kept: Tensor, place: Tensor, side: int) -> Tensor:
-        """(windows, side) which positions along an axis the windows cover."""
-        centre = (place * side).long()
+        """(windows, side) bool: positions along an axis that the windows cover."""
+        center = (place * side).long()
         if self.window is not None:
-            return span(centre, self.window, side)
-        return span(centre, 2 * ((1 - kept).sqrt() * side / 2).long(), side)
+            return span(center, self.window, side)
+        return span(center, 2 * ((1 - kept).sqrt() * side / 2).long(), side)

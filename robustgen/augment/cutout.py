@@ -1,4 +1,4 @@
-"""Cutout: a square that is missing."""
+"""Cutout: a black square."""
 
 from __future__ import annotations
 
@@ -10,16 +10,16 @@ from torch import Tensor
 from robustgen.randomness import Rng
 
 
-def span(centre: Tensor, length: Tensor | int, side: int) -> Tensor:
-    """(N, side) bool: the positions centre - length // 2 and the `length` - 1 after it, as far as they exist."""
-    start = centre - length // 2
-    place = torch.arange(side, device=centre.device)
+def span(center: Tensor, length: Tensor | int, side: int) -> Tensor:
+    """(N, side) bool: the `length` positions from center - length // 2 on, clipped to the image."""
+    start = center - length // 2
+    place = torch.arange(side, device=center.device)
     return (place >= start[:, None]) & (place < (start + length)[:, None])
 
 
 @dataclass(frozen=True)
 class Cutout:
-    """A black square of `window` pixels a side around a uniform pixel of each image; it may hang over the border.
+    """Draw a black square with a side of `window` pixels around a random pixel of each image, clipped at the border.
 
     18 is best for robust accuracy on CIFAR-10 (Rebuffi et al. 2021, arXiv:2103.01946, App. B).
 
@@ -30,10 +30,10 @@ class Cutout:
 
     def __post_init__(self) -> None:
         if not isinstance(self.window, int) or self.window < 1:
-            raise ValueError(f"Cutout needs a window of whole pixels, at least 1, got {self.window}")
+            raise ValueError(f"the window of Cutout must be a whole number of pixels, at least 1, got {self.window}")
 
     def __call__(self, images: Tensor, targets: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         count, _, height, width = images.shape
         inside = span(rng.integers(height, (count,)), self.window, height)[:, :, None]
         inside = inside & span(rng.integers(width, (count,)), self.window, width)[:, None, :]
-        return torch.where(inside[:, None], 0.0, images), targets  # keeps the layout, which masked_fill does not
+        return torch.where(inside[:, None], 0.0, images), targets  # keeps the memory format, unlike masked_fill

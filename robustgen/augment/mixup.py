@@ -1,4 +1,4 @@
-"""MixUp: each image blended with another."""
+"""MixUp: blend each image with another one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robustgen.randomness import Rng
 
 
 def shuffled(count: int, rng: Rng) -> Tensor:
-    """(count,) a random order, on the stream's device: without asking the host for it."""
+    """(count,) a random permutation, computed on the stream's device without synchronization with the host."""
     return rng.integers((1 << 31) - 1, (count,)).argsort(stable=True)
 
 
@@ -43,21 +43,21 @@ def partners(count: int, repeats: int, rng: Rng) -> Tensor:
 
 
 def symmetric_beta(concentration: float, count: int, rng: Rng) -> Tensor:
-    """(count,) draws of Beta(concentration, concentration), float32, by the inverse of its distribution."""
-    uniform = rng.uniform((count,)).double() + 2.0**-25  # the middle of each step: never 0
+    """(count,) float32 samples of Beta(concentration, concentration), by the inverse distribution function."""
+    uniform = rng.uniform((count,)).double() + 2.0**-25  # centers of the grid of uniform numbers, never 0
     drawn = torch.from_numpy(betaincinv(concentration, concentration, uniform.cpu().numpy()))
     return drawn.float().to(uniform.device)
 
 
 @dataclass(frozen=True)
 class MixUp:
-    """lambda * image + (1 - lambda) * partner, and the targets alike; lambda ~ Beta(alpha, alpha).
+    """lambda * image + (1 - lambda) * partner, and the same for targets; lambda ~ Beta(alpha, alpha).
 
-    The partner is the batch in a random order. Small alpha is best for robust accuracy (Rebuffi et al. 2021,
+    Partners are a random permutation of the batch. Small alpha is best for robust accuracy (Rebuffi et al. 2021,
     arXiv:2103.01946, App. B).
 
-    each     a lambda for each image, not one for the batch
-    repeats  how often each original stands in the batch; partners then keep to sub-batches (`partners`)
+    each     draw lambda per image, not per batch
+    repeats  number of copies of each original in the batch; partners then keep to sub-batches (`partners`)
 
     Source: Zhang et al. 2018, arXiv:1710.09412.
     """
@@ -68,7 +68,7 @@ class MixUp:
 
     def __post_init__(self) -> None:
         if not self.alpha > 0:
-            raise ValueError(f"MixUp needs an alpha above 0, got {self.alpha}")
+            raise ValueError(f"alpha of MixUp must be above 0, got {self.alpha}")
 
     def __call__(self, images: Tensor, targets: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         count = len(images)

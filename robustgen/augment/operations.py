@@ -1,8 +1,8 @@
-"""The image operations of AutoAugment and RandAugment on batches of bytes, equal to Pillow's bit for bit.
+"""Image operations of AutoAugment and RandAugment on batches of bytes, bitwise equal to Pillow's.
 
-Each takes pixels (N, C, H, W) uint8 with one or three channels and amounts (N,) float64, one an image, in the unit
-that Pillow takes, and returns new pixels. What comes from outside an image is black. (AutoAugment's own code paints it
-in the mean colour, unless a later operation has forgotten that it was outside; its ports paint it black or grey.)
+Each operation takes pixels (N, C, H, W) uint8 with one or three channels and amounts (N,) float64, one per image, in
+Pillow's units, and returns new pixels. Pixels from outside the image are black. (AutoAugment's own code fills them with
+the mean color in most cases; its ports use black or gray.)
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ Operation = Callable[[Tensor, Tensor], Tensor]
 
 
 def _affine(pixels: Tensor, matrix: Sequence[Tensor | float]) -> Tensor:
-    """Nearest pixel at (a x + b y + c, d x + e y + f) for each (x, y), in Pillow's arithmetic of 1/65536 pixel."""
+    """Sample the nearest pixel at (a x + b y + c, d x + e y + f) for each (x, y), in Pillow's 1/65536 fixed point."""
     count, channels, height, width = pixels.shape
     first = pixels.new_zeros(count, dtype=torch.float64)
     a, b, c, d, e, f = (first + value for value in matrix)
@@ -50,7 +50,7 @@ def _translate_y(pixels: Tensor, amount: Tensor) -> Tensor:
 
 
 def _rotate(pixels: Tensor, degrees: Tensor) -> Tensor:
-    """Counter-clockwise around the centre."""
+    """Rotate counterclockwise around the center."""
     angle = -torch.deg2rad(degrees)
     cos, sin = angle.cos().round(decimals=15), angle.sin().round(decimals=15)
     x, y = pixels.shape[3] / 2, pixels.shape[2] / 2
@@ -62,27 +62,27 @@ def _invert(pixels: Tensor, amount: Tensor) -> Tensor:
 
 
 def _solarize(pixels: Tensor, threshold: Tensor) -> Tensor:
-    """Invert what is as bright as the threshold, or brighter."""
+    """Invert pixels at or above the threshold."""
     return torch.where(pixels < threshold.view(-1, 1, 1, 1), pixels, 255 - pixels)
 
 
 def _posterize(pixels: Tensor, bits: Tensor) -> Tensor:
-    """Keep the leading bits."""
+    """Keep the leading bits of each pixel."""
     mask = 256 - (1 << (8 - bits.long()))
     return pixels & mask.to(torch.uint8).view(-1, 1, 1, 1)
 
 
 def _auto_contrast(pixels: Tensor, amount: Tensor) -> Tensor:
-    """Stretch each channel so that it begins at 0 and ends at 255."""
+    """Stretch each channel linearly to the range 0 to 255."""
     low, high = (end.double() for end in torch.aminmax(pixels.flatten(2), dim=2, keepdim=True))
-    # A true division: 255 / tensor would multiply by a rounded reciprocal.
+    # Tensor by tensor, because 255 / tensor multiplies by a rounded reciprocal.
     scale = torch.full_like(low, 255.0) / (high - low).clamp_min(1)
     stretched = (pixels.flatten(2).double() * scale + -low * scale).trunc().clamp(0, 255).to(torch.uint8)
     return torch.where(high > low, stretched, pixels.flatten(2)).view_as(pixels)
 
 
 def _equalize(pixels: Tensor, amount: Tensor) -> Tensor:
-    """Map the levels of each channel so that all are about equally frequent."""
+    """Equalize the histogram of each channel."""
     levels = pixels.flatten(2).long()
     counts = levels.new_zeros(*levels.shape[:2], 256).scatter_add_(2, levels, torch.ones_like(levels))
     last = counts.gather(2, levels.amax(2, keepdim=True))
@@ -92,8 +92,8 @@ def _equalize(pixels: Tensor, amount: Tensor) -> Tensor:
     return torch.where(step > 0, table.gather(2, levels), levels).to(torch.uint8).view_as(pixels)
 
 
-def _grey(pixels: Tensor) -> Tensor:
-    """(N, 1, H, W) luminance by ITU-R 601, as int64."""
+def _gray(pixels: Tensor) -> Tensor:
+    """(N, 1, H, W) ITU-R 601 luminance, as int64."""
     if pixels.shape[1] == 1:
         return pixels.long()
     weights = torch.tensor([19595, 38470, 7471], device=pixels.device).view(1, 3, 1, 1)
@@ -101,19 +101,19 @@ def _grey(pixels: Tensor) -> Tensor:
 
 
 def _blend(degenerate: Tensor | int, pixels: Tensor, factor: Tensor) -> Tensor:
-    """degenerate + factor * (pixels - degenerate) in float32, cut off to bytes."""
+    """degenerate + factor * (pixels - degenerate) in float32, clipped and truncated to bytes."""
     difference = (pixels.int() - degenerate).float()
     blended = difference * factor.float().view(-1, 1, 1, 1)
     return (blended + degenerate).clamp(0, 255).to(torch.uint8)
 
 
 def _color(pixels: Tensor, factor: Tensor) -> Tensor:
-    return _blend(_grey(pixels).int(), pixels, factor)
+    return _blend(_gray(pixels).int(), pixels, factor)
 
 
 def _contrast(pixels: Tensor, factor: Tensor) -> Tensor:
-    grey = _grey(pixels).flatten(1)
-    mean = (grey.sum(1).double() / grey.shape[1] + 0.5).int()
+    gray = _gray(pixels).flatten(1)
+    mean = (gray.sum(1).double() / gray.shape[1] + 0.5).int()
     return _blend(mean.view(-1, 1, 1, 1), pixels, factor)
 
 
@@ -122,7 +122,7 @@ def _brightness(pixels: Tensor, factor: Tensor) -> Tensor:
 
 
 def _sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
-    """Away from the mean of 3x3 pixels in which the middle counts five times; the border stays."""
+    """Blend with a 3x3 mean in which the center has weight 5; border pixels are unchanged."""
     smooth = pixels.int()
     if min(pixels.shape[2:]) > 2:
         padded = F.pad(smooth, (-1, -1, -1, -1))
@@ -131,7 +131,7 @@ def _sharpness(pixels: Tensor, factor: Tensor) -> Tensor:
             for x in (0, 1, 2):
                 total = total + smooth[:, :, y : y + padded.shape[2], x : x + padded.shape[3]]
         smooth = smooth.clone()
-        smooth[:, :, 1:-1, 1:-1] = (2 * total + 13) // 26  # total / 13, rounded; 13 is odd, there are no ties
+        smooth[:, :, 1:-1, 1:-1] = (2 * total + 13) // 26  # total / 13, rounded; there are no ties, because 13 is odd
     return _blend(smooth, pixels, factor)
 
 
@@ -153,14 +153,14 @@ OPERATIONS: dict[str, Operation] = {
     "identity": lambda pixels, amount: pixels,
 }
 TWO_WAYS = ("shear-x", "shear-y", "translate-x", "translate-y", "rotate")
-"""Operations whose amount is taken with either sign."""
+"""Operations whose amount has a random sign."""
 
 
 def amount_of(operation: str, level: float, side: int) -> float:
-    """What a level of 0 to 10 means for an operation, without its sign, as AutoAugment's authors have it.
+    """The amount of an operation at a level of 0 to 10, without its sign, as in the code of AutoAugment's authors.
 
-    Translations are of whole pixels, one a level on 32, more on larger images. A posterized image keeps at least one
-    bit. (The paper's table says 4 to 8 bits, and so do ports; the authors' code keeps 4 and fewer.)
+    Translations are in whole pixels: one per level for 32x32 images, in proportion for larger ones. Posterize keeps at
+    least one bit. (The paper's table and ports keep 4 to 8 bits, the authors' code keeps at most 4.)
 
     Source: tensorflow/models, research/autoaugment/augmentation_transforms.py.
     """
@@ -178,7 +178,7 @@ def amount_of(operation: str, level: float, side: int) -> float:
 
 
 def apply_each(names: Sequence[str], chosen: Tensor, amounts: Tensor, pixels: Tensor) -> Tensor:
-    """Pixels after operation names[chosen[n]] by amounts[n] on image n; nothing where `chosen` is negative."""
+    """Apply operation names[chosen[n]] with amounts[n] to image n; no operation where `chosen` is negative."""
     result = pixels.clone()
     for number, name in enumerate(names):
         rows = (chosen == number).nonzero().squeeze(1)

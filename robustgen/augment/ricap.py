@@ -1,4 +1,4 @@
-"""RICAP: images patched together from four."""
+"""RICAP: images composed of patches of four images."""
 
 from __future__ import annotations
 
@@ -13,15 +13,15 @@ from robustgen.randomness import Rng
 
 @dataclass(frozen=True)
 class RICAP:
-    """Random image cropping and patching: four pieces of four images meet in a random corner; labels by area.
+    """Random image cropping and patching: patches of four images meet at a random corner; labels are mixed by area.
 
         w = round(W b),  h = round(H b'),   b, b' ~ Beta(beta, beta)
-        pieces w x h, (W - w) x h, w x (H - h), (W - w) x (H - h), each cropped at a uniform place of its image
+        patches w x h, (W - w) x h, w x (H - h), (W - w) x (H - h), each cropped at a uniformly random position
 
-    The four images are the batch in four random orders.
+    The four images come from four random permutations of the batch.
 
-    each     a corner and crops for each image, not one for the batch
-    repeats  how often each original stands in the batch; partners then keep to sub-batches (`mixup.partners`)
+    each     draw corner and crops per image, not per batch
+    repeats  number of copies of each original in the batch; partners then keep to sub-batches (`mixup.partners`)
 
     Source: Takahashi et al. 2018, arXiv:1811.09030.
     """
@@ -32,7 +32,7 @@ class RICAP:
 
     def __post_init__(self) -> None:
         if not self.beta > 0:
-            raise ValueError(f"RICAP needs a beta above 0, got {self.beta}")
+            raise ValueError(f"beta of RICAP must be above 0, got {self.beta}")
 
     def __call__(self, images: Tensor, targets: Tensor, rng: Rng) -> tuple[Tensor, Tensor]:
         count, _, height, width = images.shape
@@ -56,7 +56,7 @@ class RICAP:
 
     @staticmethod
     def _crop(place: Tensor, cut: Tensor, side: int, beyond: bool, rng: Rng) -> tuple[Tensor, Tensor]:
-        """Where along an axis each position of a piece is taken from (corners, side), and how long the piece is."""
+        """(corners, side) source position of each position along an axis of a patch, and the length of the patch."""
         length = side - cut if beyond else cut
         first = (rng.uniform((len(cut), 1)) * (side - length + 1)).long()
         return (place - (cut if beyond else 0) + first).clamp(0, side - 1), length

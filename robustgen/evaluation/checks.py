@@ -129,7 +129,7 @@ def _normalization_flags(model: nn.Module, images: Tensor, labels: Tensor, logit
     flags = []
     for name, changed, what in (
         ("normalised-twice", images * std + mean, "undone once: it is probably applied twice"),
-        ("not-normalised", (images - mean) / std, "applied: the model probably expects it (--normalise data)"),
+        ("not-normalised", (images - mean) / std, "applied: the model probably expects it (--normalize data)"),
     ):
         right = (model(changed).argmax(1) == labels).cpu().numpy()
         rise, share = PairedDifference.of(right, asis), Proportion(int(right.sum()), len(right))

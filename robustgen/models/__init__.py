@@ -1,9 +1,9 @@
-"""Classifiers: images (N, C, H, W) in [0, 1] to logits (N, K), normalization inside.
+"""Classifiers: images (N, C, H, W) in [0, 1] to logits (N, K), with normalization inside.
 
-A name is a family, its sizes, and what differs from the published form: wrn-28-10, wrn-10-1-relu, preact-resnet-18.
--relu, -silu and -pssilu choose the activation; -unnormalised leaves pixels as they are, -standardized normalizes each
-image by its own mean and deviation, for weights trained so; -stem2 lets the stem of a wrn halve the image; -cosine
-makes the logits of a trades-wrn cosines.
+A name consists of a family, its sizes, and options: wrn-28-10, wrn-10-1-relu, preact-resnet-18. -relu, -silu and
+-pssilu select the activation; -unnormalised omits normalization and -standardized normalizes each image by its own mean
+and standard deviation, for weights trained so; -stem2 gives the stem of a wrn stride 2; -cosine makes the logits of a
+trades-wrn cosines.
 """
 
 from __future__ import annotations
@@ -45,18 +45,18 @@ MODELS: dict[str, Callable[..., nn.Module]] = {
 EXAMPLES = {
     "wrn-10-1": "WideResNet, SiLU; 0.08 million parameters: for tests and digits",
     "wrn-16-2": "0.7 million",
-    "wrn-28-10": "36 million: the papers' smaller one",
-    "wrn-28-10-stem2": "the same, halving 64x64 images first",
+    "wrn-28-10": "36 million: the smaller network of the papers",
+    "wrn-28-10-stem2": "the same with a stem of stride 2, for 64x64 images",
     "wrn-34-10": "46 million",
     "wrn-34-20": "185 million",
-    "wrn-70-16": "267 million: the papers' larger one",
+    "wrn-70-16": "267 million: the larger network of the papers",
     "wrn-82-8": "79 million (Bartoldson et al. 2024)",
     "wrn-94-16": "366 million (Bartoldson et al. 2024)",
     "wrn-106-16": "415 million",
     "trades-wrn-28-10": "WideResNet of TRADES' code, ReLU; 36 million",
     "trades-wrn-34-10": "46 million",
-    "trades-wrn-34-10-unnormalised": "the form of the weights of Sehwag et al. 2021",
-    "trades-wrn-34-20-cosine": "last layer of Pang et al. 2020: cosines; 185 million",
+    "trades-wrn-34-10-unnormalised": "the same without normalization, for the weights of Sehwag et al. 2021",
+    "trades-wrn-34-20-cosine": "with the last layer of Pang et al. 2020, cosines; 185 million",
     "wrn-r-34": "WideResNet-34-R (Huang et al. 2021), ReLU; 68 million",
     "wrn-a-4": "WideResNet-A4 (Huang et al. 2022), SiLU; 147 million",
     "rawrn-70-16": "WideResNet with squeeze and excitation (Peng et al. 2023); 267 million",
@@ -68,20 +68,20 @@ EXAMPLES = {
     "resnet-50": "24 million",
     "resnest-152": "split attention (ResNeSt), SiLU; 75 million",
 }
-"""Names in use, with a few words; other sizes are built alike."""
+"""Common names with a short description; other sizes are possible."""
 
 
 def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None, source: Path | None = None) -> nn.Module:
-    """A network by name for a data set, its weights drawn from `rng` where that is given.
+    """Build a network by name for a dataset; weights are drawn from `rng` if it is given.
 
-    Built-in networks are initialized by `initialize`. Others (`foreign.Reference`) initialize themselves; here they get
-    normalization in front and give their logits.
+    Built-in networks are initialized by `initialize`. External ones (`foreign.Reference`) initialize themselves; they
+    are wrapped in `Adapted`, which puts normalization in front of them.
 
     Args:
-        source: a copy of a reference's source file, to use in its place.
+        source: a copy of the source file of a reference, to use in its place.
 
     Raises:
-        ValueError: unknown name, sizes the family does not have, or a network of others that cannot be built.
+        ValueError: the name is unknown, the family has no such size, or an external network cannot be built.
     """
     reference = Reference.parse(architecture)
     if reference is not None:
@@ -92,18 +92,18 @@ def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None, so
     options = _options(found[3].split("-")[1:], info) if found else None
     if not found or family is None or options is None:
         raise ValueError(
-            f"unknown architecture {architecture!r}; known: {', '.join(EXAMPLES)}, other sizes alike "
-            "(-relu or -silu at the end for another activation), and networks of your own: FILE.py:NAME, "
-            "PACKAGE.MODULE:NAME, timm:NAME, hf:FOLDER"
+            f"unknown architecture {architecture!r}; known: {', '.join(EXAMPLES)}, other sizes of these (append -relu or "
+            "-silu for another activation), and external networks: FILE.py:NAME, PACKAGE.MODULE:NAME, timm:NAME, "
+            "hf:FOLDER"
         )
     sizes = [int(size) for size in found[2].split("-")[1:]]
     standardized = options.pop("standardized", False)
-    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; leave it as it was
+    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; restore its state
         try:
             model = family(*sizes, classes=len(info.classes), **options)
         except TypeError:
             raise ValueError(
-                f"{architecture!r} has the wrong number of sizes, or an option that it cannot have; for example "
+                f"{architecture!r} has the wrong number of sizes, or an option that its family lacks; examples: "
                 f"{', '.join(EXAMPLES)}"
             ) from None
     if standardized:
@@ -114,7 +114,7 @@ def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None, so
 
 
 def _options(words: list[str], info: DatasetInfo) -> dict[str, Any] | None:
-    """What the words at the end of a name mean to a constructor; None if one of them means nothing."""
+    """Constructor arguments for the options at the end of a name; None if an option is unknown."""
     options: dict[str, Any] = {"mean": info.mean, "std": info.std}
     for word in words:
         if word in ACTIVATIONS:
@@ -131,11 +131,11 @@ def _options(words: list[str], info: DatasetInfo) -> dict[str, Any] | None:
 
 
 def initialize(model: nn.Module, rng: Rng) -> None:
-    """The official initialization: truncated normal convolutions, a last layer of zeros.
+    """Initialize a network like the official code: truncated normal convolutions, zero linear layers.
 
-    Convolutions: normal with std 1 / sqrt(fan_in), cut at two of them (which leaves 0.88 / sqrt(fan_in)), as
-    Haiku's default; their biases, where they have any: zeros. Linear layers: zeros, so that training starts from
-    uniform predictions; those that give cosines: normal.
+    Convolutions: normal with std 1 / sqrt(fan_in), truncated at two standard deviations (the result has a standard
+    deviation of 0.88 / sqrt(fan_in)), which is Haiku's default; biases are zero. Linear layers are zero, so that
+    training starts from uniform predictions; those that return cosines are normal.
     """
     with rng.seeding_torch() as generator:
         for module in model.modules():

@@ -1,7 +1,7 @@
-"""Robust classifiers that were published: which network, for which images and adversary, and where the weights lie.
+"""Catalog of published robust classifiers: network, dataset, threat model, and where to download the weights.
 
-Data alone. Names are RobustBench's where it has the model, and made like them where it has not. Accuracies are as their
-authors or RobustBench report them, robust ones under AutoAttack; none is ours. No digests of these files are published.
+Data only. Names are those of RobustBench; models that it lacks have names in the same style. Accuracies are those
+reported by the authors or RobustBench, robust ones under AutoAttack. No digests of these files are published.
 
 Sources: the READMEs of google-deepmind/deepmind-research (adversarial_robustness, and iclrw2021doing and iclrw2021data
 in it) and of wzekai99/DM-Improves-AT; RobustBench's model zoo and model_info; `dev/compare_hub.py` compares with them.
@@ -19,15 +19,15 @@ from robustgen.storage.downloads import Download
 class Release:
     """One published classifier.
 
-    architecture  as `build_model` takes it
-    data          what it was trained for: a key of INFOS
-    threat        NORM:EPS
-    paper         arXiv number; the address of the paper or the code where it is not on arXiv
-    clean         reported accuracy on clean test images, per cent
-    robust        the same under AutoAttack
-    files         its weights, of which any one is enough; the first is fetched. Without an address: by hand
-    padding       zeros around the image, in pixels, before the network normalizes
-    unused        beginnings of the names of weights in the file that the network never uses
+    architecture  name for `build_model`
+    data          dataset it was trained on: a key of INFOS
+    threat        threat model it was trained for, NORM:EPS
+    paper         arXiv number, or the address of the paper or the code where arXiv does not have it
+    clean         reported clean accuracy, percent
+    robust        reported robust accuracy under AutoAttack, percent
+    files         equivalent weight files; the first one is downloaded, unless it has no address
+    padding       zero padding of the image, in pixels, before normalization
+    unused        prefixes of the names of weights in the file that the network does not use
     """
 
     architecture: str
@@ -81,13 +81,13 @@ INFOS: dict[str, DatasetInfo] = {
         (0.2673342858792401, 0.2564384629170883, 0.27615047132568404),
     ),
 }
-"""What the published networks see. "as it is": they do not normalize; "of ...": constants of that code."""
+"""Shape and normalization of the published networks; "as it is": without normalization; "of X": X's constants."""
 
 _EPS = {"linf": "linf:8/255", "l2": "l2:128/255"}
 _BUCKET = "https://storage.googleapis.com/dm-adversarial-robustness"
 _WANG = "https://huggingface.co/wzekai99/DM-Improves-AT/resolve/main/checkpoint"
 
-# data, norm, name, architecture, file (.npy for JAX besides .pt where it has a star), paper, clean, AutoAttack
+# data, norm, name, architecture, file (a star: also as .npy for JAX), paper, clean, AutoAttack
 _DEEPMIND = """
 cifar10  linf Gowal2020Uncovering_70_16_extra      wrn-70-16         cifar10_linf_wrn70-16_with*              2010.03593 91.10 65.88
 cifar10  linf Gowal2020Uncovering_28_10_extra      wrn-28-10         cifar10_linf_wrn28-10_with*              2010.03593 89.48 62.80
@@ -122,8 +122,8 @@ cifar100 linf Rebuffi2021Fixing_28_10_cutmix       wrn-28-10         cifar100_li
 cifar10  linf Gowal2021Improving_70_16_ddpm_100m   wrn-70-16         cifar10_linf_wrn70-16_cutmix_ddpm_100m   2110.09468 88.74 66.11
 """  # noqa: E501
 
-# data, norm, name, architecture, file, paper, clean, AutoAttack. The file: its number in Google's drive, its address,
-# its name where no address is known (=), or nothing (-)
+# data, norm, name, architecture, file, paper, clean, AutoAttack. The file: its Google Drive id, its address, its name
+# where no address is known (=), or nothing (-)
 _OTHERS = """
 cifar10  linf Gowal2021Improving_28_10_ddpm_100m   wrn-28-10          12L8YE6VBgUDKyW6GMSNefSYj2gg4LEKx  2110.09468 87.50 63.44
 cifar10  linf Gowal2021Improving_R18_ddpm_100m     preact-resnet-18   1-0EuCJashqSXEkkd1DOzFA4tH8KL2kim  2110.09468 87.35 58.63
@@ -330,4 +330,4 @@ def _in_drive(number: str, name: str) -> Download:
 
 
 RELEASES: dict[str, Release] = {**_deepmind(), **_others(), **_robustbench()}
-"""By DATA/NORM/NAME; `hub.find` also takes the NAME alone."""
+"""Releases by DATA/NORM/NAME; `hub.find` also accepts NAME only."""

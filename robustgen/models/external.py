@@ -1,4 +1,4 @@
-"""Classifiers from elsewhere: a network of others, a program, a weights file, a published model."""
+"""Load external classifiers: a network of others, a program, a weights file, or a published model."""
 
 from __future__ import annotations
 
@@ -18,28 +18,29 @@ from robustgen.storage.weights import load_weights
 def load_model(
     source: str, info: DatasetInfo, weights: Path | None = None, architecture: str | None = None
 ) -> nn.Module:
-    """A classifier by a reference (`foreign.Reference`), `hub:NAME`, or the path of a weights file or a program.
+    """Load a classifier from a reference (`foreign.Reference`), `hub:NAME`, or a file of weights or a program.
+
 
     Args:
-        source: a function or class is called with what its signature takes of the data's facts. Naming one runs its
-            file's code, as importing it would; weights files and programs run no Python.
+        source: a function or class receives the facts of the dataset that its signature has arguments for. Its file is
+            imported, which runs its code; weights files and programs run no Python.
         info: classes, shape and normalization of the data.
         weights: a file to load into the network, or into the published one.
-        architecture: of a weights file: wrn-28-10, preact-resnet-18, or a reference.
+        architecture: architecture of a weights file: wrn-28-10, preact-resnet-18, or a reference.
 
     Raises:
-        ValueError: what was expected, what came, what to do.
+        ValueError: the source does not exist, fails, or does not match the other arguments.
     """
     if source.startswith(PREFIX):
         if architecture is not None:
-            raise ValueError(f"{source} knows its architecture; leave out --architecture")
+            raise ValueError(f"the architecture of {source} is known; leave out --architecture")
         return load(source.removeprefix(PREFIX), info, weights)
     if not Path(source).is_file():
         reference = Reference.parse(source)
         if reference is None:
             raise ValueError(
-                f"{source} is neither a folder made by train, nor a file of weights or a program, nor hub:NAME, nor "
-                "FILE.py:NAME, PACKAGE.MODULE:NAME, timm:NAME or hf:FOLDER"
+                f"expected a folder written by train, a file of weights or a program, hub:NAME, FILE.py:NAME, "
+                f"PACKAGE.MODULE:NAME, timm:NAME or hf:FOLDER, got {source}, which does not exist"
             )
         network = build_network(reference, info)
         return adapted(network if weights is None else load_weights(network, weights), info)
@@ -48,7 +49,8 @@ def load_model(
         if program is not None:
             return adapted(program, info)
         raise ValueError(
-            f"{source} holds weights; say of which network: --architecture wrn-28-10, preact-resnet-18, net.py:make ..."
+            f"the weights file {source} needs the name of its network: pass --architecture wrn-28-10, "
+            "preact-resnet-18, net.py:make ..."
         )
     reference = Reference.parse(architecture)
     network = build_model(architecture, info) if reference is None else build_network(reference, info)
@@ -57,7 +59,7 @@ def load_model(
 
 
 def with_normalization(model: nn.Module, mean: Sequence[float], std: Sequence[float]) -> nn.Module:
-    """The model behind (images - mean) / std, for networks that expect normalized images."""
+    """Prepend (images - mean) / std to a model that expects normalized images."""
     if len(mean) != len(std) or min(std) <= 0:
-        raise ValueError(f"expected as many means as positive deviations, got {list(mean)} and {list(std)}")
+        raise ValueError(f"expected equally many means and positive deviations, got {list(mean)} and {list(std)}")
     return nn.Sequential(Normalize(mean, std), model)

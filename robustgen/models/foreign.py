@@ -140,7 +140,7 @@ def _resolved(reference: Reference, file: Path | None) -> Callable[..., Any] | n
     if callable(found):
         return found
     known = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
-    raise ValueError(f"{reference}: there is no function {reference.name!r}; there are: {show_names(known) or 'none'}")
+    raise ValueError(f"{reference}: no function {reference.name!r}; known: {show_names(known) or 'none'}")
 
 
 def _facts(maker: Callable[..., Any], info: DatasetInfo) -> dict[str, Any]:

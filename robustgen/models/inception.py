@@ -1,4 +1,4 @@
-"""Inception-v3 as TensorFlow's graph of 2015-12-05 computes it: the features of FID, KID and IS."""
+"""Inception-v3 as in TensorFlow's graph of 2015-12-05: the features of FID, KID and IS."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ from torch import Tensor, nn
 from robustgen.storage.weights import load_weights
 
 Layer = tuple[str, int, tuple[int, int]]
-"""Name, channels, height and width of the kernel."""
+"""Name, channels, kernel size (height, width)."""
 Branch = tuple[tuple[Layer, ...], ...]
-"""Steps one after another; the layers of a step stand side by side and are concatenated."""
+"""A sequence of steps; the layers of a step are parallel and their outputs are concatenated."""
 
 
 def resize_like_tensorflow1(images: Tensor, size: int) -> Tensor:
-    """Bilinear, without antialias, pixels placed as TensorFlow 1 places them: output i looks at i * old / size.
+    """Bilinear resizing of TensorFlow 1, without antialiasing: output pixel i samples position i * old / size.
 
-    No half-pixel shift, unlike today's resizing: the first pixel stays where it is, and the last one is repeated
-    beyond the border. FID depends on it.
+    Unlike current resizing it has no half-pixel shift, and the last pixel is repeated beyond the border. FID depends on
+    it.
     """
     for axis in (2, 3):
         old = images.shape[axis]
         place = torch.arange(size, dtype=torch.float32, device=images.device) * (old / size)
-        # Rounding may lift the place of the last pixel to `old` itself.
+        # Rounding can move the position of the last pixel to `old`.
         low = place.floor().long().clamp_max(old - 1)
         high = (low + 1).clamp_max(old - 1)
         share = (place - low).to(images.dtype).view([-1, 1] if axis == 2 else [-1])
@@ -49,10 +49,10 @@ class _Convolution(nn.Module):
 
 
 class _Mixed(nn.Module):
-    """Branches side by side, concatenated, and last a pooled one.
+    """Parallel branches, the last one with pooling, and concatenation.
 
-    With `pooled` channels: everything of stride 1, padded; the last branch is 3x3 pooling, then 1x1 convolution.
-    Without: the last layers have stride 2 and no padding, and so has the pooling, which is not convolved.
+    With `pooled` channels all layers have stride 1 and padding; the last branch is 3x3 pooling and a 1x1 convolution.
+    Without, the last layer of each branch and the pooling have stride 2 and no padding, and no convolution follows.
     """
 
     def __init__(self, inputs: int, branches: tuple[Branch, ...], pooled: int = 0, maximum: bool = False):
@@ -81,20 +81,20 @@ class _Mixed(nn.Module):
         elif self.maximum:
             results.append(self.branch_pool(F.max_pool2d(x, 3, 1, 1)))
         else:
-            # TensorFlow's average leaves the padding out of its count.
+            # Average pooling of TensorFlow excludes the padding.
             results.append(self.branch_pool(F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)))
         return torch.cat(results, 1)
 
 
 def _line(name: str, *layers: tuple[int, tuple[int, int]]) -> Branch:
-    """A branch of single layers, numbered from 1 as the published names are; one alone has no number."""
+    """A branch of single layers, with the published names: numbered from 1, or without number for a single layer."""
     if len(layers) == 1:
         return (((name, *layers[0]),),)
     return tuple(((f"{name}_{number}", *layer),) for number, layer in enumerate(layers, 1))
 
 
 def _split(name: str, first: tuple[tuple[int, tuple[int, int]], ...], number: int) -> Branch:
-    """A line, then 1x3 and 3x1 side by side."""
+    """A branch of single layers that ends with parallel 1x3 and 3x1 convolutions."""
     ends: tuple[Layer, ...] = ((f"{name}_{number}a", 384, (1, 3)), (f"{name}_{number}b", 384, (3, 1)))
     return (*(((f"{name}_{n}", *layer),) for n, layer in enumerate(first, 1)), ends)
 
@@ -130,11 +130,11 @@ def _at_8(inputs: int, maximum: bool) -> _Mixed:
 
 
 class Inception(nn.Module):
-    """Images (N, 3, H, W) in [0, 1] to 2048 features and 1008 logits, (N, 3056) side by side.
+    """Images (N, 3, H, W) in [0, 1] to 2048 features and 1008 logits, concatenated to (N, 3056).
 
-    Images are resized to 299 as TensorFlow 1 does, then (255 u - 128) / 128, as the graph itself does. The logits
-    lack the bias, as the published Inception Score leaves it out. Average pooling does not count its padding, and the
-    last block takes the maximum where other Inceptions average: both are so in the published graph.
+    Images u are resized to 299 with TensorFlow 1's method and scaled to (255 u - 128) / 128, as in the graph. The
+    logits have no bias, as in the published Inception Score. As in the published graph, average pooling excludes the
+    padding, and the last block uses maximum pooling where other Inception networks use the average.
 
     Source: arXiv:1512.00567; graph and weights: TensorFlow's inception-2015-12-05, with the parameter names of its
     PyTorch conversion (mseitzer/pytorch-fid).
@@ -177,8 +177,8 @@ class Inception(nn.Module):
 
 
 def load_inception(path: Path) -> Inception:
-    """The network with published weights. Raises ValueError where the file does not fit."""
-    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; leave it as it was
+    """Load the network with published weights. Raises ValueError if the file does not match."""
+    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; restore its state
         model = Inception()
     load_weights(model, path)
     return model.eval()

@@ -12,7 +12,7 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
 class _Block(nn.Module):
-    """BN, activation, 3x3 convolution, twice. The shortcut convolves the input before its batch norm."""
+    """Two times batch norm, activation, 3x3 convolution. The shortcut convolves the input before batch norm."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -34,8 +34,8 @@ class _Block(nn.Module):
 class PreActResNet(nn.Module):
     """PreActResNet-18 or -34 for images (N, C, H, W) in [0, 1]; normalization is inside.
 
-    64, 128, 256 and 512 channels with strides 1, 2, 2, 2; 16x16 images and up. Not the usual PreActResNet-18,
-    whose shortcuts are 1x1 from the activated input: this is the one whose weights were released.
+    64, 128, 256 and 512 channels with strides 1, 2, 2, 2; images of at least 16x16. It matches the released weights and
+    differs from the common PreActResNet-18, whose shortcuts are 1x1 convolutions of the activated input.
 
     Source: google-deepmind/deepmind-research, adversarial_robustness/pytorch/model_zoo.py (behavior, names).
     """
@@ -51,7 +51,7 @@ class PreActResNet(nn.Module):
     ):
         super().__init__()
         if depth not in BLOCKS:
-            raise ValueError(f"PreActResNet comes in depths {', '.join(map(str, BLOCKS))}, got {depth}")
+            raise ValueError(f"the depth of a PreActResNet must be one of {', '.join(map(str, BLOCKS))}, got {depth}")
         self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.conv_2d = convolution(len(mean), 64, 3, 1)

@@ -1,4 +1,4 @@
-"""RaWRN: a WideResNet of other depths and widths a group, with squeeze and excitation."""
+"""RaWRN: a WideResNet with a depth and width per group, and squeeze-and-excitation."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ STEM = 96
 BLOCKS = (30, 31, 10)
 WIDTHS = (216, 432, 864)
 SQUEEZED = 0.25
-"""Channels that a squeeze leaves, as a share."""
+"""Channels after the squeeze, as a fraction."""
 
 
 class _SqueezeExcitation(nn.Module):
-    """Each channel scaled by what all channels' means say of it."""
+    """Squeeze-and-excitation: scale each channel by a function of the means of all channels."""
 
     def __init__(self, channels: int):
         super().__init__()
@@ -30,7 +30,7 @@ class _SqueezeExcitation(nn.Module):
 
 
 class _Block(Block):
-    """A WideResNet's block with squeeze and excitation after its second convolution."""
+    """A WideResNet block with squeeze-and-excitation after its second convolution."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]):
         super().__init__(inputs, outputs, stride, activation)
@@ -55,10 +55,10 @@ class _Group(nn.Module):
 
 
 class RaWRN(nn.Module):
-    """RaWRN-70-16 for images (N, C, H, W) in [0, 1]; normalization is inside. There is no other size.
+    """RaWRN-70-16, the only size, for images (N, C, H, W) in [0, 1]; normalization is inside.
 
-    A 3x3 stem of 96 channels; 30, 31 and 10 blocks of 216, 432 and 864 channels with strides 1, 2, 2, each with squeeze
-    and excitation to a quarter; batch norm, activation, global average, linear layer.
+    A 3x3 stem of 96 channels; 30, 31 and 10 blocks of 216, 432 and 864 channels with strides 1, 2, 2, each with
+    squeeze-and-excitation by a factor of 4; batch norm, activation, global average pooling, linear layer.
 
     Source: Peng et al. 2023, arXiv:2308.16258; names of RobustBench/robustbench,
     model_zoo/architectures/robustarch_wide_resnet.py.
@@ -76,7 +76,7 @@ class RaWRN(nn.Module):
     ):
         super().__init__()
         if (depth, width) != (70, 16):
-            raise ValueError(f"RaWRN comes as rawrn-70-16 alone, got rawrn-{depth}-{width}")
+            raise ValueError(f"the only RaWRN is rawrn-70-16, got rawrn-{depth}-{width}")
         self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.init_conv = convolution(len(mean), STEM, 3, 1)

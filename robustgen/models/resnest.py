@@ -1,4 +1,4 @@
-"""ResNeSt: residual networks whose blocks attend to splits of their channels."""
+"""ResNeSt: residual networks with split attention."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ STEM = 64
 
 
 def _activation(name: str) -> nn.Module:
-    """As a module, because a stem is a numbered sequence in which it takes a place."""
+    """An activation as a module, because it is a numbered element of the stem's sequence in the published names."""
     return nn.SiLU() if name == "silu" else nn.ReLU()
 
 
 class _SplitAttention(nn.Module):
-    """A grouped 3x3 convolution to `SPLITS` sets of channels, summed with weights that all of them decide.
+    """Split attention: a grouped 3x3 convolution to `SPLITS` sets of channels x_r, and their weighted sum.
 
-    a = softmax over splits of fc2(activation(bn1(fc1(mean of the splits' sum)))), a channel at a time; sum_r a_r x_r
+    sum_r a_r x_r,    a = softmax over splits of fc2(activation(bn1(fc1(spatial mean of sum_r x_r)))), per channel
     """
 
     def __init__(self, channels: int, activation: Callable[[Tensor], Tensor]):
@@ -42,7 +42,7 @@ class _SplitAttention(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """1x1, split attention, 1x1; strides by averaging, in the shortcut too."""
+    """1x1 convolution, split attention, 1x1 convolution; average pooling for strides, in the shortcut too."""
 
     def __init__(self, inputs: int, width: int, stride: int, activation: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -71,11 +71,11 @@ class ResNeSt(nn.Module):
     """ResNeSt-152 for small images (N, C, H, W) in [0, 1]; normalization is inside.
 
     Four splits; a stem of three 3x3 convolutions (64, 64, 128 channels) without stride or pooling; 3, 8, 36 and 3
-    blocks with strides 1, 2, 2, 2; global average, linear layer. Weights of Sehwag et al. 2021 (arXiv:2104.09425) were
-    trained on images in [0, 1] as they are: for those add -unnormalised to the name.
+    blocks with strides 1, 2, 2, 2; global average pooling, linear layer. The weights of Sehwag et al. 2021
+    (arXiv:2104.09425) were trained without normalization: append -unnormalised to the name for them.
 
-    Source: Zhang et al. 2020, arXiv:2004.08955; the form and names that RobustBench/robustbench's
-    model_zoo/architectures/resnest.py had for those weights.
+    Source: Zhang et al. 2020, arXiv:2004.08955; form and parameter names for those weights as in
+    RobustBench/robustbench, model_zoo/architectures/resnest.py.
     """
 
     def __init__(
@@ -89,7 +89,7 @@ class ResNeSt(nn.Module):
     ):
         super().__init__()
         if depth not in BLOCKS:
-            raise ValueError(f"ResNeSt comes in depth {', '.join(map(str, BLOCKS))}, got {depth}")
+            raise ValueError(f"the depth of a ResNeSt must be {', '.join(map(str, BLOCKS))}, got {depth}")
         self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.conv1 = nn.Sequential(

@@ -1,4 +1,4 @@
-"""ResNets for small images, after the activation, with the parameter names of released weights."""
+"""ResNets (post-activation) for small images, with the parameter names of released weights."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
-    """1x1 convolution and batch norm where the shape changes; else nothing."""
+    """1x1 convolution and batch norm where the shape changes, else the identity."""
     if stride == 1 and inputs == outputs:
         return nn.Sequential()
     return nn.Sequential(nn.Conv2d(inputs, outputs, 1, stride, bias=False), batch_norm(outputs))
 
 
 class _Basic(nn.Module):
-    """Two 3x3 convolutions."""
+    """Basic block: two 3x3 convolutions."""
 
     growth = 1
 
@@ -38,7 +38,7 @@ class _Basic(nn.Module):
 
 
 class _Bottleneck(nn.Module):
-    """A 3x3 convolution between two 1x1, the last four times as wide."""
+    """Bottleneck block: 1x1, 3x3 and 1x1 convolutions, the last one four times as wide."""
 
     growth = 4
 
@@ -62,10 +62,11 @@ class _Bottleneck(nn.Module):
 class ResNet(nn.Module):
     """ResNet-18, -34, -50, -101 or -152 for small images (N, C, H, W) in [0, 1]; normalization is inside.
 
-    A 3x3 stem of 64 channels without pooling; four groups with strides 1, 2, 2, 2; global average, linear layer.
+    A 3x3 stem of 64 channels without pooling; four groups with strides 1, 2, 2, 2; global average pooling; linear layer
+    for the logits.
 
-    Source: He et al. 2016, arXiv:1512.03385, in the form for CIFAR of kuangliu/pytorch-cifar, which
-    RobustBench/robustbench, model_zoo/architectures/resnet.py has (names; arXiv:2104.09425 trains -18 and -50 of it).
+    Source: He et al. 2016, arXiv:1512.03385, in the form for CIFAR of kuangliu/pytorch-cifar; parameter names as in
+    RobustBench/robustbench, model_zoo/architectures/resnet.py (arXiv:2104.09425 trains ResNet-18 and -50 of this form).
     """
 
     def __init__(
@@ -79,7 +80,7 @@ class ResNet(nn.Module):
     ):
         super().__init__()
         if depth not in BLOCKS:
-            raise ValueError(f"ResNet comes in depths {', '.join(map(str, BLOCKS))}, got {depth}")
+            raise ValueError(f"the depth of a ResNet must be one of {', '.join(map(str, BLOCKS))}, got {depth}")
         self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.conv1 = nn.Conv2d(len(mean), 64, 3, padding=1, bias=False)

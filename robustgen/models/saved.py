@@ -1,4 +1,4 @@
-"""Classifiers on disk: `model.json` says how to build one, `weights.safetensors` is its state."""
+"""Classifiers on disk: `model.json` describes the network, `weights.safetensors` has its state."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SOURCE = "network.py"
 
 
 def save_classifier(folder: Path, model: nn.Module, architecture: str, info: DatasetInfo, **about: Any) -> None:
-    """Weights first, `model.json` last: where it exists the classifier is complete."""
+    """Save weights first and `model.json` last, so that a folder with `model.json` is complete."""
     save_weights(folder / "weights.safetensors", model)
     write_json(
         folder / "model.json",
@@ -37,23 +37,24 @@ def save_classifier(folder: Path, model: nn.Module, architecture: str, info: Dat
 
 
 def read_about(folder: Path) -> dict[str, Any]:
-    """What `model.json` says.
+    """Read `model.json`.
 
     Raises:
-        ValueError: no finished classifier in this folder.
+        ValueError: the folder has no finished classifier.
     """
     if str(folder).startswith("hub:"):
         raise ValueError(
-            f"{folder} is not a folder; convert it: robustgen publish {folder} --to safetensors --into models/NAME"
+            f"expected a folder, got {folder}; convert it with: robustgen publish {folder} --to safetensors --into "
+            "models/NAME"
         )
     if not (folder / "model.json").exists():
-        raise ValueError(f"{folder} holds no finished classifier (no model.json)")
+        raise ValueError(f"{folder} has no finished classifier (no model.json)")
     about: dict[str, Any] = read_json(folder / "model.json")
     return about
 
 
 def info_of(about: dict[str, Any]) -> DatasetInfo:
-    """The data set a classifier was made for."""
+    """The dataset that a classifier was trained on."""
     channels, height, width = about["shape"]
     return DatasetInfo(
         about["dataset"], tuple(about["classes"]), (channels, height, width), tuple(about["mean"]), tuple(about["std"])
@@ -83,13 +84,13 @@ def keep_source(folder: Path, architecture: str) -> Path | None:
 
 
 def load_classifier(folder: Path) -> nn.Module:
-    """The classifier in evaluation mode, on the CPU.
+    """Load a classifier in evaluation mode, on the CPU.
 
     The network of a user's own file is built from the copy that was kept when it was trained, which runs that code; a
     warning says where the file has changed since.
 
     Raises:
-        ValueError: unfinished, damaged, or weights that do not fit.
+        ValueError: the classifier is unfinished or damaged, or the weights do not match.
     """
     about = read_about(folder)
     source = folder / SOURCE

@@ -1,4 +1,4 @@
-"""A classifier from a folder, a weights file, a function or the hub."""
+"""Open a classifier from a folder, a weights file, a function or the hub."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 
 def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
-    """The classifier of a source, in evaluation mode, its parameters without gradients.
+    """Open the classifier of a source, in evaluation mode and with frozen parameters.
 
     Raises:
-        ValueError: nothing there, or something that does not fit.
+        ValueError: the source does not exist, or does not match its options.
     """
     from robustgen.models.external import load_model, with_normalization
     from robustgen.models.foreign import is_scripted
@@ -28,19 +28,20 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
     if Path(source.place).is_dir():
         for given, name in ((source.weights, "--weights"), (source.architecture, "--architecture")):
             if given is not None:
-                raise ValueError(f"{source.place} is a folder made by train, which needs no {name}")
+                raise ValueError(f"{source.place} is a folder written by train, which needs no {name}; leave it out")
         return load_classifier(Path(source.place)).requires_grad_(False)
     model = load_model(source.place, info, source.weights, source.architecture)
     if source.normalize != "none":
         if source.architecture is not None or source.place.startswith("hub:"):
-            raise ValueError(f"{source.place} normalizes by itself; leave out --normalize")
+            raise ValueError(f"{source.place} includes normalization; leave out --normalize")
         model = with_normalization(model, *_normalization(source.normalize, info))
     model.eval()
     return model if any(map(is_scripted, model.modules())) else model.requires_grad_(False)
 
 
 def check_accepts(model: nn.Module, place: str, images: Tensor, classes: int | None = None) -> None:
-    """Pass two images through a classifier, so that one that does not take them is found at once.
+    """Run a classifier on two images, to find out early whether it accepts them.
+
 
     Args:
         model: in evaluation mode, or a function.
@@ -49,7 +50,8 @@ def check_accepts(model: nn.Module, place: str, images: Tensor, classes: int | N
         classes: number of classes, where the logits must have as many.
 
     Raises:
-        ValueError: whatever the model raises, as one line with the shape that it was given; or it returns no tensor.
+        ValueError: the model raises an error, which the message repeats in one line with the shape of the input; or it
+            returns no tensor.
     """
     import torch
     from torch import Tensor
@@ -64,7 +66,7 @@ def check_accepts(model: nn.Module, place: str, images: Tensor, classes: int | N
         plain = text and isinstance(error, RuntimeError | ValueError)
         reason = text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")
         raise ValueError(
-            f"{place} cannot take these images: it was given {tuple(images[:2].shape)} in [0, 1] and answered: "
+            f"{place} does not accept these images: for input {tuple(images[:2].shape)} in [0, 1] it raised: "
             f"{reason}; choose other images, or another model"
         ) from error
     if isinstance(logits, Tensor) and classes is not None and logits.shape[1:] != (classes,):
@@ -77,7 +79,7 @@ def check_accepts(model: nn.Module, place: str, images: Tensor, classes: int | N
 
 
 def _normalization(text: str, info: DatasetInfo) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and deviation of each channel: the data set's, or as written."""
+    """Mean and standard deviation per channel: those of the dataset, or those given."""
     if text == "data":
         return info.mean, info.std
     mean, slash, std = text.partition("/")
@@ -87,7 +89,7 @@ def _normalization(text: str, info: DatasetInfo) -> tuple[Sequence[float], Seque
         slash = ""
     if not slash or len(values[0]) != info.shape[0] or len(values[1]) != info.shape[0]:
         raise ValueError(
-            f"--normalize takes none, data, or MEAN/DEVIATION with {info.shape[0]} numbers each, such as "
+            f"--normalize must be none, data, or MEAN/DEVIATION with {info.shape[0]} numbers each, such as "
             f"{','.join(map(str, info.mean))}/{','.join(map(str, info.std))}; got {text!r}"
         )
     return values

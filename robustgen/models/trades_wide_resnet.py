@@ -1,4 +1,4 @@
-"""Wide residual networks as the code of TRADES builds them, with the parameter names of the weights trained with it."""
+"""Wide residual networks in the form of TRADES's code, with the parameter names of weights trained with it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from robustgen.models.wide_resnet import CosineLinear, Normalize, activation_of,
 
 
 class Block(nn.Module):
-    """BN, activation, 3x3 convolution, twice; a 1x1 shortcut from the activated input where channels change."""
+    """Two times batch norm, activation, 3x3 convolution; 1x1 shortcut of the activated input where channels change."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -41,10 +41,10 @@ class Group(nn.Module):
 
 
 class TradesWideResNet(nn.Module):
-    """WRN-depth-width as in `WideResNet`, but padded alike on all sides at stride 2, with ReLU, and other names.
+    """WRN-depth-width like `WideResNet`, but with symmetric padding at stride 2, ReLU, and other parameter names.
 
-    Of this form are the weights of TRADES, RST, MART, AWP and of Sehwag et al. (arXiv:2104.09425), which were trained
-    on images in [0, 1] as they are: for those add -unnormalised to the name. With `cosine`, logits are cosines.
+    The weights of TRADES, RST, MART, AWP and of Sehwag et al. (arXiv:2104.09425) have this form. They were trained
+    without normalization: append -unnormalised to the name for them. With `cosine`, logits are cosines.
 
     Raises:
         ValueError: depth is not 6n + 4.

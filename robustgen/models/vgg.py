@@ -1,4 +1,4 @@
-"""VGG-16 and LPIPS on it: distances between images as a network sees them (arXiv:1801.03924)."""
+"""VGG-16, and LPIPS with its activations: perceptual distances between images (arXiv:1801.03924)."""
 
 from __future__ import annotations
 
@@ -13,17 +13,17 @@ from robustgen.storage.weights import assign_weights, read_weights
 CHANNELS = (64, 128, 256, 512, 512)
 DEPTHS = (2, 2, 3, 3, 3)
 
-# LPIPS shifts and scales images in [-1, 1]; the same for images in [0, 1].
+# LPIPS defines shift and scale for images in [-1, 1]; converted here to images in [0, 1].
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 MEAN = tuple((1 + shift) / 2 for shift in _SHIFT)
 STD = tuple(scale / 2 for scale in _SCALE)
 
 
 class Vgg(nn.Module):
-    """The convolutions of VGG-16. Images (N, 3, H, W) in [0, 1] to all five activations, (N, D), side by side.
+    """The convolutions of VGG-16. Images (N, 3, H, W) in [0, 1] to five concatenated activations, (N, D).
 
-    The activations are those LPIPS looks at: the last ReLU before each pooling. At 32x32 they are
-    64*32*32 + 128*16*16 + 256*8*8 + 512*4*4 + 512*2*2 = 124,928 values. Images of 16x16 and up.
+    The activations are those that LPIPS uses: the last ReLU before each pooling. At 32x32 they have
+    64*32*32 + 128*16*16 + 256*8*8 + 512*4*4 + 512*2*2 = 124,928 values. Images must be at least 16x16.
 
     Source: arXiv:1409.1556, with the parameter names of the published PyTorch weights.
     """
@@ -44,13 +44,13 @@ class Vgg(nn.Module):
         self.features = nn.Sequential(*layers)
 
     def activations(self, images: Tensor) -> list[Tensor]:
-        """Five tensors (N, C, H, W), of 64, 128, 256, 512 and 512 channels.
+        """Five tensors (N, C, H, W) with 64, 128, 256, 512 and 512 channels.
 
         Raises:
-            ValueError: images too small for four poolings, or not of three channels.
+            ValueError: images are smaller than 16x16, or do not have three channels.
         """
         if images.shape[1] != 3 or min(images.shape[2:]) < 16:
-            raise ValueError(f"VGG-16 needs color images of 16x16 and up, got {tuple(images.shape[1:])}")
+            raise ValueError(f"VGG-16 needs color images of at least 16x16, got {tuple(images.shape[1:])}")
         x, found = self.normalize(images), []
         for number, layer in enumerate(self.features):
             x = layer(x)
@@ -63,7 +63,7 @@ class Vgg(nn.Module):
 
 
 class Lpips(nn.Module):
-    """The learned distance of two images, LPIPS v0.1: (N, 3, H, W) in [0, 1] twice to (N,), from 0 up.
+    """LPIPS v0.1, a learned distance: two batches (N, 3, H, W) in [0, 1] to (N,), at least 0.
 
         sum over the five activations of  mean over pixels of  sum_c w_c * (x_c / |x| - y_c / |y|)^2
 
@@ -73,7 +73,7 @@ class Lpips(nn.Module):
     def __init__(self, vgg: Vgg):
         super().__init__()
         self.vgg = vgg
-        # The dropout is part of the published names, and of nothing else: the heads are used as they are.
+        # The dropout only serves the published parameter names; it is never active.
         self.heads = nn.ModuleDict(
             {
                 f"lin{i}": nn.ModuleDict({"model": nn.Sequential(nn.Dropout(), nn.Conv2d(channels, 1, 1, bias=False))})
@@ -92,13 +92,13 @@ class Lpips(nn.Module):
 
 
 def _unit(activation: Tensor) -> Tensor:
-    """Each pixel's channels as a vector of length 1."""
+    """Normalize the channels of each pixel to length 1."""
     return activation / (activation.norm(dim=1, keepdim=True) + 1e-10)
 
 
 def load_vgg(path: Path) -> Vgg:
-    """The convolutions from a file of the whole VGG-16. Raises ValueError where the file does not fit."""
-    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; leave it as it was
+    """Load the convolutions from a file of the complete VGG-16. Raises ValueError if the file does not match."""
+    with torch.random.fork_rng(devices=[]):  # constructors draw from the global generator; restore its state
         model = Vgg()
     weights = {name: value for name, value in read_weights(path).items() if not name.startswith("classifier.")}
     assign_weights(model, weights, path)
@@ -106,7 +106,7 @@ def load_vgg(path: Path) -> Vgg:
 
 
 def load_lpips(vgg: Path, heads: Path) -> Lpips:
-    """LPIPS from the file of VGG-16 and that of its heads. Raises ValueError where either does not fit."""
+    """Load LPIPS from the files of VGG-16 and of its heads. Raises ValueError if a file does not match."""
     network = load_vgg(vgg)
     with torch.random.fork_rng(devices=[]):
         model = Lpips(network)

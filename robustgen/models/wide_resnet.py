@@ -1,4 +1,4 @@
-"""Wide residual networks as Gowal et al. 2020 build them, with the parameter names of the released weights."""
+"""Wide residual networks of Gowal et al. 2020, with the parameter names of the released weights."""
 
 from __future__ import annotations
 
@@ -38,22 +38,22 @@ def activation_of(name: str) -> Callable[[Tensor], Tensor]:
 
 
 def batch_norm(channels: int) -> nn.BatchNorm2d:
-    """Haiku's decay 0.99 is PyTorch's momentum 0.01."""
+    """Batch norm with Haiku's decay of 0.99, which is PyTorch's momentum 0.01."""
     return nn.BatchNorm2d(channels, momentum=0.01)
 
 
 def convolution(inputs: int, outputs: int, size: int, stride: int) -> nn.Conv2d:
-    """Without bias. Stride 2 pads nothing here: `pad_for` pads right and bottom only, as "SAME" does."""
+    """A convolution without bias. For stride 2 it has no padding: `pad_for` pads right and bottom like "SAME"."""
     return nn.Conv2d(inputs, outputs, size, stride, padding=size // 2 if stride == 1 else 0, bias=False)
 
 
 def pad_for(stride: int, images: Tensor) -> Tensor:
-    """Room for a 3x3 convolution of stride 2: one pixel right and bottom, none left and top."""
+    """Pad for a 3x3 convolution of stride 2: one pixel right and bottom, none left and top."""
     return F.pad(images, (0, 1, 0, 1)) if stride == 2 else images
 
 
 def blocks_a_group(depth: int, width: int) -> int:
-    """(depth - 4) / 6. Raises ValueError for sizes that no WideResNet has."""
+    """Blocks per group, (depth - 4) / 6. Raises ValueError for sizes that a WideResNet cannot have."""
     if (depth - 4) % 6 or depth < 10:
         raise ValueError(f"the depth of a WideResNet must be 10, 16, 22, 28, ... (6n + 4), got {depth}")
     if width < 1:
@@ -62,7 +62,7 @@ def blocks_a_group(depth: int, width: int) -> int:
 
 
 class Normalize(nn.Module):
-    """(images - mean) / std per channel. Not part of the state: released weights do not hold it."""
+    """(images - mean) / std per channel. It has no entry in the state dict, because released weights have none."""
 
     mean: Tensor
     std: Tensor
@@ -96,7 +96,7 @@ class CosineLinear(nn.Linear):
 
 
 class Block(nn.Module):
-    """BN, activation, 3x3 convolution, twice; a 1x1 shortcut from the activated input where channels change."""
+    """Two times batch norm, activation, 3x3 convolution; 1x1 shortcut of the activated input where channels change."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]):
         super().__init__()
@@ -131,8 +131,8 @@ class WideResNet(nn.Module):
     """WRN-depth-width, pre-activation, for images (N, C, H, W) in [0, 1]; normalization is inside.
 
     A 3x3 stem of 16 channels; three groups of (depth - 4) / 6 blocks with 16, 32 and 64 times `width` channels
-    and strides 1, 2, 2; batch norm, activation, global average, linear layer. Images of 8x8 and up. With `stem` 2 the
-    stem halves the image, as Gowal et al. 2021 are said to do for TinyImageNet (64x64); the ports do not.
+    and strides 1, 2, 2; batch norm, activation, global average pooling, linear layer. Images must be at least 8x8. With
+    `stem` 2 the stem has stride 2, as reported of Gowal et al. 2021 for TinyImageNet (64x64); the ports do not use it.
 
     Raises:
         ValueError: depth is not 6n + 4.

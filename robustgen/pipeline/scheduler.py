@@ -109,7 +109,7 @@ def run_stages(
                     run.record_failure(name, why)
                     done.add(name)
                     worker.stage = None
-                    display.unmade(name, why)
+                    display.failed(name, why)
                 else:
                     _, name, text, details, ours = message
                     raise StageFailed(f"{name}: {text}", details, ours)
@@ -240,7 +240,7 @@ def run_here(stage_list: Sequence[Node], run: RunDir, device: str, display: Disp
             if not stage.optional:
                 raise
             run.record_failure(stage.name, describe_error(error))
-            display.unmade(stage.name, describe_error(error))
+            display.failed(stage.name, describe_error(error))
             continue
         seconds = time.monotonic() - began
         run.add_timing(stage.name, seconds)

@@ -1,8 +1,8 @@
-"""What a recipe costs: operations of its fits, samples and trainings, counted from its settings. No torch here.
+"""The cost of a recipe in floating-point operations: generators, sampling and training, from its settings. No torch.
 
-An operation is a multiplication or an addition. A training pass forward and back is three passes forward, a gradient
-in the image alone two. Networks are counted where a formula or a table knows them, else the cost is unknown (None).
-Left out: labelling (a pass an image), the test-time attacks, reading and writing.
+An operation is a multiplication or an addition. A forward and backward pass in training counts as three forward passes,
+a gradient in the image only as two. The cost of a network comes from a formula or a table, else it is unknown (None).
+Not counted: pseudo-labels (a forward pass per image), attacks of the evaluation, reading and writing.
 """
 
 from __future__ import annotations
@@ -14,26 +14,26 @@ from robustgen.config.recipe import Recipe
 from robustgen.config.training import TrainingConfig
 
 RATE = 2.77e14
-"""Operations a second of one H100-class device: 35 % of the 790e12 of its bfloat16 data sheet."""
+"""Operations per second of one H100-class device: 35 % of the 790e12 of its data sheet for bfloat16."""
 ENTRIES = {
     "digits": (1, 8), "mnist": (1, 28), "cifar10": (3, 32), "cifar100": (3, 32), "svhn": (3, 32),
     "tiny-imagenet": (3, 64), "imagenet64": (3, 64), "celeba": (3, 64), "afhq": (3, 224),
 }  # fmt: skip
-"""Channels and pixels a side."""
+"""Channels and side length in pixels."""
 FORWARD = {
     "preact-resnet-18": 1.2115e9, "preact-resnet-34": 2.4195e9, "resnet-18": 1.1108e9, "resnet-50": 2.5957e9,
     "resnest-152": 8.4251e9, "rawrn-70-16": 120.935e9,
 }  # fmt: skip
-"""Operations of a pass of one image of 3x32x32, counted by torch."""
+"""Operations of a forward pass of one 3x32x32 image, as counted by torch."""
 
 
 @dataclass(frozen=True)
 class Cost:
-    """Operations of a recipe's parts.
+    """Operations of a recipe by purpose.
 
-    fit     of its generators
-    sample  of drawing from them
-    train   of the robust classifiers and the labeller
+    fit     training the generators
+    sample  sampling from them
+    train   training the robust classifiers and the labeler
     """
 
     fit: float
@@ -46,7 +46,7 @@ class Cost:
 
     @property
     def hours(self) -> float:
-        """On one device that sustains `RATE`."""
+        """Hours on one device that sustains `RATE`."""
         return self.flops / RATE / 3600
 
     def __str__(self) -> str:
@@ -60,7 +60,7 @@ def _hours(hours: float) -> str:
 
 
 def cost_of(recipe: Recipe) -> Cost | None:
-    """Operations of a whole run; None where a data set or a network has no count."""
+    """Operations of a whole run; None if the cost for its dataset or a network is unknown."""
     entry = ENTRIES.get(recipe.data.name)
     if entry is None:
         return None
@@ -68,42 +68,44 @@ def cost_of(recipe: Recipe) -> Cost | None:
     used = {name for arm in recipe.arms.values() for name in arm.proxies} - set(recipe.published)
     fit, sample = 0.0, 0.0
     for name in used:
-        learnt = recipe.generators[name].fit_flops(side)
-        drawn = recipe.generators[name].sample_flops(recipe.sampling.of(name), side)
-        if learnt is None or drawn is None:
+        fitting = recipe.generators[name].fit_flops(side)
+        sampling = recipe.generators[name].sample_flops(recipe.sampling.of(name), side)
+        if fitting is None or sampling is None:
             return None
-        fit, sample = fit + learnt, sample + recipe.sampling.count * drawn
-    labeller = training(recipe.labeller, channels, side) if used or recipe.published else 0.0
+        fit, sample = fit + fitting, sample + recipe.sampling.count * sampling
+    labeler = training(recipe.labeller, channels, side) if used or recipe.published else 0.0
     robust = 0.0
     for arm in recipe.arms:
         one = training(recipe.training(arm), channels, side, recipe.data.validation)
         if one is None:
             return None
         robust += one
-    if labeller is None:
+    if labeler is None:
         return None
-    return Cost(fit, sample, labeller + robust)
+    return Cost(fit, sample, labeler + robust)
 
 
 def training(settings: TrainingConfig, channels: int, side: int, validation: int = 0) -> float | None:
-    """Operations of all models of a training, with their validations."""
+    """Operations of training and validating all models of an arm."""
     forward, each = forward_of(settings.architecture, channels, side), passes(settings)
     if forward is None or each is None:
         return None
-    watched = settings.validations * validation * (1 + 2 * settings.validation_steps) if settings.early_stopping else 0
-    return settings.models * forward * (each * settings.schedule.total_images + watched)
+    validated = (
+        settings.validations * validation * (1 + 2 * settings.validation_steps) if settings.early_stopping else 0
+    )
+    return settings.models * forward * (each * settings.schedule.total_images + validated)
 
 
 def passes(settings: TrainingConfig) -> float | None:
-    """A training image's cost in forward passes of the network; None where the loss has no count."""
+    """The cost of one training image in forward passes of the network; None where the loss has no count."""
     found = settings.loss.passes()
     return None if found is None else found + (6.0 if settings.awp else 0.0)
 
 
 def forward_of(architecture: str, channels: int = 3, side: int = 32) -> float | None:
-    """Operations of one image's pass: convolutions and the last layer for ten classes, as torch counts them.
+    """Operations of one image's forward pass: convolutions and the last layer for ten classes, as counted by torch.
 
-    A wide ResNet of n = (depth - 4) / 6 blocks a group, at the image's size and its half and quarter:
+    For a wide ResNet with n = (depth - 4) / 6 blocks per group, at full, half and quarter resolution:
 
         2 (9 c 16 S^2 + sum over groups of (9 i o + 9 o o + i o + (n - 1) 18 o o) s^2)
     """

@@ -48,7 +48,7 @@ def import_proxies(
 ) -> ProxySet:
     """A published set as a proxy set: its images in shards, its labels as the columns `condition` and `label`.
 
-    `condition` keeps the published labels when another labeller replaces `label`. Finished shards are kept when run
+    `condition` keeps the published labels when another labeler replaces `label`. Finished shards are kept when run
     again. If the files turn out to be damaged, what was written of them is removed.
 
     Raises:

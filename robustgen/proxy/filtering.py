@@ -38,7 +38,7 @@ def everything(choice: Choice) -> np.ndarray:
 
 
 def top_confidence(choice: Choice) -> np.ndarray:
-    """The `per_class` images of each label in which the labeller is most confident (arXiv:2103.01946, App. D)."""
+    """The `per_class` images of each label in which the labeler is most confident (arXiv:2103.01946, App. D)."""
     return choice.best(choice.proxies.column("confidence"), choice.settings.per_class)
 
 
@@ -65,7 +65,7 @@ def balanced_per_class(choice: Choice) -> np.ndarray:
 
 
 def boundary(choice: Choice) -> np.ndarray:
-    """The images of each label nearest to the labeller's decision boundary, and a random fraction of the rest.
+    """The images of each label nearest to the labeler's decision boundary, and a random fraction of the rest.
 
     Near means a small difference between the two highest probabilities; the fraction is `uniform` of `per_class`. After
     the idea of arXiv:2501.10466, which clusters features of a network; here its probabilities locate the boundary.

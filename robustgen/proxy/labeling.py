@@ -71,7 +71,7 @@ def pseudo_label(
             scores[name] = values
         if not np.isfinite(scores["confidence"]).all():
             wrong = rows.done + int(np.flatnonzero(~np.isfinite(scores["confidence"]))[0])
-            raise ValueError(f"the labeller's answer to image {wrong} of {proxies.folder} is not a number")
+            raise ValueError(f"the labeler's answer to image {wrong} of {proxies.folder} is not a number")
         rows.add(scores)
         progress(rows.done, len(proxies), "images")
 
@@ -87,14 +87,14 @@ def pseudo_label(
                 probabilities = batch_invariant(model, to_unit(pixels)).softmax(1)
                 if probabilities.shape[1] != len(proxies.classes):
                     raise ValueError(
-                        f"the labeller has {probabilities.shape[1]} classes, the proxy set {len(proxies.classes)}"
+                        f"the labeler has {probabilities.shape[1]} classes, the proxy set {len(proxies.classes)}"
                     )
                 asked = None if condition is None else condition[first : first + len(pixels)].astype(np.int64)
                 waiting.append(_scores(probabilities, asked))
                 if len(waiting) == QUEUE or number + 1 == len(starts):
                     fetch()
     except ValueError:
-        if not rows.done:  # a labeller that does not fit must not block the next one
+        if not rows.done:  # a labeler that does not fit must not block the next one
             rows.remove()
         raise
     made_by = made_by if labels == "predicted" else {**made_by, "labels": labels}

@@ -1,4 +1,4 @@
-"""Known recipes, by name: what a run is told, as values. Rows of papers are PAPER/DATA-NORM-NETWORK-WHAT."""
+"""Built-in recipes by name. Recipes that reproduce rows of papers are named PAPER/DATA-NORM-NETWORK-WHAT."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ PAPERS = {
     "wang2023": wang2023.BASE.cited,
     "bartoldson2024": bartoldson2024.BASE.cited,
 }
-"""What the names of rows begin with."""
+"""Papers by the prefix of their rows' names."""
 
 RECIPES: dict[str, Recipe] = {
     recipe.name: recipe

@@ -1,7 +1,7 @@
 """Rows of Bartoldson et al. 2024, "Adversarial Robustness Limits via Scaling-Law and Human-Alignment Studies".
 
-arXiv:2404.09349. Their 300 million images are a third each of an EDM, of one guided by a discriminator, and of PFGM++.
-Here they are all of one EDM.
+arXiv:2404.09349. Their 300 million images come in equal parts from an EDM, an EDM with discriminator guidance, and
+PFGM++. Here all of them come from one EDM.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""A piece of real CIFAR-10 through the whole chain on two CPU cores: proof that nothing is made for digits alone."""
+"""The complete pipeline on a small subset of CIFAR-10 on two CPU cores, to show that it is not specific to digits."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from robustgen.config.training import ScheduleConfig, TrainingConfig
 
 CIFAR10_MINI = Recipe(
     name="cifar10-mini",
-    summary="2,000 images of CIFAR-10, small networks, few steps: real photographs in a quarter of an hour",
+    summary="2,000 images of CIFAR-10, small networks, few training steps; 15 minutes on 2 CPU cores",
     data=DataConfig(name="cifar10", train=2_000, validation=256, test=500),
     threat=ThreatConfig(norm="linf", eps=8 / 255),
     labeller=TrainingConfig(

@@ -1,4 +1,4 @@
-"""Robust overfitting, CutMix and the share of real images on photographs: few of them, small, on two CPU cores."""
+"""Study of robust overfitting, CutMix and the share of real images on few small photographs, on two CPU cores."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ CIFAR10_STUDY = Recipe(
     **{
         **CIFAR10_MINI.model_dump(),
         "name": "cifar10-study",
-        "summary": "500 images of CIFAR-10 brought to 16x16, 3 seeds: overfitting, CutMix, shares; 45 minutes",
+        "summary": "500 images of CIFAR-10 resized to 16x16, 3 seeds: overfitting, CutMix, shares; 45 minutes",
         "seeds": (0, 1, 2),
         "data": DataConfig(name="cifar10", resize=16, train=500, validation=500, test=1_000),
         "generators": {

@@ -1,4 +1,4 @@
-"""The papers in miniature: handwritten digits of 8x8, few of them, on two CPU cores in minutes."""
+"""The papers' experiment in miniature: 100 handwritten digits of 8x8 pixels, minutes on two CPU cores."""
 
 from __future__ import annotations
 
@@ -40,7 +40,7 @@ ROBUST = TrainingConfig(
 
 DIGITS = Recipe(
     name="digits",
-    summary="100 handwritten digits: real only, with Gaussian, with diffusion images; 4 minutes on 2 CPU cores",
+    summary="100 handwritten digits: real only, plus Gaussian or diffusion images; 4 minutes on 2 CPU cores",
     data=DataConfig(name="digits", train=100, validation=250, test=797),
     threat=ThreatConfig(norm="linf", eps=0.2),
     labeller=LABELLER,
@@ -70,7 +70,7 @@ DIGITS = Recipe(
 CERTIFIED = DIGITS.model_copy(
     update={
         "name": "digits-certified",
-        "summary": "100 digits, real only and with diffusion images, smoothed and certified in l2; minutes",
+        "summary": "100 digits, real only and plus diffusion images, randomized smoothing certified in l2; minutes",
         "threat": ThreatConfig(norm="l2", eps=0.25),
         "train": ROBUST.model_copy(
             update={
@@ -88,7 +88,7 @@ CERTIFIED = DIGITS.model_copy(
 
 SMOKE = Recipe(
     name="digits-smoke",
-    summary="every stage of digits in half a minute, to see that all is well; its numbers mean nothing",
+    summary="every stage of digits in half a minute, to test the installation; its accuracies are meaningless",
     data=DataConfig(name="digits", train=100, validation=40, test=64),
     threat=ThreatConfig(norm="linf", eps=0.1),
     labeller=LABELLER.model_copy(

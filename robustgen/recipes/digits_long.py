@@ -1,4 +1,4 @@
-"""The study of digits with ten times the training: what is left of each gain when nothing is cut short."""
+"""The study on digits with ten times as many training steps: do the gains persist?"""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ LONG = Recipe(
     **{
         **GENERATORS.model_dump(),
         "name": "digits-long",
-        "summary": "100 digits, 3 seeds, ten times as long: images, augmentations, robust overfitting; 45 minutes",
+        "summary": "100 digits, 3 seeds, 10x training: generators, augmentations, robust overfitting; 45 minutes",
         "seeds": (0, 1, 2),
         "generators": {
             **{name: ON_DIGITS[name] for name in CHOSEN},

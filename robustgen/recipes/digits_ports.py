@@ -1,4 +1,4 @@
-"""Where the official code and its PyTorch ports differ, one difference an arm: what each is worth on digits."""
+"""Ablation on digits of the differences between the official code and its PyTorch ports, one difference per arm."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ DIFFERENCES: dict[str, tuple[str, ...]] = {
     "sign-validation": ("validation_attack=steepest-margin",),
     "entropy-validation": ("validation_attack=steepest-entropy",),
 }
-"""Each as a public code has it, by the name of its arm; the arm `official` has none."""
+"""Settings of a public code that differ from the official code, by arm; the arm `official` has none."""
 
 TOGETHER = {
     "ports": (
@@ -33,13 +33,13 @@ TOGETHER = {
     ),
     "trades": ("sign-steps", "near-start", "eval-mode", "both-statistics"),
 }
-"""Those of a public code together: the PyTorch ports of arXiv:2103.01946, and TRADES's own (arXiv:1901.08573)."""
+"""All differences of one public code: the PyTorch ports of arXiv:2103.01946, and TRADES's own (arXiv:1901.08573)."""
 
 PORTS = Recipe(
     **{
         **DIGITS.model_dump(),
         "name": "digits-ports",
-        "summary": "100 digits and Gaussian images, 3 seeds: each difference of the PyTorch ports; half an hour",
+        "summary": "100 digits and Gaussian images, 3 seeds: ablation of the PyTorch ports' differences; 30 minutes",
         "seeds": (0, 1, 2),
         "generators": {"gaussian": GaussianConfig()},
         "train": ROBUST.model_copy(update={"models": 1}),
@@ -47,8 +47,8 @@ PORTS = Recipe(
             "official": Arm(proxy="gaussian"),
             **{name: Arm(proxy="gaussian", changes=changes) for name, changes in DIFFERENCES.items()},
             **{
-                name: Arm(proxy="gaussian", changes=tuple(change for part in parts for change in DIFFERENCES[part]))
-                for name, parts in TOGETHER.items()
+                name: Arm(proxy="gaussian", changes=tuple(change for each in names for change in DIFFERENCES[each]))
+                for name, names in TOGETHER.items()
             },
         },
         "evaluation": EvaluationConfig(suite="swift", batch_size=256),

@@ -1,4 +1,4 @@
-"""The papers' questions on handwritten digits in one command: which images help, how many, what averaging prevents."""
+"""Study of the papers' questions on digits: which generators help, with how many real images, what weight EMA does."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from robustgen.config.recipe import Arm, CertificationConfig, Recipe
 from robustgen.recipes.digits_generators import GENERATORS, ON_DIGITS
 
 SHARES = (0.1, 0.5, 0.7, 0.9)
-"""Of real images in a batch; 0.3, of the recipe, is every generator's own arm."""
+"""Shares of real images in a batch; the recipe's own share, 0.3, is that of each generator's main arm."""
 
 AUGMENTATIONS = {
     "shift": "shift-1",
@@ -15,18 +15,21 @@ AUGMENTATIONS = {
     "mixup": "shift-1+mixup-0.2",
     "cutout": "shift-1+cutout-4",
 }
-"""On images of 8x8: a pixel to each side, a window of 4."""
+"""Augmentations for 8x8 images: shifts by 1 pixel, windows of 4 pixels."""
 
 SMOOTHED = ("loss=stability", "schedule.total_images=61440")
-"""Training for certificates in l2, under noise instead of attacks, and twice as long."""
+"""Changes for certified training in l2: noise instead of attacks, and twice as many images."""
 
 HEURISTICS = {f"augmented-{name}": how for name, how in AUGMENTATIONS.items() if name != "cutout"}
-"""Training images, augmented, as if they were a generator's: what nearest neighbours and ARC say of them."""
+"""Augmented training images in place of generated ones, as a control."""
 
 
 def _arms() -> dict[str, Arm]:
-    """Real images; each generator, and augmented images in place of one; the share of real images for two of them;
-    standard classifiers of generated images alone; smoothed classifiers; augmentations, averaged or not."""
+    """The arms of the study.
+
+    Real images only; each generator, and augmented images in place of generated ones; shares of real images for two
+    generators; standard classifiers of generated images only; smoothed classifiers; augmentations with and without EMA.
+    """
     arms = {"real": Arm(), **{name: Arm(proxy=name) for name in (*ON_DIGITS, *HEURISTICS)}}
     for name in ("gaussian", "edm"):
         arms |= {f"{name}-{share:g}": Arm(proxy=name, changes=(f"real_share={share:g}",)) for share in SHARES}

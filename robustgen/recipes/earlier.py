@@ -1,4 +1,4 @@
-"""Rows of earlier work in the papers' tables: Gowal et al. 2020, Wu et al. 2020 (AWP), Carmon et al. 2019 (RST)."""
+"""Rows of earlier work from the papers' tables: Gowal et al. 2020, Wu et al. 2020 (AWP), Carmon et al. 2019 (RST)."""
 
 from __future__ import annotations
 
@@ -52,7 +52,7 @@ UNSURE = {
     "carmon2019": "how an epoch counts in its code",
 }
 
-# paper, data, norm, network, images; clean, AA+MT, AutoAttack in per cent
+# paper, data, norm, network, images; clean, AA+MT, AutoAttack in percent
 _TABLE = """
 gowal2020  cifar10  linf     wrn-34-20        none   85.64 56.82 56.86
 gowal2020  cifar10  linf     wrn-70-16        none   85.29 57.14 57.20

@@ -17,7 +17,7 @@ BASE = Base(
 )
 UNSURE = "epochs and batch size of training with 100 million images"
 
-# data, network, augmentation; clean, AA+MT, AutoAttack in per cent
+# data, network, augmentation; clean, AA+MT, AutoAttack in percent
 _TABLE = """
 cifar10 preact-resnet-18 pad    87.35 58.50 58.63
 cifar10 wrn-28-10        pad    87.50 63.38 63.44

@@ -1,10 +1,10 @@
-"""Ready settings of each kind of generator, by the time they may take: `robustgen fit KIND --preset NAME`.
+"""Presets of each kind of generator, by training time: `robustgen fit KIND --preset NAME`.
 
-smoke      seconds on a CPU, on images of 8x8: a few steps, to see that all is well
-cpu-tiny   a minute or two on a CPU core, on images of 8x8: the settings of `robustgen run digits-generators`
-gpu-20min  one H200-class device, on images of 32x32. Not measured: sized by FLOPs, for 35 % of its bfloat16 peak
-gpu-60min  the same
-paper      the CIFAR-10 setting that the paper reports
+smoke      a few steps on 8x8 images, seconds on a CPU: a test of the installation
+cpu-tiny   one to two minutes on a CPU core, on 8x8 images: the settings of `robustgen run digits-generators`
+gpu-20min  one H200-class device, on 32x32 images. Not measured: sized by FLOPs, for 35 % of its bfloat16 peak
+gpu-60min  the same for 60 minutes
+paper      the CIFAR-10 settings reported in the paper
 """
 
 from __future__ import annotations
@@ -107,7 +107,7 @@ PRESETS: dict[str, dict[str, GeneratorConfig]] = {
 
 
 def find_preset(kind: str, name: str) -> GeneratorConfig:
-    """Raises ValueError for an unknown kind or preset; names the known ones."""
+    """Find a preset. Raises ValueError for an unknown kind or preset, and lists the known ones."""
     if kind not in GENERATOR_CONFIGS:
         raise ValueError(f"unknown kind of generator {kind!r}; known: {', '.join(GENERATOR_CONFIGS)}")
     presets = PRESETS.get(kind, {})

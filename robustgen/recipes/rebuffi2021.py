@@ -1,7 +1,7 @@
 """Rows of Rebuffi et al. 2021, "Fixing Data Augmentation to Improve Adversarial Robustness" (arXiv:2103.01946).
 
-The printed numbers of epochs, batches and averaging decays are those of the authors' later talk and code; the text at
-hand has them blank.
+Numbers of epochs, batch sizes and EMA decays are those of the authors' later talk and code; they are missing in the
+text that was available.
 """
 
 from __future__ import annotations
@@ -19,10 +19,10 @@ BASE = Base(
 )
 AUGMENT = {"pad": "crop-flip", "cutmix": "crop-flip+cutmix", "mixup": "crop-flip+mixup-0.2"}
 AUGMENT_DIGITS = {"pad": "shift-4", "cutmix": "shift-4+cutmix"}
-"""SVHN: flips turn digits into others, so images are cropped alone."""
+"""For SVHN, without flips, which can turn a digit into another."""
 UNSURE = "epochs, batch size, decay of the average"
 
-# data, norm, network, generated images, augmentation; clean, AA+MT, AutoAttack in per cent
+# data, norm, network, generated images, augmentation; clean, AA+MT, AutoAttack in percent
 _TABLE = """
 cifar10  linf wrn-28-10        none     pad    84.32 54.44 -
 cifar10  linf wrn-34-10        none     pad    84.89 55.13 -

@@ -1,7 +1,7 @@
-"""Sweeps of Rebuffi et al. 2021, App. B: share of original images, windows, MixUp's strength, decay of the average.
+"""Sweeps of Rebuffi et al. 2021, App. B: share of original images, window size, strength of MixUp, EMA decay.
 
-Each point is a recipe of its own, WRN-28-10 on CIFAR-10 in linf. The figures' grids are not in the text at hand; these
-are ours.
+Each point is a recipe with WRN-28-10 on CIFAR-10 in linf. The grids of the paper's figures are not in the text that was
+available; these grids are our own.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""What rows of papers are made of: threat models, the labeller, generators, and the function that varies them."""
+"""Building blocks of recipes that reproduce rows of papers: threat models, labeler, generators, and `row`."""
 
 from __future__ import annotations
 
@@ -43,15 +43,15 @@ GENERATORS: dict[str, GeneratorConfig] = {
     "ddpm": DDPMConfig(),
     "edm": EDMConfig(),
 }
-"""By the names of the tables' column of images; settings are their papers'."""
+"""Generators by the names in the tables' column of images, with the settings of their papers."""
 FILES = {"80m-ti": ("data/80m-ti/ti_500K_pseudo_labeled.pickle",)}
-"""Images that nothing here can make: where their files are looked for."""
+"""Published images without a generator here, and the paths at which their files are expected."""
 STEEPEST_L2 = InnerAttackConfig(optimizer="steepest", step_size=0.2)
-"""The ports' in l2: steps of 2 eps / 10. The official code's setting is not known."""
+"""Inner attack of the ports in l2, with steps of 2 eps / 10. The setting of the official code is not known."""
 
 
 def schedule(epochs: float, batch_size: int, peak_lr: float, **more: Any) -> ScheduleConfig:
-    """Epochs of 50,000 images, in whole steps."""
+    """A schedule of epochs of 50,000 images, rounded down to whole steps."""
     total = int(epochs * EPOCH_IMAGES) // batch_size * batch_size
     return ScheduleConfig(total_images=total, batch_size=batch_size, peak_lr=peak_lr, **more)
 
@@ -66,7 +66,7 @@ LABELLER = TrainingConfig(
     models=1,
     early_stopping=False,
 )
-"""Carmon et al.'s standard training (arXiv:1905.13736), which the papers' pseudo-labels follow."""
+"""Standard training of Carmon et al. (arXiv:1905.13736), whose method of pseudo-labels the papers use."""
 
 PORTS = TrainingConfig(
     loss=TRADESConfig(beta=5.0, attack=InnerAttackConfig(optimizer="steepest"), statistics="both"),
@@ -77,20 +77,20 @@ PORTS = TrainingConfig(
     models=1,
     validation_attack="steepest-margin",
 )
-"""The public PyTorch ports' way, where it differs from the official code's."""
+"""Training in the public PyTorch ports, where it differs from the official code."""
 
 
 @dataclass(frozen=True)
 class Base:
-    """What all rows of a paper share.
+    """Settings that all rows of a paper share.
 
-    paper     beginning of the rows' names
+    paper     prefix of the rows' names
     cited     authors, year, arXiv number
     alone     training without generated images
-    mixed     training with them
-    sampling  how they are drawn
-    keep      which are used; `per_class` is for ten classes, and shared by as many as there are
-    labels    whose
+    mixed     training with generated images
+    sampling  sampling of generated images
+    keep      keep rule; `per_class` is for ten classes and scaled for other numbers of classes
+    labels    labels of generated images: "predicted" by the labeler, or "condition" labels
     """
 
     paper: str
@@ -115,14 +115,14 @@ def row(
     train: dict[str, Any] | None = None,
     **more: Any,
 ) -> Recipe:
-    """One row: a network on one data set, with the images of one source or with none.
+    """The recipe of one row: a network on a dataset, with images of one generator or file, or without.
 
     Args:
         norm: a key of THREATS.
-        images: none, a key of GENERATORS, or one of FILES.
-        label: end of the row's name; `images` when not given.
-        train: settings of the training that differ from the base's.
-        more: settings of the recipe that differ.
+        images: none, a key of GENERATORS, or a key of FILES.
+        label: end of the row's name; default: `images`.
+        train: training settings that differ from those of the base.
+        more: other settings of the recipe that differ.
     """
     alone = images == "none"
     training = base.alone if alone else base.mixed
@@ -162,12 +162,12 @@ def _summary(data: str, norm: str, architecture: str, images: str, augment: str)
 
 
 def parse(table: str) -> list[list[str]]:
-    """Rows and columns of a table written as text; columns are set apart by blanks."""
+    """Rows and columns of a table in text form, with columns separated by blanks."""
     return [line.split() for line in table.strip().splitlines()]
 
 
 def figures(base: Base, place: str, clean: str, robust: str, autoattack: str, unsure: str = "") -> Reported:
-    """What a table's three columns report: `robust` under AA+MT, or where it is "-" the last under AutoAttack."""
+    """The reported accuracies from three columns of a table: `robust` is under AA+MT, or if "-" under AutoAttack."""
     known = {name: float(text) for name, text in (("robust", robust), ("autoattack", autoattack)) if text != "-"}
     by = "AA+MT" if "robust" in known else "AutoAttack"
     if by == "AutoAttack":

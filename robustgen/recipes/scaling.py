@@ -1,4 +1,4 @@
-"""Any recipe in two minutes on two cores: the same stages, loss, augmentation and mixture, all else made small."""
+"""Scale any recipe down to two minutes on two cores, with the same stages, loss, augmentation and mixture."""
 
 from __future__ import annotations
 
@@ -11,28 +11,28 @@ from robustgen.recipes.rows import CLASSES
 
 SCALES = ("tiny",)
 SIDE = 8
-"""Pixels a side that images of other sets than digits are brought to."""
+"""Side length in pixels to which images of datasets other than digits are resized."""
 SMALLEST = {
     "wrn": "wrn-10-1", "trades-wrn": "trades-wrn-10-1", "rawrn": "wrn-10-1", "preact-resnet": "preact-resnet-18",
     "resnet": "resnet-18", "resnest": "resnet-18",
 }  # fmt: skip
-"""By family; RaWRN and ResNeSt come in no small size, so that their next kin stand in."""
+"""Smallest network of each family. RaWRN and ResNeSt have no small variant; a related family is used."""
 BATCH = 32
 STEPS, FEW_STEPS = 240, 48
-"""Of training WRN-10-1; of training the larger ones of SMALLEST."""
+"""Training steps of WRN-10-1, and of the larger networks of SMALLEST."""
 KEPT = 200
 
 
 def scaled(recipe: Recipe, scale: str) -> Recipe:
-    """The recipe made small, under the name NAME-tiny. Its numbers mean nothing: it shows that everything works.
+    """A scaled-down recipe with the name NAME-tiny. It tests that everything works; its accuracies are meaningless.
 
-    Kept: threat model, loss, optimiser, schedule's form, augmentation, arms and phases, shares, labels, which kinds of
-    generators. Small: images (a few hundred of 8x8, of the recipe's data set where its path is set, else digits),
-    networks, counts, steps of attacks. Images labelled by the labeller are all used. Published sets give way to a
-    Gaussian of the same name. One classifier an arm, the suite `quick`, no analyses, nothing reported.
+    Unchanged: threat model, loss, optimizer, form of the schedule, augmentation, arms and phases, shares, labels, kinds
+    of generators. Scaled down: images (a few hundred of 8x8 pixels, from the recipe's dataset if its path is set, else
+    digits), networks, counts, attack steps. All pseudo-labeled images are kept. Published proxy sets are replaced by a
+    Gaussian of the same name. There is one classifier per arm, the suite `quick`, and no analyses or reported numbers.
 
     Raises:
-        ValueError: an unknown scale.
+        ValueError: the scale is unknown, or a network has no small variant.
     """
     if scale not in SCALES:
         raise ValueError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
@@ -72,7 +72,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
                     },
                 }
             ),
-            # So poor a labeller finds no image of some class, and nothing can then be balanced.
+            # A labeler this inaccurate may predict some class for no image, and then balancing fails.
             "keep": KeepConfig(rule="all", without_copies=recipe.keep.without_copies)
             if recipe.labels == "predicted" or name not in CLASSES
             else recipe.keep.model_copy(update={"per_class": max(1, KEPT // classes), "confidence": 0.0}),
@@ -93,7 +93,10 @@ def _training(settings: TrainingConfig) -> TrainingConfig:
     family = re.match(r"[a-z]+(?:-[a-z]+)*", settings.architecture)
     options = re.search(r"(?:-(?:silu|relu|unnormalised))*$", settings.architecture)
     if family is None or options is None or family[0] not in SMALLEST:
-        raise ValueError(f"no small network is known for {settings.architecture!r}; set another train.architecture")
+        raise ValueError(
+            f"no small variant of {settings.architecture!r} is known; choose one of the families {', '.join(SMALLEST)} "
+            "as train.architecture"
+        )
     architecture = SMALLEST[family[0]] + options[0]
     return _short(settings, architecture, STEPS if "wrn" in architecture else FEW_STEPS)
 
@@ -118,5 +121,5 @@ def _short(settings: TrainingConfig, architecture: str, steps: int) -> TrainingC
 
 
 def _evaluations(draw: SamplerConfig) -> int | None:
-    """At most 9, an odd number as Heun wants; a chain's own number stays, its chain being short."""
+    """At most 9 evaluations, odd as Heun requires; the default of a Markov chain is kept, because it is short here."""
     return draw.evaluations and min(draw.evaluations, 9)

@@ -1,4 +1,4 @@
-"""Rows of Sehwag et al. 2022, "Robust Learning Meets Generative Models" (arXiv:2104.09425): PORT, in equal shares."""
+"""Rows of Sehwag et al. 2022, "Robust Learning Meets Generative Models" (arXiv:2104.09425): PORT, half real images."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robustgen.recipes.rows import Base, figures, parse, row, schedule
 
 ADVERSARIAL = AdversarialConfig(attack=InnerAttackConfig(optimizer="steepest", mode="updating"))
 NEAR = InnerAttackConfig(optimizer="steepest", start="normal", mode="eval")
-"""With the loss trades, as in TRADES's own code."""
+"""Inner attack for the loss trades, as in TRADES's own code."""
 TRAINING = TrainingConfig(
     loss=ADVERSARIAL,
     schedule=schedule(200, 256, 0.1, warmup=0.0),
@@ -23,7 +23,7 @@ TRAINING = TrainingConfig(
     validation_attack="steepest-entropy",
     validation_steps=10,
 )
-"""100 passes over the original images in batches of 128 of them and 128 generated ones: 200 epochs of 50,000."""
+"""100 epochs of the original images, in batches of 128 original and 128 generated images: 200 epochs of 50,000."""
 BASE = Base(
     paper="sehwag2022",
     cited="Sehwag et al. 2022 (arXiv:2104.09425)",
@@ -37,10 +37,10 @@ RANKED = {
     "sampling": SamplingConfig(count=15_000_000),
     "keep": KeepConfig(rule="discriminator", per_class=1_000_000),
 }
-"""Of 15 million images the 10 million that look most real."""
+"""The 10 million images, of 15 million, that the discriminators find most realistic."""
 BIGGER: dict[str, dict[str, Any]] = {"resnest-152": {"schedule": schedule(200, 512, 0.2, warmup=0.0)}}
 
-# data, norm, network, images, loss; clean and AutoAttack in per cent
+# data, norm, network, images, loss; clean and AutoAttack in percent
 _TABLE = """
 cifar10  linf   trades-wrn-34-10-unnormalised ddpm adversarial 86.68 60.27
 cifar10  linf   resnet-18-unnormalised        ddpm adversarial 84.59 55.54
@@ -89,7 +89,7 @@ _GAMMAS = """
 
 
 def _gammas() -> list[Recipe]:
-    """The price of the loss on original images: gamma at them is how the authors' answer reads."""
+    """Sweep over gamma, read as the weight of the loss on original images, as the authors' answer suggests."""
     unsure = "which side gamma weighs; the attack behind the robust accuracy"
     return [
         row(

@@ -1,4 +1,4 @@
-"""Record of the adversarial robust cross-entropy analysis (ARC)."""
+"""Record of robust discrimination between real and generated images (ARC)."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from robustgen.records.closeness import Closeness, _percent
+from robustgen.records.closeness import Closeness
 from robustgen.records.record import PENDING, ROBUST
 from robustgen.records.tables import Table
-from robustgen.stats.bootstrap import middle, resampled_means
+from robustgen.stats.bootstrap import percentile_interval, resampled_means
 from robustgen.stats.exact import shows_gain, shows_other
+from robustgen.stats.formatting import percent, percent_range
 from robustgen.stats.intervals import PairedDifference, Proportion
 
 
 @dataclass(frozen=True)
 class DiscriminationAccuracy:
-    """How many real and how many generated images are recognised; both kinds count alike, however many there are."""
+    """Balanced accuracy of a discriminator: the mean of its accuracies on real and on generated images."""
 
     real: Proportion
     generated: Proportion
@@ -29,7 +30,7 @@ class DiscriminationAccuracy:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 %: the two Wilson intervals combined by their squares (Zou & Donner 2008)."""
+        """95 % interval that combines the two Wilson intervals (MOVER method, Zou & Donner 2008)."""
         ends = []
         for side in (0, 1):
             squares = sum((share.value - share.interval[side]) ** 2 for share in (self.real, self.generated))
@@ -45,14 +46,14 @@ class DiscriminationAccuracy:
 
 @dataclass(frozen=True)
 class ARCResult(Closeness):
-    """Which held-out images a discriminator tells rightly whatever is done to them within a radius; one a radius.
+    """For each radius, which held-out images the robust discriminator still classifies correctly under attack.
 
     radii   (P,) ascending, in pixels of [0, 1]
-    ids     (N,) identity of each image, from its content
-    real    (N,) bool: real, or generated
+    ids     (N,) identity of each image, a hash of its content
+    real    (N,) bool: True for real images, False for generated ones
     stands  (N, P) int8: ROBUST, BROKEN, or PENDING where a radius was not reached or not needed
-    score   (N, P) float32: logit of real minus that of generated of the clean image; NaN where pending
-    ended   bool: the radii are done, or one was reached at which chance explains what is told apart
+    score   (N, P) float32: logit "real" minus logit "generated" of the clean image; NaN where pending
+    ended   bool: all radii are done, or the last one was not significantly better than chance
     """
 
     kind: ClassVar[str] = "arc"
@@ -70,11 +71,11 @@ class ARCResult(Closeness):
 
     @property
     def reached(self) -> int:
-        """How many radii were measured."""
+        """Number of radii that were measured."""
         return int((self.stands[0] != PENDING).sum())
 
     def discrimination_accuracy(self, at: int) -> DiscriminationAccuracy:
-        """At one radius."""
+        """Robust discrimination accuracy at one radius (position in `radii`)."""
         right = self.stands[:, at] == ROBUST
         return DiscriminationAccuracy(
             Proportion(int(right[self.real].sum()), int(self.real.sum())),
@@ -86,28 +87,28 @@ class ARCResult(Closeness):
 
     @property
     def arc(self) -> float:
-        """Area under the curve of robust discrimination accuracy, over 1/2, by trapezoids: small is close.
+        """Area between the robust discrimination curve and 1/2, by the trapezoidal rule up to the last radius.
 
-        Nothing is counted beyond the last radius.
+        A small ARC means that generated images are close to real ones.
         """
         return float(_trapezoids(self.radii[: self.reached], self._over_half()))
 
     @property
     def arc_interval(self) -> tuple[float, float]:
-        """95 %, by resampling the held-out images of each kind; says nothing of other trainings."""
+        """95 % bootstrap interval over the held-out images of both kinds; it does not cover retraining."""
         rng, right = self.resampling(), (self.stands[:, : self.reached] == ROBUST).astype(np.float64)
         curve = sum(resampled_means(right[kind], rng) for kind in (self.real, ~self.real)) / 2
-        return middle(_trapezoids(self.radii[: self.reached], np.maximum(curve - 0.5, 0)))
+        return percentile_interval(_trapezoids(self.radii[: self.reached], np.maximum(curve - 0.5, 0)))
 
     @property
     def distance_bound(self) -> float:
-        """At least so far apart, in 1-Wasserstein distance, are the held-out images of both kinds.
+        """Lower bound of the 1-Wasserstein distance between the held-out real and generated images.
 
             4 * sum_k (r_k - r_(k-1)) max_(j >= k) (p_j - 1/2)+
 
-        W >= 4 * (area over 1/2 of the best discriminator of each radius) (arXiv:2104.09425, Theorem 2). What a
-        discriminator tells rightly within r_j it also does within less, so steps under the curve, not trapezoids,
-        make a bound. It is proven for these very images as far as the attack found all there is.
+        W >= 4 * (area over 1/2 of the best discriminator of each radius) (arXiv:2104.09425, Theorem 2). An image that
+        is classified robustly at r_j is so at every smaller radius, so the step function below the curve gives a bound;
+        trapezoids would not. The bound holds for these images, provided that the attack missed no adversarial example.
         """
         best = np.maximum.accumulate(self._over_half()[::-1])[::-1]
         return float(4 * (np.diff(self.radii[: self.reached]) * best[1:]).sum())
@@ -117,7 +118,7 @@ class ARCResult(Closeness):
         low, high = self.arc_interval
         return (
             f"ARC {self.arc:.4g} ({low:.4g} to {high:.4g}) in {self.about.threat}; "
-            f"at least {self.distance_bound:.4g} apart"
+            f"Wasserstein distance at least {self.distance_bound:.4g}"
         )
 
     @property
@@ -125,18 +126,18 @@ class ARCResult(Closeness):
         found = []
         fewest = min(int(self.real.sum()), int((~self.real).sum()))
         if fewest < 100:
-            found.append(f"only {fewest} held-out images of one kind: the curve is rough")
+            found.append(f"only {fewest} held-out images of one kind: the curve is imprecise")
         last = self.discrimination_accuracy(self.reached - 1)
         sure = last.differs_from_guessing
         if self.finished and sure and last.value > 0.5:
             found.append(
-                f"still told apart at the last radius, {self.radii[self.reached - 1]:.4g} ({100 * last.value:.1f} %): "
-                "ARC is more than this; add larger radii"
+                f"discrimination accuracy is still {percent(last.value)} % at the last radius, "
+                f"{self.radii[self.reached - 1]:.4g}: the true ARC is larger; add larger radii"
             )
         if sure and last.value < 0.5:
             found.append(
-                f"the discriminator at radius {self.radii[self.reached - 1]:.4g} does worse than guessing "
-                f"({100 * last.value:.1f} %): a better one may tell more apart there; add radii before it"
+                f"the discriminator at radius {self.radii[self.reached - 1]:.4g} is worse than chance "
+                f"({percent(last.value)} %): a better discriminator may exist; add radii before it"
             )
         right = self.stands == ROBUST
         for at in range(1, self.reached):
@@ -144,8 +145,9 @@ class ARCResult(Closeness):
             rise = PairedDifference.of(right[:, at], right[:, lowest])
             if shows_gain(rise) and self.discrimination_accuracy(at).value > self.discrimination_accuracy(lowest).value:
                 found.append(
-                    f"told apart better at radius {self.radii[at]:.4g} than at {self.radii[lowest]:.4g}: the "
-                    "discriminator there has not learnt enough, ARC is more than this; train longer"
+                    f"discrimination accuracy is higher at radius {self.radii[at]:.4g} than at "
+                    f"{self.radii[lowest]:.4g}: the discriminator at {self.radii[lowest]:.4g} is not fully trained and "
+                    "the true ARC is larger; train longer"
                 )
                 break
         return tuple(found)
@@ -153,19 +155,19 @@ class ARCResult(Closeness):
     def table(self) -> Table:
         rows = []
         for at in range(self.reached):
-            told = self.discrimination_accuracy(at)
+            accuracy = self.discrimination_accuracy(at)
             rows.append(
                 (
                     f"{self.radii[at]:.4g}",
-                    f"{100 * told.real.value:.1f}",
-                    f"{100 * told.generated.value:.1f}",
-                    f"{100 * told.value:.1f}",
-                    _percent(told.interval),
+                    percent(accuracy.real.value),
+                    percent(accuracy.generated.value),
+                    percent(accuracy.value),
+                    percent_range(accuracy.interval),
                 )
             )
-        return Table(("radius", "real %", "generated %", "told apart %", "95 %"), tuple(rows))
+        return Table(("radius", "real %", "generated %", "discrimination accuracy %", "95 %"), tuple(rows))
 
 
 def _trapezoids(x: np.ndarray, y: np.ndarray) -> Any:
-    """Over the last axis; np.trapezoid is NumPy 2's name."""
+    """Trapezoidal rule over the last axis (np.trapezoid exists from NumPy 2 on)."""
     return (np.diff(x) * (y[..., 1:] + y[..., :-1]) / 2).sum(-1)

@@ -1,4 +1,4 @@
-"""Certified radii of test images: one row an image; accuracies and averages are methods. NumPy only."""
+"""Certified radii of test images, one row per image; accuracies and averages are methods. NumPy only."""
 
 from __future__ import annotations
 
@@ -15,29 +15,29 @@ from robustgen.stats.intervals import Proportion
 from robustgen.storage.arrays import load_arrays, save_arrays
 
 ABSTAINED = -1
-"""`Certificates.predicted` of an image about which the smoothed classifier gives no certain answer."""
+"""`Certificates.predicted` of an image on which the smoothed classifier abstains."""
 
 
 @dataclass
 class Certificates:
-    """How far each image may be moved, in l2, without changing what the smoothed classifier says.
+    """Certified l2 radii of a smoothed classifier's predictions.
 
-    Accuracies are over all images: one that abstains, or is not certified yet, is not right.
+    Accuracies are over all images: an image that abstains, or is not certified yet, counts as incorrect.
 
     sigma      standard deviation of the noise, in pixels of [0, 1]
-    selection  noisy copies of an image by which its class is selected
-    samples    new noisy copies by which that class is judged
-    alpha      how likely each certificate may be wrong
-    seed       of the noise
+    selection  noise samples per image that select its class
+    samples    further noise samples per image that bound the probability of that class
+    alpha      failure probability of each certificate
+    seed       seed of the noise
     model      digest of the classifier's state
-    pixels     numbers in an image: channels * height * width
-    ids        (N,) identity of each image, from its content
+    pixels     values per image: channels * height * width
+    ids        (N,) identity of each image, a hash of its content
     labels     (N,)
     predicted  (N,) certified class, or ABSTAINED
-    votes      (N,) copies of the second kind that voted for the selected class
-    spent      (N,) copies that went through the model, of both kinds; 0 before the image is certified
-    lower      (N,) lower bound of the probability of the selected class; unspent copies count against it
-    radius     (N,) l2 radius that is certified; 0 where it abstained
+    votes      (N,) noise samples (of `samples`) predicted as the selected class
+    spent      (N,) noise samples that went through the model in total; 0 before the image is certified
+    lower      (N,) lower bound of the probability of the selected class; samples not spent count against it
+    radius     (N,) certified l2 radius; 0 where the classifier abstains
     """
 
     sigma: float
@@ -75,12 +75,12 @@ class Certificates:
         return len(self.labels)
 
     def about(self) -> dict[str, Any]:
-        """What was asked: everything but the rows."""
+        """The settings: all fields but the rows."""
         return {name: getattr(self, name) for name in _ABOUT}
 
     @property
     def done(self) -> np.ndarray:
-        """(N,) bool: the image has been certified, or has abstained."""
+        """(N,) bool: certification of the image is finished, with a radius or an abstention."""
         return self.spent > 0
 
     @property
@@ -88,15 +88,15 @@ class Certificates:
         return bool(self.done.all())
 
     def certified(self, radius: float = 0.0) -> np.ndarray:
-        """(N,) bool: the right class is certified within at least this l2 radius."""
+        """(N,) bool: the correct class is certified with at least this l2 radius."""
         return (self.predicted == self.labels) & (self.radius >= radius)
 
     def accuracy(self, radius: float = 0.0) -> Proportion:
-        """Certified accuracy at an l2 radius; at 0, images whose right class is certain."""
+        """Certified accuracy at an l2 radius; at 0 the accuracy of the smoothed classifier, abstentions incorrect."""
         return Proportion(int(self.certified(radius).sum()), len(self))
 
     def linf_accuracy(self, eps: float) -> Proportion:
-        """Certified accuracy in linf: the ball of eps lies within that of eps * sqrt(pixels) in l2."""
+        """Certified accuracy in linf: the linf ball of radius eps is inside the l2 ball of eps * sqrt(pixels)."""
         return self.accuracy(eps * math.sqrt(self.pixels))
 
     @property
@@ -105,22 +105,22 @@ class Certificates:
 
     @property
     def average_radius(self) -> float:
-        """ACR: mean over all images of the certified radius, 0 where the class is wrong (arXiv:2001.02378)."""
+        """ACR: mean certified radius over all images, 0 where the prediction is wrong (arXiv:2001.02378)."""
         return float(np.where(self.certified(), self.radius, 0.0).mean()) if len(self) else math.nan
 
     @property
     def linf_radius(self) -> np.ndarray:
-        """(N,) implied radius in linf: that in l2 over sqrt(pixels)."""
+        """(N,) implied certified radius in linf: l2 radius / sqrt(pixels)."""
         return self.radius / math.sqrt(self.pixels)
 
     @property
     def summary(self) -> str:
-        """One line."""
+        """One line with ACR, certified accuracy at radius 0 and abstentions."""
         return f"ACR {self.average_radius:.3f}, certified at 0 {self.accuracy()}, abstained {self.abstained}"
 
     @property
     def radii(self) -> tuple[float, ...]:
-        """Where tables look: multiples of sigma / 2, up to 3 sigma or to what so many samples can reach."""
+        """Radii of tables: multiples of sigma / 2 up to 3 sigma, as far as `samples` noise samples can certify."""
         reach = NormalDist().inv_cdf(self.alpha ** (1 / self.samples))
         return tuple(k * self.sigma / 2 for k in range(7) if k / 2 <= reach)
 
@@ -136,7 +136,7 @@ class Certificates:
             stored: dict[str, Any] = {name: about[name] for name in _ABOUT}
             return cls(**stored | {name: arrays[name] for name in _ROWS})
         except (KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a certificates file (no {error})") from None
+            raise ValueError(f"expected certificates in {path}, but the file has no {error}; certify again") from None
 
 
 _ABOUT = ("sigma", "selection", "samples", "alpha", "seed", "model", "pixels")

@@ -1,8 +1,4 @@
-"""How close generated images are to real ones: rows, numbers, tables and red flags, as they lie on disk. NumPy only.
-
-Here what all such records share, whether the two are told apart under attack (`ARCResult`), and the sufficient
-conditions of arXiv:2103.01946 (`Conditions`); in `distances` how far they must be moved onto each other.
-"""
+"""Base class of the records of proxy analyses: how close generated images are to real ones. NumPy only."""
 
 from __future__ import annotations
 
@@ -22,9 +18,9 @@ from robustgen.storage.files import differences
 
 @dataclass(frozen=True)
 class Closeness(ABC):
-    """What every analysis of generated images leaves, and how it is kept: JSON about it, and arrays.
+    """Record of a proxy analysis. Its file holds `about` as JSON and one array per field.
 
-    about   `made_for` holds digests of the images and networks that were looked at
+    about   what was analyzed; `made_for` has digests of the images and networks
     """
 
     kind: ClassVar[str]
@@ -34,16 +30,16 @@ class Closeness(ABC):
     @property
     @abstractmethod
     def flags(self) -> tuple[str, ...]:
-        """What makes the numbers doubtful, or how they are meant, a sentence each."""
+        """Reasons to doubt the numbers, or limits of their interpretation, one sentence each."""
 
     @property
     @abstractmethod
     def summary(self) -> str:
-        """One sentence."""
+        """The result in one sentence."""
 
     @abstractmethod
     def table(self) -> Table:
-        """The numbers in short."""
+        """The main numbers as a table."""
 
     def save(self, path: Path) -> None:
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -52,40 +48,38 @@ class Closeness(ABC):
 
     @classmethod
     def load(cls, path: Path) -> Self:
-        """A record of this kind.
+        """Read a record of this kind.
 
         Raises:
-            ValueError: missing, damaged, or of another kind.
+            ValueError: the file is missing, damaged, or a record of another kind.
         """
         arrays = load_arrays(path)
         try:
             about: dict[str, Any] = json.loads(str(arrays.pop("about")))
             kind = about.pop("kind")
             if kind != cls.kind:
-                raise ValueError(f"{path} holds findings of {kind}, not of {cls.kind}; choose another place")
+                raise ValueError(f"expected a record of {cls.kind} in {path}, got one of {kind}; choose another path")
             return cls(about=About(**about), **arrays)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} does not hold findings of {cls.kind} ({error})") from None
+            raise ValueError(f"expected a record of {cls.kind} in {path}, but cannot read one ({error})") from None
 
     @classmethod
-    def taken_up(cls, path: Path | None, wanted: About) -> Self | None:
-        """What lies there already, if anything does.
+    def resume(cls, path: Path | None, wanted: About) -> Self | None:
+        """The record at `path` to resume from; None where there is no file.
 
         Raises:
-            ValueError: it is of something else; says of what.
+            ValueError: the record is of another analysis, and how it differs.
         """
         if path is None or not path.exists():
             return None
         found = cls.load(path)
         if changes := differences(asdict(found.about), asdict(wanted)):
             raise ValueError(
-                f"{path} holds another analysis: {'; '.join(changes)}; choose another place with --into, or remove it"
+                f"{path} is a record of another analysis ({'; '.join(changes)}); choose another path with --into, or "
+                "remove it"
             )
         return found
 
     def resampling(self) -> np.random.Generator:
+        """The random generator of bootstrap intervals, seeded by the seed of the analysis."""
         return np.random.Generator(np.random.Philox(key=self.about.seed % 2**64))
-
-
-def _percent(interval: tuple[float, float]) -> str:
-    return f"{100 * interval[0]:.1f} to {100 * interval[1]:.1f}"

@@ -1,4 +1,4 @@
-"""Two runs on the same test images: what differs beyond chance, and what it would take to settle a difference."""
+"""Paired comparison of two classifiers on the same test images: differences, significance and power."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import numpy as np
 
 from robustgen.records.tables import Table
 from robustgen.records.verdicts import Verdicts
+from robustgen.stats.formatting import percent, points, points_range
 from robustgen.stats.intervals import PairedDifference
 from robustgen.stats.paired import LEVEL, bootstrap_interval, images_needed, mcnemar, smallest_difference
 from robustgen.storage.arrays import load_arrays, save_arrays
@@ -20,13 +21,13 @@ from robustgen.storage.arrays import load_arrays, save_arrays
 class Comparison:
     """Two classifiers on the same test images, by the same suite and threat model.
 
-    names     of the first and the second
-    judged    "aa+mt, linf:8/255"
-    made_for  digests of both classifiers, as their verdicts have them
-    ids       (N,) the images both were judged on, sorted
-    clean     (N, 2) bool: right on the clean image
-    robust    (N, 2) bool: ... and on everything that was tried
-    left_out  (2,) images that only the first, only the second was judged on
+    names     names of the first and the second classifier
+    judged    suite and threat model: "aa+mt, linf:8/255"
+    made_for  digests of both classifiers, from their verdicts
+    ids       (N,) images that both were evaluated on, sorted
+    clean     (N, 2) bool: correct on the clean image
+    robust    (N, 2) bool: correct under every attack
+    left_out  (2,) number of images that only the first, and only the second was evaluated on
     """
 
     names: tuple[str, str]
@@ -41,22 +42,23 @@ class Comparison:
         return len(self.ids)
 
     def difference(self, of: np.ndarray) -> PairedDifference:
-        """The second minus the first, of `clean` or `robust`."""
+        """Second minus first accuracy, of `clean` or `robust`."""
         return PairedDifference.of(of[:, 1], of[:, 0])
 
     @property
     def summary(self) -> str:
         robust = self.difference(self.robust)
-        verdict = "settled" if mcnemar(robust) < LEVEL else "not settled"
-        return f"{self.names[1]} is robust {robust} more often than {self.names[0]}: {verdict} by {len(self)} images"
+        verdict = "significant" if mcnemar(robust) < LEVEL else "not significant"
+        second, first = self.names[1], self.names[0]
+        return f"robust accuracy of {second} minus that of {first}: {robust}, {verdict} on {len(self)} images"
 
     @property
     def flags(self) -> tuple[str, ...]:
         found = []
         if self.left_out.any():
             found.append(
-                f"compared on the {len(self)} images that both were judged on; {self.left_out[0]} of the first and "
-                f"{self.left_out[1]} of the second are left out"
+                f"compared on the {len(self)} images that both were evaluated on; {self.left_out[0]} images of the "
+                f"first and {self.left_out[1]} of the second are left out"
             )
         if self.made_for[0] == self.made_for[1] and self.made_for[0]:
             found.append("both are the same classifier")
@@ -65,27 +67,27 @@ class Comparison:
     def table(self) -> Table:
         rows = []
         for name, of in (("clean", self.clean), ("robust", self.robust)):
-            difference, shares = self.difference(of), 100 * of.mean(0)
+            difference, shares = self.difference(of), of.mean(0)
             disputed = (difference.gained + difference.lost) / len(self)
             value = difference.value
             needed = f"{images_needed(value, disputed):,}" if value else ""
             rows.append(
                 (
                     name,
-                    f"{shares[0]:.1f}",
-                    f"{shares[1]:.1f}",
-                    f"{100 * value:+.1f}",
-                    _points(difference.interval),
-                    _points(bootstrap_interval(difference)),
+                    percent(shares[0]),
+                    percent(shares[1]),
+                    points(value),
+                    points_range(difference.interval),
+                    points_range(bootstrap_interval(difference)),
                     f"+{difference.gained} -{difference.lost}",
                     f"{mcnemar(difference):.2g}",
                     needed,
-                    f"{100 * smallest_difference(len(self), disputed):.1f}" if disputed else "",
+                    percent(smallest_difference(len(self), disputed)) if disputed else "",
                 )
             )
         columns = (
             "accuracy", f"{self.names[0]} %", f"{self.names[1]} %", "difference", "95 %", "bootstrap 95 %", "images",
-            "McNemar p", "images to settle it", "settled by these, points",
+            "McNemar p", "images needed", "detectable, points",
         )  # fmt: skip
         return Table(columns, tuple(rows))
 
@@ -105,26 +107,30 @@ class Comparison:
             of_first, of_second = about["made_for"]
             return cls((first, second), about["judged"], (of_first, of_second), **arrays)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} does not hold a comparison ({error})") from None
+            raise ValueError(f"expected a comparison in {path}, but cannot read one ({error})") from None
 
 
 def compare(first: Verdicts, second: Verdicts, names: tuple[str, str] = ("first", "second")) -> Comparison:
-    """Pair two classifiers' verdicts by the images' contents, whatever their order; images of one alone are left out.
+    """Pair the verdicts of two classifiers by the contents of the images; images of only one are left out.
 
     Raises:
-        ValueError: not finished, another suite or threat model, or no image in common.
+        ValueError: an evaluation is not finished, suites or threat models differ, labels of the same image differ, or
+            there is no common image.
     """
     for verdicts, name in zip((first, second), names, strict=True):
         if not verdicts.finished:
-            raise ValueError(f"{name} is still being evaluated; repeat its command to finish")
+            raise ValueError(f"the evaluation of {name} is not finished; run its command again to finish it")
     judged = [f"{verdicts.suite}, {verdicts.threat}" for verdicts in (first, second)]
     if judged[0] != judged[1]:
-        raise ValueError(f"{names[0]} was judged by {judged[0]}, {names[1]} by {judged[1]}: compare like with like")
+        raise ValueError(
+            f"expected the same suite and threat model, got {judged[0]} for {names[0]} and {judged[1]} for {names[1]}; "
+            "evaluate both in the same way"
+        )
     rows = _common(first.ids, second.ids)
     if not len(rows[0]):
-        raise ValueError(f"{names[0]} and {names[1]} have no test image in common")
+        raise ValueError(f"{names[0]} and {names[1]} have no test image in common; evaluate both on the same images")
     if not np.array_equal(first.labels[rows[0]], second.labels[rows[1]]):
-        raise ValueError(f"{names[0]} and {names[1]} have other labels for the same images")
+        raise ValueError(f"{names[0]} and {names[1]} have different labels for the same images; evaluate both again")
     pairs = [(verdicts, index) for verdicts, index in zip((first, second), rows, strict=True)]
     return Comparison(
         names=names,
@@ -140,22 +146,22 @@ def compare(first: Verdicts, second: Verdicts, names: tuple[str, str] = ("first"
 def compare_arms(
     first: Mapping[str, Verdicts], second: Mapping[str, Verdicts], names: tuple[str, str]
 ) -> dict[str, Comparison]:
-    """Every arm that two runs share, by its name.
+    """Compare every arm that two runs have in common, by its name.
 
     Raises:
-        ValueError: they share none.
+        ValueError: the runs have no arm in common, or see `compare`.
     """
     shared = [arm for arm in first if arm in second]
     if not shared:
         raise ValueError(
-            f"{names[0]} and {names[1]} have no evaluated arm in common: "
-            f"{', '.join(first) or 'none'} there, {', '.join(second) or 'none'} here"
+            f"expected an evaluated arm in common, got {', '.join(first) or 'none'} of {names[0]} and "
+            f"{', '.join(second) or 'none'} of {names[1]}"
         )
     return {arm: compare(first[arm], second[arm], names) for arm in shared}
 
 
 def _common(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Positions of the ids that both hold, in rising order of id; the k-th of equal ones goes with the k-th."""
+    """Positions of common ids in ascending order of id; the k-th of several equal ids is paired with the k-th."""
     rows: list[list[int]] = [[], []]
     orders = [np.argsort(ids, kind="stable") for ids in (first, second)]
     i = j = 0
@@ -166,7 +172,3 @@ def _common(first: np.ndarray, second: np.ndarray) -> tuple[np.ndarray, np.ndarr
             rows[1].append(int(orders[1][j]))
         i, j = i + (ours <= theirs), j + (theirs <= ours)
     return np.array(rows[0], dtype=np.int64), np.array(rows[1], dtype=np.int64)
-
-
-def _points(interval: tuple[float, float]) -> str:
-    return f"{100 * interval[0]:+.1f} to {100 * interval[1]:+.1f}"

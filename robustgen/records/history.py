@@ -1,4 +1,4 @@
-"""What a training run looked like."""
+"""Scalars of a training run over its steps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from robustgen.storage.arrays import load_arrays, save_arrays
 
 @dataclass
 class History:
-    """Named columns that grow by a row at a time; what a training run looked like."""
+    """Named columns of scalars with one row per step or validation of a training run."""
 
     columns: dict[str, list[float]] = field(default_factory=dict)
 
     def add(self, **values: float) -> None:
-        """One row; every row has the same columns."""
+        """Append a row; all rows have the same columns."""
         if self.columns and self.columns.keys() != values.keys():
             raise ValueError(f"expected columns {sorted(self.columns)}, got {sorted(values)}")
         for name, value in values.items():

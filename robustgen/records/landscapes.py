@@ -13,11 +13,11 @@ from robustgen.records.tables import Table
 
 @dataclass
 class Landscapes(Findings):
-    """The margin around some images, over a plane: image + u * worst + v * random, not brought into the box.
+    """Margins of images over the plane image + u * worst + v * random, not clipped to [0, 1].
 
-    axis     (G,) values of u and of v; 1 is a whole perturbation, of length eps at most
-    heights  (N, G, G) float32: true logit minus the best wrong one, [image, v, u]; below 0 is misclassified
-    allowed  (N, G, G) bool: points that the threat model allows
+    axis     (G,) values of u and v; 1 is a full perturbation, of norm at most eps
+    heights  (N, G, G) float32: true logit minus largest other logit at [image, v, u]; negative is misclassified
+    allowed  (N, G, G) bool: points within the threat model
     length   (N,) norm of the worst perturbation found
     """
 
@@ -33,13 +33,13 @@ class Landscapes(Findings):
 
     @property
     def flat(self) -> np.ndarray:
-        """(N,) share of neighboring points with exactly equal heights; a sound network has next to none."""
+        """(N,) fraction of adjacent points with exactly equal heights; about 0 unless gradients are masked."""
         along_u, along_v = np.diff(self.heights, axis=2) == 0, np.diff(self.heights, axis=1) == 0
         return (along_u.mean((1, 2)) + along_v.mean((1, 2))) / 2
 
     @property
     def lowest_allowed(self) -> np.ndarray:
-        """(N,) the lowest point of the plane that the threat model allows."""
+        """(N,) smallest margin among the points of the plane within the threat model."""
         return np.where(self.allowed, self.heights, np.inf).min((1, 2))
 
     @property
@@ -47,13 +47,15 @@ class Landscapes(Findings):
         flags = []
         for i in range(len(self)):
             if not np.isfinite(self.heights[i]).all():
-                flags.append(f"image {i}: NaN or infinite logits near it")
+                flags.append(f"image {i}: NaN or infinite logits in its landscape")
             elif self.flat[i] > 0.1:
                 flags.append(
                     f"image {i}: {100 * self.flat[i]:.0f} % of its landscape is exactly flat: no gradient there"
                 )
             if self._at(1.0)[i] >= 0 > self.lowest_allowed[i]:
-                flags.append(f"image {i}: a point of the plane is misclassified and the attack did not find it")
+                flags.append(
+                    f"image {i}: the plane has an adversarial example within the threat model that the attack missed"
+                )
         return tuple(flags)
 
     def table(self) -> Table:

@@ -1,4 +1,4 @@
-"""Load a record of any analysis of a classifier."""
+"""Load the record of any analysis of a classifier."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ KINDS: dict[str, type[Findings]] = {kind.kind: kind for kind in (RadiusSweep, St
 
 
 def load_findings(path: Path) -> Findings:
-    """Findings of any kind.
+    """Read a record of any kind of `KINDS`.
 
     Raises:
-        ValueError: missing, damaged, or not findings.
+        ValueError: the file is missing, damaged, or not a record of an analysis.
     """
     arrays = load_arrays(path)
     try:
         about: dict[str, Any] = json.loads(str(arrays.pop("about")))
         return KINDS[about.pop("kind")](about=About(**about), **arrays)
     except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"{path} does not hold findings of an analysis ({error})") from None
+        raise ValueError(f"expected a record of an analysis in {path}, but cannot read one ({error})") from None

@@ -1,4 +1,4 @@
-"""What is known of generated images beside real ones: estimates with their counts, and rows. NumPy only."""
+"""Quality of generated images compared with real ones: estimates with image counts, and per-image rows. NumPy only."""
 
 from __future__ import annotations
 
@@ -12,29 +12,32 @@ from typing import Any
 import numpy as np
 
 from robustgen.records.tables import Table
+from robustgen.stats.formatting import percent
 from robustgen.stats.intervals import Proportion
 from robustgen.storage.arrays import load_arrays, save_arrays
 
 TRAIN, TEST, SELF = 0, 1, 2
-"""`Quality.source`: the nearest neighbour is a training image, a test image, another generated image."""
+"""`Quality.source`: the nearest neighbor is a training image, a test image, another generated image."""
 
 SHOWN = 16
-"""Samples that are kept beside their neighbours, for the report."""
+"""Number of samples that are stored with their nearest neighbors, for the report."""
 
 
 def neighbors_file(path: Path) -> Path:
-    """Where a few samples are kept beside their nearest images, for a quality at `path`: `.npz` of `samples`,
-    `nearest` and `nearest_train`, each uint8 (n, H, W, C), and `source` (n,) of the nearest."""
+    """The file with samples and their nearest neighbors that belongs to the quality record at `path`.
+
+    It is an `.npz` of `samples`, `nearest` and `nearest_train`, uint8 (n, H, W, C), and `source` (n,) of `nearest`.
+    """
     return path.with_name(f"{path.stem}.neighbours.npz")
 
 
 @dataclass(frozen=True)
 class Estimate:
-    """A number, and of how many images it is: most of these depend on that.
+    """A metric and the number of images it was computed from, which most metrics depend on.
 
-    generated  images judged
-    real       training images they are judged by; 0 where none are needed
-    spread     standard deviation over splits or subsets of these images; none where there are no splits
+    generated  number of generated images
+    real       number of real training images; 0 if the metric needs none
+    spread     standard deviation over splits or subsets of these images; None without splits
     """
 
     value: float
@@ -49,14 +52,14 @@ class Estimate:
 
 @dataclass(frozen=True)
 class About:
-    """What a quality is of.
+    """What a quality record is about.
 
-    dataset     of the real images
-    classes     their names
-    generated   images measured, of `train` and `test` real ones
-    features    what Frechet and kernel distances, Inception Score, precision and recall look at, with a digest
-    neighbours  what the nearest neighbours look at, with a digest
-    seed        of the choices of images
+    dataset    dataset of the real images
+    classes    names of its classes
+    generated  number of generated images; `train` and `test` count real ones
+    features   features for Frechet and kernel distances, Inception Score, precision and recall, with a digest
+    neighbors  features for nearest neighbors, with a digest
+    seed       seed of the random subsets of images
     """
 
     dataset: str
@@ -65,38 +68,48 @@ class About:
     train: int
     test: int
     features: str
-    neighbours: str
+    neighbors: str
     seed: int
+
+    def to_json(self) -> dict[str, Any]:
+        """The content as stored, with the British key of version 0.1."""
+        content = asdict(self)
+        return {"neighbours" if key == "neighbors" else key: value for key, value in content.items()}
+
+    @classmethod
+    def from_json(cls, content: Mapping[str, Any]) -> About:
+        stored = {"neighbors" if key == "neighbours" else key: value for key, value in content.items()}
+        return cls(**{**stored, "classes": tuple(stored["classes"])})
 
 
 @dataclass(frozen=True)
 class Quality:
-    """How good generated images are, in numbers and in rows of which every share is a summary.
+    """Quality of a set of generated images: summary estimates, and the per-image rows they are computed from.
 
-    K classes, n samples for nearest neighbours, m generated images and as many real ones for precision and recall;
-    where there are fewer real ones, they come again in every round.
+    K classes, n samples for nearest neighbors, m generated images and equally many real ones for precision and recall.
+    Where there are fewer real images, these are used again in each round.
 
-    estimates        by name: "fid", or "classifier-fid" where the features are not those of FID; "...-kid" ...
-    of_test          the same of the real test images: what a perfect generator would reach with as few
-    class_fid        (K,) the Frechet distance within each class; NaN where a class has fewer than two
-    class_counts     (K, 2) generated and real images behind it
-    confusion        (K, K) generated images by the class asked for and the class seen; a column of zeros is never seen.
-                     Where it is not known what was asked, all stand on the diagonal; (0, 0) where nobody looked
-    asked            whether it is known what was asked
-    rounds           draws of samples, training and test images, of equal size; neighbours are looked for within one
+    estimates        metrics by name: "fid", or "classifier-fid" with features other than those of FID; "...-kid" ...
+    of_test          the same metrics of the real test images: the values of a perfect generator at this sample size
+    class_fid        (K,) Frechet distance within each class; NaN where a class has fewer than two images
+    class_counts     (K, 2) generated and real images of each class
+    confusion        (K, K) generated images by condition label (row) and predicted class (column). All on the diagonal
+                     where condition labels are unknown; (0, 0) without a labeler
+    asked            whether condition labels are known
+    rounds           random subsets of samples, training and test images, of equal size; neighbors are searched in each
     sample           (n,) position of each sample among the generated images, round after round
-    source           (n,) int8: where its nearest neighbour is, among as many training, test and generated images
-    index            (n,) position of that neighbour among all images of its kind
-    distance         (n,) Euclidean, after PCA
-    train_index      (n,) the nearest of all training images
-    train_distance   (n,)
-    train_spacing    (n,) from that training image to the nearest other one
-    test_distance    (n,) from the drawn test images to the nearest of all training images
-    inside           (m,) bool: within reach of a real image (its third neighbour): precision
-    density          (m,) int32: in how many real images' reach (fifth neighbour) it is
-    recalled         (m,) bool: the real image is within reach of a generated one (third neighbour): recall
-    covered          (m,) bool: a generated image is in its reach (fifth neighbour): coverage
-    copies           (2,) generated images that equal a training image, a test image, byte for byte
+    source           (n,) int8: kind of its nearest neighbor among equally many training, test and generated images
+    index            (n,) position of that neighbor among all images of its kind
+    distance         (n,) Euclidean distance to it after PCA
+    train_index      (n,) nearest neighbor among all training images
+    train_distance   (n,) distance to it
+    train_spacing    (n,) distance from that training image to its nearest other training image
+    test_distance    (n,) distance from the test images of the subset to their nearest training images
+    inside           (m,) bool: within the 3rd-neighbor distance of a real image: precision
+    density          (m,) int32: number of real images within whose 5th-neighbor distance it is
+    recalled         (m,) bool: the real image is within the 3rd-neighbor distance of a generated image: recall
+    covered          (m,) bool: a generated image is within the real image's 5th-neighbor distance: coverage
+    copies           (2,) generated images that equal a training image, a test image, byte by byte
     """
 
     about: About
@@ -122,29 +135,29 @@ class Quality:
     copies: np.ndarray
 
     def share_nearest(self, source: int) -> Proportion:
-        """Samples whose nearest neighbour is of a kind: TRAIN, TEST or SELF. Ideal is a third each."""
+        """Samples whose nearest neighbor is of one kind: TRAIN, TEST or SELF. The ideal is a third each."""
         return Proportion(int((self.source == source).sum()), len(self.source))
 
     def spread(self, source: int) -> float | None:
-        """Standard deviation of `share_nearest` over the rounds, where there are several."""
+        """Standard deviation of `share_nearest` over the rounds; None for a single round."""
         shares = (self.source.reshape(self.rounds, -1) == source).mean(1)
         return float(shares.std()) if self.rounds > 1 else None
 
     @property
-    def neighbour_entropy(self) -> float:
-        """Of the three shares, in nats; ln 3 = 1.0986 is the most (arXiv:2103.01946, App. D)."""
+    def neighbor_entropy(self) -> float:
+        """Entropy of the three fractions `share_nearest`, in nats; at most ln 3 = 1.0986 (arXiv:2103.01946, App. D)."""
         return entropy([self.share_nearest(source).count for source in (TRAIN, TEST, SELF)])
 
     @property
-    def memorised(self) -> Proportion:
-        """Samples nearer to a training image than test images typically (in the median) are: a half is ideal."""
+    def memorized(self) -> Proportion:
+        """Samples that are closer to a training image than the median test image is; the ideal is a half."""
         if not len(self.test_distance):
             return Proportion(0, 0)
         return Proportion(int((self.train_distance < np.median(self.test_distance)).sum()), len(self.sample))
 
     @property
     def authentic(self) -> Proportion:
-        """Samples farther from their nearest training image than that one is from its own (arXiv:2102.08921)."""
+        """Samples farther from their nearest training image than that image is from its own (arXiv:2102.08921)."""
         return Proportion(int((self.train_distance > self.train_spacing).sum()), len(self.sample))
 
     @property
@@ -161,25 +174,25 @@ class Quality:
 
     @property
     def agreement(self) -> Proportion:
-        """Images in which a classifier sees the class that was asked for."""
+        """Label agreement: generated images whose predicted class equals the condition label."""
         return Proportion(int(np.trace(self.confusion)), int(self.confusion.sum())) if self.asked else Proportion(0, 0)
 
     @property
     def seen(self) -> np.ndarray:
-        """(K,) generated images in which a classifier sees each class."""
+        """(K,) number of generated images predicted as each class."""
         return self.confusion.sum(0)
 
     @property
     def balance(self) -> float:
-        """Entropy of the classes seen, in nats; ln K where all are as frequent."""
+        """Entropy of the predicted classes, in nats; ln K if all are equally frequent."""
         return entropy(self.seen) if len(self.seen) else math.nan
 
     def table(self) -> Table:
-        """Every number with the images it is of."""
+        """All metrics with the number of images they are computed from."""
         rows = []
         for name, estimate in self.estimates.items():
-            beside = str(self.of_test[name]) if name in self.of_test else ""
-            rows.append((name, str(estimate), str(estimate.generated), str(estimate.real or ""), beside))
+            of_test = str(self.of_test[name]) if name in self.of_test else ""
+            rows.append((name, str(estimate), str(estimate.generated), str(estimate.real or ""), of_test))
         count, real = str(len(self.inside)), str(min(len(self.inside), self.about.train))
         shares = [("precision", self.precision), ("recall", self.recall), ("coverage", self.coverage)]
         rows += [(name, str(share), count, real, "") for name, share in shares if share.total]
@@ -187,46 +200,51 @@ class Quality:
         for name, source in (("train", TRAIN), ("test", TEST), ("generated", SELF)):
             spread = self.spread(source)
             text = f"{self.share_nearest(source)}" + ("" if spread is None else f" +- {100 * spread:.1f}")
-            rows.append((f"nearest is {name}", text, count, real, "33.3 %"))
-        rows.append(("entropy of these, nats", f"{self.neighbour_entropy:.3f}", count, real, f"{math.log(3):.3f}"))
+            rows.append((f"nearest neighbor is {name}", text, count, real, "33.3 %"))
+        entropy_row = f"{self.neighbor_entropy:.3f}", count, real, f"{math.log(3):.3f}"
+        rows.append(("nearest neighbor entropy, nats", *entropy_row))
         every = str(self.about.train)
-        rows.append(("memorised", str(self.memorised), count, every, "50 %"))
+        rows.append(("memorized", str(self.memorized), count, every, "50 %"))
         rows.append(("authentic", str(self.authentic), count, every, ""))
         if self.asked and len(self.confusion):
-            rows.append(("label agreed with", str(self.agreement), str(self.agreement.total), "", ""))
+            rows.append(("label agreement", str(self.agreement), str(self.agreement.total), "", ""))
         if len(self.seen):
             most = f"{math.log(len(self.seen)):.3f}"
-            rows.append(("entropy of classes, nats", f"{self.balance:.3f}", str(int(self.seen.sum())), "", most))
+            rows.append(("class entropy, nats", f"{self.balance:.3f}", str(int(self.seen.sum())), "", most))
         count, reals = str(self.about.generated), (self.about.train, self.about.test)
         for name, copies, among in zip(("training", "test"), self.copies, reals, strict=True):
             rows.append((f"equal to a {name} image", str(int(copies)), count, str(among), "0"))
-        return Table(("measure", "value", "generated", "real", "test images or ideal"), tuple(rows))
+        return Table(("metric", "value", "generated", "real", "test images or ideal"), tuple(rows))
 
     def save(self, path: Path) -> None:
         arrays = {field.name: getattr(self, field.name) for field in fields(self)}
         about = {name: arrays.pop(name) for name in ("asked", "rounds")}
-        about["about"] = asdict(arrays.pop("about"))
+        about["about"] = arrays.pop("about").to_json()
         for name in ("estimates", "of_test"):
             about[name] = {key: asdict(estimate) for key, estimate in arrays.pop(name).items()}
         save_arrays(path, {"quality": np.array(json.dumps(about)), **arrays})
 
     @classmethod
     def load(cls, path: Path) -> Quality:
-        """Raises ValueError when missing, damaged, or not a quality."""
+        """Read a quality record.
+
+        Raises:
+            ValueError: the file is missing, damaged, or not a quality record.
+        """
         arrays = load_arrays(path)
         try:
             stored: dict[str, Any] = json.loads(str(arrays.pop("quality")))
-            about = About(**{**stored["about"], "classes": tuple(stored["about"]["classes"])})
+            about = About.from_json(stored["about"])
             estimates, of_test = (
                 {name: Estimate(**values) for name, values in stored[kind].items()} for kind in ("estimates", "of_test")
             )
             return cls(about, estimates, of_test, asked=stored["asked"], rounds=stored["rounds"], **arrays)
         except (KeyError, TypeError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} does not hold the quality of generated images ({error})") from None
+            raise ValueError(f"expected a quality record in {path}, but cannot read one ({error})") from None
 
 
 def entropy(counts: Any) -> float:
-    """- sum p ln p of shares p = counts / sum, in nats; NaN where there is nothing to count."""
+    """Entropy - sum p ln p of p = counts / sum, in nats; NaN if all counts are 0."""
     numbers = np.asarray(counts, dtype=np.float64)
     if not numbers.sum():
         return math.nan
@@ -235,9 +253,13 @@ def entropy(counts: Any) -> float:
 
 
 def compare(qualities: Mapping[str, Quality]) -> Table:
-    """Generators side by side, a row each: the papers' table of neighbours, then the estimates all of them have."""
+    """Table with a row per generator: metrics that all of them have, and nearest neighbors as in the paper's table.
+
+    Raises:
+        ValueError: there is no record to compare.
+    """
     if not qualities:
-        raise ValueError("there is nothing to compare")
+        raise ValueError("expected at least one quality record to compare, got none")
     first = next(iter(qualities.values()))
     named = [name for name in first.estimates if all(name in quality.estimates for quality in qualities.values())]
     columns = ("generator", "images", *named, "precision %", "recall %", "train %", "test %", "self %", "entropy")
@@ -245,6 +267,6 @@ def compare(qualities: Mapping[str, Quality]) -> Table:
     for name, quality in qualities.items():
         shares = [quality.precision, quality.recall, *map(quality.share_nearest, (TRAIN, TEST, SELF))]
         cells = [str(quality.estimates[measure]) for measure in named]
-        cells += [f"{100 * share.value:.1f}" for share in shares]
-        rows.append((name, str(quality.about.generated), *cells, f"{quality.neighbour_entropy:.3f}"))
+        cells += [percent(share.value) for share in shares]
+        rows.append((name, str(quality.about.generated), *cells, f"{quality.neighbor_entropy:.3f}"))
     return Table(columns, tuple(rows))

@@ -1,4 +1,4 @@
-"""What analyses leave on disk: plain arrays, one row an image; tables and red flags are made from them. NumPy only."""
+"""Base class of the records of analyses: arrays with one row per image; tables and flags are methods. NumPy only."""
 
 from __future__ import annotations
 
@@ -11,23 +11,22 @@ from typing import ClassVar, Self
 import numpy as np
 
 from robustgen.records.tables import Table
-from robustgen.stats.intervals import Proportion
 from robustgen.storage.arrays import save_arrays
 from robustgen.storage.files import differences
 from robustgen.units import parse_number
 
 BROKEN, ROBUST, PENDING = 0, 1, -1
-"""`Sweep.stands` of an image: broken, still right after the attack, not attacked yet."""
+"""Outcome of an attack on an image: misclassified, still classified correctly, not attacked yet."""
 
 
 @dataclass(frozen=True)
 class About:
-    """What findings are of; findings of something else in the same place are refused.
+    """What a record is about; a record about something else at the same path is refused.
 
-    analysis  with its settings: "StepSweep(steps=(5, 10))"
-    threat    "linf:8/255"
-    seed      of the attacks' starts
-    made_for  which classifier: a digest of its weights, or nothing
+    analysis  the analysis with its settings: "StepSweep(steps=(5, 10))"
+    threat    threat model: "linf:8/255"
+    seed      seed of the random starts of attacks
+    made_for  digest of the classifier's weights, or ""
     """
 
     analysis: str
@@ -43,9 +42,9 @@ class About:
 
 @dataclass
 class Findings(ABC):
-    """What every analysis of images leaves, and how it is kept: a file is JSON about it, and arrays.
+    """Record of an analysis of a classifier. Its file holds `about` as JSON and one array per field.
 
-    ids     (N,) identity of each image, from its content
+    ids     (N,) identity of each image, a hash of its content
     labels  (N,)
     """
 
@@ -65,11 +64,11 @@ class Findings(ABC):
     @property
     @abstractmethod
     def flags(self) -> tuple[str, ...]:
-        """What makes the evaluation doubtful, a sentence each."""
+        """Red flags: reasons to doubt the evaluation, one sentence each."""
 
     @abstractmethod
     def table(self) -> Table:
-        """The findings in short."""
+        """The main numbers as a table."""
 
     def save(self, path: Path) -> None:
         columns = {field.name: getattr(self, field.name) for field in fields(self)}
@@ -77,25 +76,17 @@ class Findings(ABC):
         save_arrays(path, {"about": np.array(json.dumps({"kind": self.kind, **about})), **columns})
 
     def check_same(self, wanted: About, ids: np.ndarray, labels: np.ndarray, path: Path) -> Self:
-        """Itself, if it is of this analysis of these images.
+        """Return this record if it is about the same analysis, images and labels.
 
         Raises:
-            ValueError: it is of something else; says of what.
+            ValueError: it is about something else, and how it differs.
         """
         found = differences(asdict(self.about), asdict(wanted))
         if not (np.array_equal(self.ids, ids) and np.array_equal(self.labels, labels)):
-            found.append(f"{len(self)} {'other ' if len(self) == len(ids) else ''}images there, {len(ids)} here")
+            found.append(f"images: stored {len(self)}, requested {len(ids)}{' others' * (len(self) == len(ids))}")
         if found:
             raise ValueError(
-                f"{path} holds another analysis: {'; '.join(found)}; choose another place with --into, or remove it"
+                f"{path} is a record of another analysis ({'; '.join(found)}); choose another path with --into, or "
+                "remove it"
             )
         return self
-
-
-def _points(value: float) -> str:
-    return f"{100 * value:.1f} points"
-
-
-def _percent(share: Proportion) -> str:
-    low, high = share.interval
-    return f"{100 * low:.1f} to {100 * high:.1f}"

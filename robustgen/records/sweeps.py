@@ -1,4 +1,4 @@
-"""Records of sweeps over the radius and over the steps of an attack."""
+"""Records of sweeps over the radius and over the number of steps of an attack."""
 
 from __future__ import annotations
 
@@ -7,21 +7,22 @@ from typing import ClassVar
 
 import numpy as np
 
-from robustgen.records.record import PENDING, ROBUST, Findings, _percent, _points
+from robustgen.records.record import PENDING, ROBUST, Findings
 from robustgen.records.tables import Table
 from robustgen.stats.exact import shows_gain, shows_more
+from robustgen.stats.formatting import percent, percent_range, points
 from robustgen.stats.intervals import PairedDifference, Proportion
 from robustgen.units import show_number
 
 
 @dataclass
 class Sweep(Findings):
-    """Which images stand as one quantity of the attack grows; each value is attacked from scratch.
+    """Which images remain robust at each value of one setting of the attack; every value is attacked from scratch.
 
-    values  (P,) what was varied, ascending
+    values  (P,) values of the setting, ascending
     right   (N,) bool: the clean image is classified correctly
-    stands  (N, P) int8: ROBUST, BROKEN or PENDING; what is wrong when clean fell everywhere
-    margin  (N, P) float32: best wrong logit minus the true one at what the attack found; NaN where none was tried
+    stands  (N, P) int8: ROBUST, BROKEN or PENDING; BROKEN everywhere if the clean image is misclassified
+    margin  (N, P) float32: largest other logit minus true logit at the attack's result; NaN where not attacked
     """
 
     axis: ClassVar[str]
@@ -36,22 +37,23 @@ class Sweep(Findings):
         return not (self.stands == PENDING).any()
 
     def accuracy(self, at: int) -> Proportion:
-        """Images that stand at one value."""
+        """Robust accuracy at one value (position in `values`)."""
         return Proportion(int((self.stands[:, at] == ROBUST).sum()), len(self))
 
     def change(self, before: int, after: int) -> PairedDifference:
-        """How many more images stand at one value than at another, paired."""
+        """Robust accuracy at value `after` minus that at value `before`, paired on the same images."""
         return PairedDifference.of(self.stands[:, after] == ROBUST, self.stands[:, before] == ROBUST)
 
     def show(self, at: int) -> str:
-        """A value as people write it."""
+        """A value as text, fractions as "8/255"."""
         text = show_number(float(self.values[at]))
         return text if "/" in text else f"{self.values[at]:.4g}"
 
     def rise(self) -> tuple[int, int] | None:
-        """Where accuracy rises most over an earlier value, if more than chance among these images explains.
+        """(before, after) of the largest significant rise of robust accuracy, or None.
 
-        What breaks an image at one value breaks it at every larger one, so a perfect attack never lets it rise.
+        An adversarial example for one value is one for every larger value, so for a perfect attack robust accuracy
+        never rises.
         """
         counts = (self.stands == ROBUST).sum(0)
         pairs = [(int(np.argmin(counts[:after])), after) for after in range(1, len(counts))]
@@ -64,8 +66,8 @@ class Sweep(Findings):
             return []
         before, after = found
         return [
-            f"robust accuracy rises by {_points(self.change(before, after).value)} from {self.axis} "
-            f"{self.show(before)} to {self.show(after)}: the attack misses what is there; masked gradients"
+            f"robust accuracy rises by {percent(self.change(before, after).value)} points from {self.axis} "
+            f"{self.show(before)} to {self.show(after)}: the attack misses adversarial examples; gradients are masked"
         ]
 
 
@@ -73,8 +75,8 @@ class Sweep(Findings):
 class RadiusSweep(Sweep):
     """A sweep over the threat model's radius.
 
-    grey  the radius within which every image can be made the same grey: from there on nothing may stand, but images
-          of the one class that grey is taken for
+    grey  radius within which every image can be turned into the same gray image; from this radius on at most the images
+          of one class, the prediction for gray, can remain robust
     """
 
     kind: ClassVar[str] = "radius-sweep"
@@ -88,8 +90,8 @@ class RadiusSweep(Sweep):
         flags = self._rise_flag()
         if self.values[-1] >= self.grey and shows_more(last, 0.01):
             flags.append(
-                f"{100 * last.value:.1f} % still stand at radius {self.show(-1)}, where every image can be made grey: "
-                "gradients are masked"
+                f"robust accuracy is still {percent(last.value)} % at radius {self.show(-1)}, where every image can be "
+                "turned gray: gradients are masked"
             )
         return tuple(flags)
 
@@ -99,13 +101,13 @@ class RadiusSweep(Sweep):
         for at, radius in enumerate(self.values):
             share = self.accuracy(at)
             multiple = f"{radius / eps:.4g}" if eps else ""
-            rows.append((self.show(at), multiple, f"{100 * share.value:.1f}", _percent(share)))
-        return Table(("radius", "of eps", "robust %", "95 %"), tuple(rows))
+            rows.append((self.show(at), multiple, percent(share.value), percent_range(share.interval)))
+        return Table(("radius", "radius / eps", "robust %", "95 %"), tuple(rows))
 
 
 @dataclass
 class StepSweep(Sweep):
-    """A sweep over the attack's steps, at the threat model's radius."""
+    """A sweep over the number of attack steps, at the radius of the threat model."""
 
     kind: ClassVar[str] = "step-sweep"
     axis: ClassVar[str] = "steps"
@@ -115,11 +117,11 @@ class StepSweep(Sweep):
         flags = self._rise_flag()
         if len(self.values) > 1:
             fall = self.change(-1, -2)
-            # Half a point: the papers' cascades differ by less among themselves (arXiv:2103.01946, Table 4).
+            # Half a point: the difference between the papers' attack suites is smaller (arXiv:2103.01946, Table 4).
             if shows_gain(fall) and fall.value >= 0.005:
                 flags.append(
-                    f"not converged: from {self.show(-2)} to {self.show(-1)} steps robust accuracy still falls by "
-                    f"{_points(fall.value)}; more steps would find more"
+                    f"the attack has not converged: robust accuracy still falls by {percent(fall.value)} points from "
+                    f"{self.show(-2)} to {self.show(-1)} steps; use more steps"
                 )
         return tuple(flags)
 
@@ -127,6 +129,6 @@ class StepSweep(Sweep):
         rows = []
         for at in range(len(self.values)):
             share = self.accuracy(at)
-            change = f"{100 * self.change(at - 1, at).value:+.1f}" if at else ""
-            rows.append((self.show(at), f"{100 * share.value:.1f}", _percent(share), change))
+            change = points(self.change(at - 1, at).value) if at else ""
+            rows.append((self.show(at), percent(share.value), percent_range(share.interval), change))
         return Table(("steps", "robust %", "95 %", "change"), tuple(rows))

@@ -1,4 +1,4 @@
-"""Rows of text."""
+"""Tables of text."""
 
 from __future__ import annotations
 
@@ -15,9 +15,10 @@ class Table:
     def __post_init__(self) -> None:
         for row in self.rows:
             if len(row) != len(self.columns):
-                raise ValueError(f"a row of {len(row)} cells does not fit {len(self.columns)} columns: {row}")
+                raise ValueError(f"expected {len(self.columns)} cells in every row, got {len(row)}: {row}")
 
     def markdown(self) -> str:
+        """The table in Markdown."""
         rows = ([cell.replace("|", r"\|") for cell in cells] for cells in (self.columns, *self.rows))
         lines = ["| " + " | ".join(cells) + " |" for cells in rows]
         return "\n".join([lines[0], "|" + " --- |" * len(self.columns), *lines[1:]])

@@ -1,8 +1,7 @@
-"""How far real images are from generated ones, and from being misclassified: what transport leaves. NumPy only."""
+"""Record of the conditional Wasserstein distance between real and generated images. NumPy only."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -10,17 +9,20 @@ import numpy as np
 
 from robustgen.records.closeness import Closeness
 from robustgen.records.tables import Table
-from robustgen.stats.bootstrap import RESAMPLES, middle, resampled_means
+from robustgen.stats.bootstrap import RESAMPLES, percentile_interval, resampled_means
+from robustgen.stats.formatting import number, percent
 
 
-def _weighed(values: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> float:
-    """Mean within each class, then over the classes by their shares."""
+def weighted_class_mean(values: np.ndarray, labels: np.ndarray, shares: np.ndarray) -> float:
+    """Mean of the class means, weighted by the class frequencies `shares`."""
     present = np.flatnonzero(shares)
     return float(sum(shares[k] * values[labels == k].mean() for k in present))
 
 
-def _resampled(values: np.ndarray, labels: np.ndarray, shares: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """(RESAMPLES,) of `_weighed`, rows resampled within each class."""
+def resampled_class_means(
+    values: np.ndarray, labels: np.ndarray, shares: np.ndarray, rng: np.random.Generator
+) -> np.ndarray:
+    """(RESAMPLES,) bootstrap values of `weighted_class_mean`, with rows resampled within classes."""
     total = np.zeros(RESAMPLES)
     for k in np.flatnonzero(shares):
         total += shares[k] * resampled_means(values[labels == k], rng)
@@ -29,21 +31,20 @@ def _resampled(values: np.ndarray, labels: np.ndarray, shares: np.ndarray, rng: 
 
 @dataclass(frozen=True)
 class Transport(Closeness):
-    """How far images of each class must be moved to turn real ones into generated ones: conditional transport.
+    """Wasserstein distance between real and generated images of each class.
 
-    K classes, n real and m generated images looked at.
+    K classes, n real and m generated images.
 
-    shares            (K,) of the real labels; classes are weighed by them
-    generated_shares  (K,) of the generated labels
-    real, generated   (n,), (m,) positions of the images looked at
+    shares            (K,) class frequencies of the real images, the weights of the classes
+    generated_shares  (K,) class frequencies of the generated images
+    real, generated   (n,), (m,) positions of the images used
     real_label, generated_label          (n,), (m,)
-    real_potential, generated_potential  (n,), (m,) optimal prices: in each class their means add up to `lower`; NaN for
-                      `sliced`, which has none
-    lower, upper      (K,) what the distance between the two sets lies within; equal where it is exact; `upper` is NaN
-                      for `sliced`
-    among_real        (K,) between two halves of the real images: what the size of the samples alone makes; NaN where
-                      a class has a single real image
-    at_half           (K,) between one of these halves and as many generated images: to be compared with it
+    real_potential, generated_potential  (n,), (m,) optimal dual potentials: in each class their means add up to
+                      `lower`; NaN for the method `sliced`
+    lower, upper      (K,) bounds of the distance; equal if it is exact; `upper` is NaN for the method `sliced`
+    among_real        (K,) distance between two halves of the real images: the bias of the sample size; NaN where a
+                      class has a single real image
+    at_half           (K,) distance between one of these halves and equally many generated images, to compare with it
     """
 
     kind: ClassVar[str] = "transport"
@@ -63,7 +64,7 @@ class Transport(Closeness):
 
     @property
     def distances(self) -> np.ndarray:
-        """(K,) of each class: the upper end of what is known, for `sliced` the lower one."""
+        """(K,) distance of each class: the upper bound, for `sliced` the lower bound."""
         return np.where(np.isnan(self.upper), self.lower, self.upper)
 
     def _over_classes(self, values: np.ndarray) -> float:
@@ -72,40 +73,40 @@ class Transport(Closeness):
 
     @property
     def cwd(self) -> float:
-        """The conditional Wasserstein distance: sum over classes of share times distance (arXiv:2104.09425)."""
+        """Conditional Wasserstein distance: sum over classes of frequency times distance (arXiv:2104.09425)."""
         return self._over_classes(self.distances)
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % for the distance of samples of this size, by resampling the optimal prices (del Barrio & Loubes 2019).
+        """95 % interval of the distance at this sample size, by resampling dual potentials (del Barrio & Loubes 2019).
 
-        It does not hold the distance of the distributions: that is smaller by a bias that `among_real` shows.
+        It does not cover the distance of the distributions, which is smaller by a bias of the order of `among_real`.
         """
         rng = self.resampling()
-        draws = _resampled(self.real_potential, self.real_label, self.shares, rng)
-        draws += _resampled(self.generated_potential, self.generated_label, self.shares, rng)
-        return middle(draws + self.cwd - self._over_classes(self.lower))
+        draws = resampled_class_means(self.real_potential, self.real_label, self.shares, rng)
+        draws += resampled_class_means(self.generated_potential, self.generated_label, self.shares, rng)
+        return percentile_interval(draws + self.cwd - self._over_classes(self.lower))
 
     @property
     def bias(self) -> float:
-        """What two samples of one distribution are apart, at half the size: the real images' own."""
+        """Distance between two halves of the real images, averaged over classes: the bias at half the sample size."""
         return self._over_classes(self.among_real)
 
     @property
     def excess(self) -> float:
-        """How much farther generated images are than other real ones, at that size: 0 is ideal."""
+        """Distance of generated images minus that of other real images, both at half the sample size; 0 is ideal."""
         return self._over_classes(self.at_half - self.among_real)
 
     @property
     def imbalance(self) -> float:
-        """Total variation between the label shares of both sides."""
+        """Total variation distance between the class frequencies of real and generated images."""
         return float(np.abs(self.shares - self.generated_shares).sum() / 2)
 
     @property
     def summary(self) -> str:
         return (
-            f"conditional Wasserstein distance {self.cwd:.4g} in {self.about.threat}; at half the images "
-            f"{self._over_classes(self.at_half):.4g}, among real ones {self.bias:.4g}"
+            f"conditional Wasserstein distance {self.cwd:.4g} in {self.about.threat}; with half of the images "
+            f"{self._over_classes(self.at_half):.4g}, between halves of the real images {self.bias:.4g}"
         )
 
     @property
@@ -113,11 +114,11 @@ class Transport(Closeness):
         found = []
         fewest = int(np.bincount(self.real_label, minlength=len(self.shares))[self.shares > 0].min())
         if fewest < 20:
-            found.append(f"only {fewest} real images of one class: the distance is mostly that of small samples")
+            found.append(f"only {fewest} real images of one class: the distance is dominated by the small sample size")
         if self.imbalance > 0.01:
             found.append(
-                f"label shares differ by {100 * self.imbalance:.1f} points: both sides are weighed by the shares of "
-                "the real images, as the transfer bound wants"
+                f"class frequencies differ by {percent(self.imbalance)} points: both sets are weighted by those of the "
+                "real images, as the transfer bound requires"
             )
         return tuple(found)
 
@@ -126,18 +127,10 @@ class Transport(Closeness):
         counts = np.stack([np.bincount(labels, minlength=len(self.shares)) for labels in sides])
         values = (self.lower, self.upper, self.at_half, self.among_real)
         rows = [
-            (str(k), *map(str, counts[:, k]), *(_short(value[k]) for value in values))
+            (str(k), *map(str, counts[:, k]), *(number(value[k]) for value in values))
             for k in np.flatnonzero(self.shares)
         ]
         whole = [self._over_classes(value) for value in values]
-        rows.append(("all", *map(str, counts.sum(1)), *map(_short, whole)))
-        columns = ("class", "real", "generated", "at least", "at most", "at half the images", "among real")
+        rows.append(("all", *map(str, counts.sum(1)), *map(number, whole)))
+        columns = ("class", "real", "generated", "lower bound", "upper bound", "half of the images", "halves of real")
         return Table(columns, tuple(rows))
-
-
-def _short(value: float) -> str:
-    return "" if math.isnan(value) else f"{value:.4g}"
-
-
-def _range(interval: tuple[float, float]) -> str:
-    return f"{interval[0]:.4g} to {interval[1]:.4g}"

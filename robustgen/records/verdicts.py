@@ -1,4 +1,4 @@
-"""How every image of an evaluation fell, or stood; accuracies are methods."""
+"""Verdicts of an evaluation: which attack broke each image; accuracies are methods."""
 
 from __future__ import annotations
 
@@ -18,31 +18,30 @@ UNBROKEN = -1
 
 @dataclass
 class Verdicts:
-    """How each test image fell, or that it still stands.
+    """Which attack broke each test image, or that the image remains robust.
 
-    The columns are at once the result, the active set of the cascade, and the state from which it resumes.
-    Passes count images: one image through the network once.
+    The columns are the result, the active set of the cascade, and the state from which an evaluation resumes.
 
     suite, threat     names: "aa+mt", "linf:8/255"
-    attacks           names, in order; the first is "clean", which changes nothing
-    ids               (N,) identity of each image, from its content
+    attacks           names in order; the first is "clean", the unchanged image
+    ids               (N,) identity of each image, a hash of its content
     labels            (N,)
     clean_prediction  (N,) predicted class of the clean image; -1 before it is known
-    clean_logits      (N, K) float32; targeted attacks aim by them
-    faced             (N,) how many of the attacks the image has met
-    runs_faced        (N,) how many runs of the attack it is meeting now
+    clean_logits      (N, K) float32; targeted attacks choose their target classes from them
+    faced             (N,) number of attacks that are finished for the image
+    runs_faced        (N,) number of finished runs of its current attack
     fell_to           (N,) index of the attack that broke it, or UNBROKEN
-    fell_in_run       (N,) which run of that attack, from 0; -1 while standing
-    fell_at_step      (N,) after how many steps of that run; -1 while standing, or where the attack does not tell
-    target            (N,) class that the run aimed at; -1 while standing, or where it aimed at none
-    distance          (N,) norm of the perturbation that broke it; NaN while standing
-    margin            (N,) best wrong logit minus the true one where it fell; NaN while standing
-    broken_logits     (N, K) float32, of the image that broke it; NaN while standing
-    passes            (attacks, 2) images through the model: without and with a gradient
-    rejected          (attacks,) successes that an attack claimed and the check refused
-    flat              (attacks, 2) images whose first gradient in a run was zero everywhere, and all that were looked at
-    flags             what makes the numbers doubtful, a sentence each
-    notes             what was done otherwise than the suite's name says, a sentence each
+    fell_in_run       (N,) run of that attack, from 0; -1 while unbroken
+    fell_at_step      (N,) number of steps of that run; -1 while unbroken, or if the attack does not report it
+    target            (N,) target class of that run; -1 while unbroken, or if the run was untargeted
+    distance          (N,) norm of the perturbation that broke it; NaN while unbroken
+    margin            (N,) largest other logit minus true logit of the adversarial example; NaN while unbroken
+    broken_logits     (N, K) float32, logits of the adversarial example; NaN while unbroken
+    passes            (attacks, 2) image passes through the model: without and with a gradient
+    rejected          (attacks,) successes that an attack reported and the verification rejected
+    flat              (attacks, 2) images whose first gradient of a run was zero everywhere, and all images checked
+    flags             red flags: reasons to doubt the numbers, one sentence each
+    notes             deviations from the suite's definition, one sentence each
     made_for          digest of the model's weights, seed and exact radius
     rows              (N,) int64: where each image lies in the test set, file or data set that it was taken from
     """
@@ -105,10 +104,10 @@ class Verdicts:
 
     @classmethod
     def merge(cls, parts: Sequence[Verdicts]) -> Verdicts:
-        """One set of verdicts from parts made side by side: part p of P holds every P-th image, from p on.
+        """Merge the verdicts of P parallel processes; part p holds images p, p + P, p + 2 P, ...
 
         Raises:
-            ValueError: the parts are not of one evaluation, or not all of it.
+            ValueError: the parts belong to different evaluations, or images are missing.
         """
         first, count = parts[0], sum(len(part) for part in parts)
         whole = cls.unjudged(
@@ -116,9 +115,15 @@ class Verdicts:
         )
         for number, part in enumerate(parts):
             if (part.suite, part.threat, part.made_for) != (first.suite, first.threat, first.made_for):
-                raise ValueError(f"part {number} is of another evaluation: {part.suite} at {part.threat}")
+                raise ValueError(
+                    f"expected parts of one evaluation, {first.suite} at {first.threat}, got {part.suite} at "
+                    f"{part.threat} of another model or seed in part {number}"
+                )
             if len(part) != len(range(number, count, len(parts))):
-                raise ValueError(f"part {number} of {len(parts)} holds {len(part)} images of {count}: some are missing")
+                raise ValueError(
+                    f"expected {len(range(number, count, len(parts)))} of {count} images in part {number} of "
+                    f"{len(parts)}, got {len(part)}: images are missing"
+                )
             for name in (*_ROWS, "rows"):
                 getattr(whole, name)[number :: len(parts)] = getattr(part, name)
             for name in _SUMS:
@@ -131,12 +136,12 @@ class Verdicts:
         return len(self.labels)
 
     def entrants(self, attack: int, run: int) -> np.ndarray:
-        """Positions of the images that are pending a run of an attack next."""
+        """Positions of the images whose next run is this run of this attack."""
         pending = (self.faced == attack) & (self.runs_faced == run)
         return np.flatnonzero((self.fell_to == UNBROKEN) & pending)
 
     def pass_on(self, attack: int) -> None:
-        """Whoever stands has met this attack; on to the next."""
+        """Mark an attack as finished for all unbroken images, which enter the next attack."""
         through = (self.fell_to == UNBROKEN) & (self.faced == attack)
         self.faced[through] = attack + 1
         self.runs_faced[through] = 0
@@ -152,7 +157,7 @@ class Verdicts:
 
     @property
     def robust(self) -> np.ndarray:
-        """(N,) bool: correct, and survived every attack so far."""
+        """(N,) bool: classified correctly, and not broken by any attack so far."""
         return (self.fell_to == UNBROKEN) & self.right
 
     @property
@@ -163,8 +168,8 @@ class Verdicts:
     def robust_accuracy(self) -> Proportion:
         return Proportion(int(self.robust.sum()), len(self))
 
-    def standing_after(self, attack: int) -> Proportion:
-        """Images left standing by the attacks up to and including this one."""
+    def robust_after(self, attack: int) -> Proportion:
+        """Images that remain robust after the attacks up to and including this one."""
         fallen = (self.fell_to != UNBROKEN) & (self.fell_to <= attack)
         return Proportion(int((~fallen).sum()), len(self))
 
@@ -193,16 +198,16 @@ class Verdicts:
                 **({"rows": arrays["rows"]} if "rows" in arrays else {}),
             )
         except (KeyError, json.JSONDecodeError) as error:
-            raise ValueError(f"{path} is not a verdicts file (no {error})") from None
+            raise ValueError(f"expected verdicts in {path}, but the file has no {error}; evaluate again") from None
 
 
 def adversarial_file(path: Path) -> Path:
-    """Where the images of verdicts at `path` are kept as they were broken: `.npy` float32 (N, C, H, W)."""
+    """The file with the adversarial examples of the verdicts at `path`: `.npy` float32 (N, C, H, W)."""
     return path.with_name(f"{path.stem}.adversarial.npy")
 
 
 def clean_file(path: Path) -> Path:
-    """Where the same images are kept as they were before: `.npy` uint8 (N, H, W, C)."""
+    """The file with the clean images of the verdicts at `path`: `.npy` uint8 (N, H, W, C)."""
     return path.with_name(f"{path.stem}.clean.npy")
 
 

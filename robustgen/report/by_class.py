@@ -1,4 +1,4 @@
-"""What classifiers take images for under attack: by class, as confusion, and in pictures. No torch."""
+"""Robust accuracy by class, confusion matrices under attack and pictures of adversarial examples. No torch."""
 
 from __future__ import annotations
 
@@ -12,58 +12,59 @@ from robustgen.records.tables import Table
 from robustgen.records.verdicts import UNBROKEN, Verdicts, adversarial_file, clean_file
 from robustgen.report import figures
 from robustgen.report.tables import Results, name_of
+from robustgen.stats.formatting import percent
 from robustgen.stats.intervals import Proportion
 from robustgen.units import show_class
 
 MOST_ARMS, MOST_CLASSES = 6, 20
-"""Columns of the table by class; classes of which a confusion can still be read."""
+"""Most columns of the table by class; most classes for which a confusion matrix is readable."""
 
 
 def seen_as(verdicts: Verdicts) -> np.ndarray:
-    """(N,) the class each image ends as: of the image that broke it, or of the clean one where none did."""
+    """(N,) predicted class of the adversarial example that broke each image, else of the clean image."""
     broken = verdicts.broken_logits
     with_attack = (verdicts.fell_to > 0) & np.isfinite(broken).all(1)
     return np.where(with_attack, np.where(np.isfinite(broken), broken, -np.inf).argmax(1), verdicts.clean_prediction)
 
 
 def confusion(verdicts: Verdicts) -> np.ndarray:
-    """(K, K) images by their class and the class they end as under attack."""
+    """(K, K) number of images by true class and predicted class under attack."""
     classes = verdicts.broken_logits.shape[1]
     flat = np.bincount(verdicts.labels * classes + seen_as(verdicts), minlength=classes**2)
     return flat.reshape(classes, classes)
 
 
 def robust_by_class(verdicts: Verdicts) -> list[Proportion]:
-    """Robust accuracy within each class."""
+    """Robust accuracy of each class."""
     own = [verdicts.labels == k for k in range(verdicts.broken_logits.shape[1])]
     return [Proportion(int(verdicts.robust[rows].sum()), int(rows.sum())) for rows in own]
 
 
 def worst(verdicts: Verdicts, classes: list[str]) -> str:
-    """The weakest class and the most frequent mistake, in words."""
+    """A sentence on the class with the lowest robust accuracy and the most frequent confusion."""
     shares = robust_by_class(verdicts)
     weakest = min((k for k, share in enumerate(shares) if share.total), key=lambda k: shares[k].value)
     counts = confusion(verdicts)
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     true, taken = np.unravel_index(int(wrong.argmax()), wrong.shape)
-    text = f"weakest {show_class(classes[weakest])}, {100 * shares[weakest].value:.1f} % robust"
+    text = f"the weakest {show_class(classes[weakest])} has {percent(shares[weakest].value)} % robust accuracy"
     if wrong[true, taken]:
         text += (
-            f"; under attack most often {classes[true]} is taken for {classes[taken]} "
-            f"({wrong[true, taken]} of {counts[true].sum()})"
+            f"; under attack the most frequent confusion is {classes[true]} classified as {classes[taken]} "
+            f"({wrong[true, taken]} of {counts[true].sum()} images)"
         )
     return text
 
 
 def section(results: Results, classes: list[str]) -> dict[str, Any]:
-    """What the page shows: sentences, a table by class, confusions and pictures of the arms that say most."""
+    """Content of the page's section: sentences, table by class, and confusion matrices and adversarial examples of the
+    baseline and the most robust arm."""
     arms = shown_arms(results)
     shares = {arm: robust_by_class(results.verdicts[arm]) for arm in arms}
     base = shares[results.baseline]
     order = [k for k in sorted(range(len(base)), key=lambda k: base[k].value) if base[k].total]
     rows = tuple(
-        (classes[k], str(base[k].total), *(f"{100 * shares[arm][k].value:.1f}" for arm in arms))
-        for k in order[:MOST_CLASSES]
+        (classes[k], str(base[k].total), *(percent(shares[arm][k].value) for arm in arms)) for k in order[:MOST_CLASSES]
     )
     two = list(dict.fromkeys([results.baseline, best(results)]))
     few = len(classes) <= MOST_CLASSES
@@ -82,14 +83,14 @@ def best(results: Results) -> str:
 
 
 def shown_arms(results: Results) -> list[str]:
-    """All arms in their order, or where these are many the baseline and the most robust."""
+    """All arms in their order, or of more than `MOST_ARMS` the baseline and the most robust ones."""
     ranked = sorted(results.verdicts, key=lambda arm: -results.verdicts[arm].robust_accuracy.value)
     kept = {results.baseline, *ranked[: MOST_ARMS - 1]}
     return [arm for arm in results.verdicts if len(results.verdicts) <= MOST_ARMS or arm in kept]
 
 
 def _heat(results: Results, arm: str, classes: list[str]) -> dict[str, Any]:
-    """A confusion with the shade of each cell, a share of its row in whole per cent."""
+    """A confusion matrix; each cell has a count, its percentage of the row (for shading), and whether it is correct."""
     counts = confusion(results.verdicts[arm])
     shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
     rows = [
@@ -100,7 +101,7 @@ def _heat(results: Results, arm: str, classes: list[str]) -> dict[str, Any]:
 
 
 def _examples(results: Results, arm: str, classes: list[str]) -> dict[str, str] | None:
-    """A column a class: the clean image, the one that broke it, and what was added, magnified to full contrast."""
+    """A picture with a column per class: clean image, adversarial example, and perturbation scaled to full contrast."""
     for path in sorted((results.run.root / "evaluation").glob(f"{arm}.*.npz")):
         kept = broken_images(path)
         if kept is None:
@@ -112,30 +113,37 @@ def _examples(results: Results, arm: str, classes: list[str]) -> dict[str, str] 
         picture, most = example_grid(clean[rows], adversarial[rows])
         seen = [classes[k] for k in seen_as(verdicts)[rows]]
         pairs = zip(verdicts.labels[rows], seen, strict=True)
-        told = ", ".join(f"{classes[label]} taken for {taken}" for label, taken in pairs)
+        changes = ", ".join(f"{classes[label]} classified as {wrong}" for label, wrong in pairs)
         return {
             "title": f"{name_of(results.recipe, arm)}, attacked by {verdicts.suite} within {verdicts.threat}",
-            "text": f"Clean, attacked, and the difference, where grey is none and full contrast {most:.3g} of a "
-            f"pixel's range. {told[0].upper() + told[1:]}.",
+            "text": "Clean images, adversarial examples and their differences. In the differences gray is zero, and "
+            f"black and white are {most:.3g} of the pixel range. {changes[0].upper() + changes[1:]}.",
             "uri": figures.data_uri(picture),
         }
     return None
 
 
 def broken_images(path: Path) -> tuple[Verdicts, np.ndarray, np.ndarray] | None:
-    """Verdicts at `path`, clean images (N, H, W, C) and attacked ones in [0, 1]; nothing where they were not kept."""
+    """Verdicts at `path`, clean images (N, H, W, C) uint8 and adversarial examples in [0, 1]; None without images.
+
+    Raises:
+        ValueError: the image files do not belong to the verdicts.
+    """
     files = clean_file(path), adversarial_file(path)
     if not all(file.exists() for file in files):
         return None
     clean, adversarial = (np.load(file, mmap_mode="r", allow_pickle=False) for file in files)
     verdicts = Verdicts.load(path)
     if len(clean) != len(verdicts) or adversarial.shape != (len(clean), clean.shape[3], *clean.shape[1:3]):
-        raise ValueError(f"{files[1]} and {files[0]} are not the images of {path}; evaluate again with --keep-images")
+        raise ValueError(
+            f"expected the images of {path} in {files[1]} and {files[0]}, got arrays of shape {adversarial.shape} and "
+            f"{clean.shape}; evaluate again with --keep-images"
+        )
     return verdicts, clean, adversarial.transpose(0, 2, 3, 1)
 
 
 def examples_of(verdicts: Verdicts, clean: np.ndarray, adversarial: np.ndarray, classes: int) -> np.ndarray:
-    """Positions of the first image of each class that an attack has broken and that was kept as broken."""
+    """Positions of the first image of each class that was broken by an attack and whose adversarial example is kept."""
     found = []
     for k in range(classes):
         for row in np.flatnonzero((verdicts.labels == k) & (verdicts.fell_to != UNBROKEN) & (verdicts.fell_to > 0)):
@@ -146,7 +154,7 @@ def examples_of(verdicts: Verdicts, clean: np.ndarray, adversarial: np.ndarray, 
 
 
 def example_grid(clean: np.ndarray, adversarial: np.ndarray) -> tuple[Image.Image, float]:
-    """Three rows of n images each, and the largest difference of a pixel, which is drawn as full contrast."""
+    """Three rows of n images each, and the largest pixel difference, which is drawn at full contrast."""
     difference = adversarial - clean / np.float32(255)
     most = float(np.abs(difference).max()) or 1.0
     rows = [clean, _bytes(adversarial), _bytes(0.5 + difference / (2 * most))]

@@ -1,4 +1,4 @@
-"""Certificates of a run as a table, a figure and sentences. No torch."""
+"""Randomized-smoothing certificates of a run as a table, a figure and sentences. No torch."""
 
 from __future__ import annotations
 
@@ -10,23 +10,24 @@ from robustgen.records.certificates import Certificates
 from robustgen.records.tables import Table
 from robustgen.report import figures
 from robustgen.report.tables import Results, name_of
+from robustgen.stats.formatting import percent
 from robustgen.stats.intervals import PairedDifference
 
 
 def by_name(results: Results) -> dict[str, Certificates]:
-    """The certificates of a run under the names that its tables use."""
+    """Certificates of a run by the arm names that its tables use."""
     return {name_of(results.recipe, arm): found for arm, found in results.certificates.items()}
 
 
 def certificates_table(named: Mapping[str, Certificates], first_column: str = "training images") -> Table:
-    """Certified accuracy in per cent at some radii, average certified radius and abstentions, a row a classifier."""
+    """One row per classifier: certified accuracy in percent at several radii, ACR and abstentions in percent."""
     first = next(iter(named.values()))
     rows = tuple(
         (
             name,
-            *(f"{100 * found.accuracy(radius).value:.1f}" for radius in first.radii),
+            *(percent(found.accuracy(radius).value) for radius in first.radii),
             f"{found.average_radius:.3f}",
-            f"{100 * found.abstained.value:.1f}",
+            percent(found.abstained.value),
         )
         for name, found in named.items()
     )
@@ -34,27 +35,31 @@ def certificates_table(named: Mapping[str, Certificates], first_column: str = "t
 
 
 def certified_gains(named: Mapping[str, Certificates], baseline: str) -> list[str]:
-    """Sentences: average certified radius and certified accuracy at sigma, beside the baseline's, same images."""
+    """A sentence per arm: ACR and certified accuracy at radius sigma, with differences to the baseline."""
     base = named[baseline]
     sentences = []
     for name, found in named.items():
         if name == baseline:
             continue
         more, low, high = radius_gain(found, base)
-        verdict = "further" if low > 0 else "less far" if high < 0 else "as far, as far as these images can tell,"
+        change = "larger" if low > 0 else "smaller" if high < 0 else "not significantly different"
         gain = PairedDifference.of(found.certified(base.sigma), base.certified(base.sigma))
-        share = f"{100 * found.accuracy(base.sigma).value:.1f} %"
         sentences.append(
-            f"{name}, smoothed: certified {verdict} on average: ACR {found.average_radius:.3f}, "
-            f"{more:+.3f} ({low:+.3f} to {high:+.3f}); within l2 {base.sigma:g} {share}, {gain}."
+            f"{name}, smoothed: average certified radius {found.average_radius:.3f}, "
+            f"{more:+.3f} ({low:+.3f} to {high:+.3f}): {change}; certified accuracy at l2 radius {base.sigma:g}: "
+            f"{percent(found.accuracy(base.sigma).value)} %, {gain}."
         )
     return sentences
 
 
 def radius_gain(found: Certificates, base: Certificates) -> tuple[float, float, float]:
-    """Difference of the average certified radii on the same images, and its 95 % interval by normal approximation."""
+    """Difference of the average certified radii on the same images, and its 95 % interval (normal approximation).
+
+    Raises:
+        ValueError: the certificates are of different images.
+    """
     if not np.array_equal(found.ids, base.ids):
-        raise ValueError("certificates of other images cannot be compared")
+        raise ValueError("expected certificates of the same images, got different images; certify both on the same set")
     gains = np.where(found.certified(), found.radius, 0.0) - np.where(base.certified(), base.radius, 0.0)
     half = 1.96 * gains.std(ddof=1) / np.sqrt(len(gains)) if len(gains) > 1 else np.nan
     return float(gains.mean()), float(gains.mean() - half), float(gains.mean() + half)

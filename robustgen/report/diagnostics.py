@@ -1,4 +1,4 @@
-"""The report's section on what the evaluation might hide, from the findings in a run's folder. No torch."""
+"""The report's section on diagnostics of classifiers: sweeps and loss landscapes. No torch."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from robustgen.records.sweeps import RadiusSweep, StepSweep, Sweep
 from robustgen.records.tables import Table
 from robustgen.report import figures
 from robustgen.report.tables import Results, name_of
+from robustgen.stats.formatting import percent
 
 Diagnostics = dict[str, dict[str, Findings]]
-"""Kind of findings, then arm, in the recipe's order."""
+"""Records by kind of analysis, then by arm in the recipe's order."""
 
 Kind = TypeVar("Kind", bound=Findings)
 
 
 def read_diagnostics(results: Results) -> Diagnostics:
-    """All finished findings of a run."""
+    """All finished diagnostics of a run."""
     found: Diagnostics = {}
     for kind in KINDS:
         for arm in results.verdicts:
@@ -30,7 +31,7 @@ def read_diagnostics(results: Results) -> Diagnostics:
 
 
 def flags(results: Results, found: Diagnostics) -> list[str]:
-    """The red flags of all findings, each with whose it is."""
+    """All red flags, each prefixed with its arm and analysis."""
     return [
         f"{name_of(results.recipe, arm)}, {kind.replace('-', ' ')}: {flag}"
         for kind, arms in found.items()
@@ -39,18 +40,18 @@ def flags(results: Results, found: Diagnostics) -> list[str]:
     ]
 
 
-def looked_for(found: Diagnostics) -> str:
-    """What else was looked for, to be said where no flag was found."""
+def also_checked(found: Diagnostics) -> str:
+    """What the diagnostics checked, continuing the sentence that the report shows when there is no red flag."""
     sentences = {
-        RadiusSweep.kind: "robust accuracy that falls to 0 as the radius grows",
-        StepSweep.kind: "attacks that converge",
-        Landscapes.kind: "landscapes without plateaus",
+        RadiusSweep.kind: "robust accuracy falls to 0 as the radius grows",
+        StepSweep.kind: "attacks converge",
+        Landscapes.kind: "loss landscapes have no plateaus",
     }
-    return "".join(f", {sentence}" for kind, sentence in sentences.items() if kind in found)
+    return "".join(f"; {sentence}" for kind, sentence in sentences.items() if kind in found)
 
 
 def sections(results: Results, found: Diagnostics, classes: list[str]) -> list[dict[str, Any]]:
-    """A title, a figure, a caption and perhaps a table for each kind of findings."""
+    """Title, figure, caption and optional table of each kind of analysis."""
     parts = []
     if radius := _of(results, found, RadiusSweep):
         parts.append(_radius_part(results, radius))
@@ -62,7 +63,7 @@ def sections(results: Results, found: Diagnostics, classes: list[str]) -> list[d
 
 
 def _of(results: Results, found: Diagnostics, kind: type[Kind]) -> dict[str, Kind]:
-    """Findings of one kind by the arm's name in figures."""
+    """Records of one kind by the arm's name in figures."""
     arms = found.get(kind.kind, {})
     return {name_of(results.recipe, arm): findings for arm, findings in arms.items() if isinstance(findings, kind)}
 
@@ -78,16 +79,16 @@ def _radius_part(results: Results, sweeps: dict[str, RadiusSweep]) -> dict[str, 
         "title": "Robust accuracy over the radius",
         "wide": False,
         "svg": figures.sweep_curves(dict(sweeps), first.about.eps, crosses, until=_fallen(sweeps)),
-        "text": f"Auto-PGD on the cross-entropy, each radius from scratch, on {_images(sweeps)}, with 95 % bands. "
-        f"It must fall, and reach about 0 before {first.grey:.4g}, where every image can be made the same grey. "
-        "Dotted: the threat model's radius"
-        + ("; crosses: what the suite of the evaluation leaves standing there." if crosses else "."),
+        "text": f"Auto-PGD on the cross-entropy, run from scratch at each radius, on {_images(sweeps)}, with 95 % "
+        f"bands. Robust accuracy must fall and reach about 0 before radius {first.grey:.4g}, at which every image can "
+        "be turned into the same gray image. Dotted line: radius of the threat model"
+        + ("; crosses: robust accuracy of the evaluation at that radius." if crosses else "."),
         "table": _table(sweeps),
     }
 
 
 def _fallen(sweeps: dict[str, RadiusSweep]) -> float:
-    """The first radius at which nearly nothing stands in any sweep: where the figure may end."""
+    """The radius at which all sweeps have fallen below 0.5 % robust accuracy: the end of the figure's axis."""
     ends = []
     for sweep in sweeps.values():
         low = [float(sweep.values[at]) for at in range(len(sweep.values)) if sweep.accuracy(at).value < 0.005]
@@ -99,12 +100,12 @@ def _step_part(sweeps: dict[str, StepSweep]) -> dict[str, Any]:
     first = next(iter(sweeps.values()))
     usual = 100 if first.values[0] <= 100 <= first.values[-1] else None
     return {
-        "title": "Robust accuracy over the attack's steps",
+        "title": "Robust accuracy over the number of attack steps",
         "wide": False,
         "svg": figures.sweep_curves(dict(sweeps), usual, {}, logarithmic=True),
         "text": f"Auto-PGD on the cross-entropy within {first.about.threat}, on {_images(sweeps)}, with 95 % bands. "
-        "It must fall, and then stay: where it still falls at the right end the attack has not converged."
-        + (" Dotted: the 100 steps of the suites." if usual else ""),
+        "Robust accuracy must fall and then level off. If it still falls at the end, the attack has not converged."
+        + (" Dotted line: 100 steps, as in the suites." if usual else ""),
         "table": _table(sweeps),
     }
 
@@ -115,10 +116,10 @@ def _landscape_part(landscapes: dict[str, Landscapes], classes: list[str]) -> di
         "title": "Loss landscapes",
         "wide": True,
         "svg": figures.landscape_maps(landscapes, classes),
-        "text": f"The margin (true logit minus the best wrong one) around the first test images within "
-        f"{first.about.threat}: u = 1 is what PGD found, v = 1 a random pattern of signs of full length. Blue is "
-        "classified correctly, red is not, the black curve lies between; dots are the image and the attacked image. A "
-        "sound network is smooth here; plateaus and cliffs hide attacks.",
+        "text": f"Margin (true logit minus the largest other logit) around the first test images within "
+        f"{first.about.threat}. u = 1 is the adversarial example found by PGD, v = 1 a random sign pattern of length "
+        "eps. Blue points are classified correctly, red ones are not; the black curve is the decision boundary. Dots "
+        "mark the clean image and the adversarial example. Plateaus and cliffs are signs of gradient masking.",
         "table": None,
     }
 
@@ -129,12 +130,10 @@ def _images(sweeps: dict[str, Any]) -> str:
 
 
 def _table(sweeps: dict[str, Any]) -> Table | None:
-    """A row a classifier, a column a value; none where they were swept over different values."""
+    """A row per classifier and a column per swept value; None when classifiers were swept over different values."""
     shown: list[tuple[str, Sweep]] = list(sweeps.items())
     columns = {tuple(sweep.show(at) for at in range(len(sweep.values))) for _, sweep in shown}
     if len(columns) > 1:
         return None
-    rows = (
-        (name, *(f"{100 * sweep.accuracy(at).value:.1f}" for at in range(len(sweep.values)))) for name, sweep in shown
-    )
+    rows = ((name, *(percent(sweep.accuracy(at).value) for at in range(len(sweep.values)))) for name, sweep in shown)
     return Table((shown[0][1].axis, *columns.pop()), tuple(rows))

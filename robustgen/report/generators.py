@@ -1,4 +1,4 @@
-"""The generators of a run beside each other: how good their images are, how fast they come, what they buy. No torch."""
+"""Comparison of the generators of a run: image quality, sampling speed and robust accuracy. No torch."""
 
 from __future__ import annotations
 
@@ -17,18 +17,19 @@ from robustgen.records.transfer import Transfer
 from robustgen.records.transport import Transport
 from robustgen.report import figures
 from robustgen.report.tables import Results, changes_of, loss_of, proxies_of, proxy_facts, used_generators
+from robustgen.stats.formatting import percent
 from robustgen.storage.arrays import load_arrays
 from robustgen.storage.files import read_json
 from robustgen.units import parse_number
 
 
 def read_qualities(results: Results) -> dict[str, Quality]:
-    """The measured proxy sets of a run, by generator in the recipe's order."""
+    """Quality records of the proxy sets of a run, by generator in the recipe's order."""
     paths = {name: results.run.quality(name) for name in used_generators(results)}
     return {name: Quality.load(path) for name, path in paths.items() if path.exists()}
 
 
-KINDS_OF_NEIGHBOURS = {TRAIN: "training", TEST: "test", SELF: "generated"}
+NEIGHBOR_KINDS = {TRAIN: "training", TEST: "test", SELF: "generated"}
 
 KINDS: dict[str, type[Closeness]] = {
     "arc": ARCResult,
@@ -39,7 +40,7 @@ KINDS: dict[str, type[Closeness]] = {
 
 
 def read_closeness(results: Results) -> dict[str, dict[str, Closeness]]:
-    """Finished analyses of a run's generated images: of each generator by the analysis; transfer by the arm."""
+    """Finished proxy analyses of a run: by analysis, then by generator (for `transfer` by arm)."""
     found: dict[str, dict[str, Closeness]] = {}
     for analysis, kind in KINDS.items():
         for subject in results.verdicts if analysis == "transfer" else used_generators(results):
@@ -49,23 +50,23 @@ def read_closeness(results: Results) -> dict[str, dict[str, Closeness]]:
     return found
 
 
-def neighbours_figure(path: Path) -> dict[str, str] | None:
-    """Samples of a generator above their nearest images, with a sentence; nothing where none were kept."""
+def neighbors_figure(path: Path) -> dict[str, str] | None:
+    """A picture of generated images above their nearest neighbors, with a caption; None where none were kept."""
     if not neighbors_file(path).exists():
         return None
     kept = load_arrays(neighbors_file(path))
     source = kept["source"]
     rows = np.concatenate([kept["samples"], kept["nearest"], kept["nearest_train"]])
-    parts = [f"{int((source == kind).sum())} {what}" for kind, what in KINDS_OF_NEIGHBOURS.items()]
+    counts = [f"{int((source == kind).sum())} {what}" for kind, what in NEIGHBOR_KINDS.items()]
     return {
         "uri": figures.data_uri(figures.image_grid(rows, len(source))),
-        "text": f"Generated; the nearest among training, test and generated images ({', '.join(parts)}); the nearest "
-        "training image.",
+        "text": "First row: generated images. Second row: their nearest neighbors among training, test and generated "
+        f"images ({', '.join(counts)}). Third row: their nearest training images.",
     }
 
 
 def closeness_flags(found: dict[str, dict[str, Closeness]]) -> list[str]:
-    """What makes the numbers of all of them doubtful, each with whose it is: about images, not about an evaluation."""
+    """Flags of all proxy analyses, each prefixed with its subject and analysis."""
     return [
         f"{subject}, {analysis}: {flag}"
         for analysis, records in found.items()
@@ -75,9 +76,9 @@ def closeness_flags(found: dict[str, dict[str, Closeness]]) -> list[str]:
 
 
 def generators_table(results: Results, qualities: dict[str, Quality], close: dict[str, dict[str, Closeness]]) -> Table:
-    """A row a generator that was measured or analysed; the first is of real test images, where measures know theirs.
+    """A row per generator with a record; the first row has the values of real test images, where these are known.
 
-    A column that says nothing of any is left out.
+    Columns without any value are left out.
     """
     analyses = [name for name in ("arc", "transport", "conditions") if name in close]
     names = [
@@ -92,18 +93,18 @@ def generators_table(results: Results, qualities: dict[str, Quality], close: dic
             for analysis in analyses
             if analysis in _NAMES
         },
-        **(_neighbourly(qualities, names) if qualities else {}),
+        **(_neighbor_columns(qualities, names) if qualities else {}),
         "CAS %": ["", *(_clean(results, score_arm(results.recipe, results.verdicts, name)) for name in names)],
         "images/s": ["", *(_speed(results, name) for name in names)],
         "robust %": ["", *(_robust(results, name) for name in names)],
     }
-    told = {title: column for title, column in columns.items() if any(column)}
-    rows = zip(["real test images", *names], *told.values(), strict=True)
-    return Table(("generator", *told), tuple(row for i, row in enumerate(rows) if i or any(row[1:])))
+    shown = {title: column for title, column in columns.items() if any(column)}
+    rows = zip(["real test images", *names], *shown.values(), strict=True)
+    return Table(("generator", *shown), tuple(row for i, row in enumerate(rows) if i or any(row[1:])))
 
 
 def _measured(qualities: dict[str, Quality], names: list[str]) -> dict[str, list[str]]:
-    """The columns of distances, the first cell that of real test images."""
+    """Columns of distances; the first cell is the value of real test images."""
     first = next(iter(qualities.values()))
     return {
         measure: [
@@ -114,8 +115,8 @@ def _measured(qualities: dict[str, Quality], names: list[str]) -> dict[str, list
     }
 
 
-def _neighbourly(qualities: dict[str, Quality], names: list[str]) -> dict[str, list[str]]:
-    """The columns of neighbours and labels, the first cell what ideal images have."""
+def _neighbor_columns(qualities: dict[str, Quality], names: list[str]) -> dict[str, list[str]]:
+    """Columns of nearest neighbors and labels; the first cell is the ideal value."""
 
     def column(ideal: str, of: Callable[[Quality], str]) -> list[str]:
         return [ideal, *(of(qualities[name]) if name in qualities else "" for name in names)]
@@ -126,9 +127,9 @@ def _neighbourly(qualities: dict[str, Quality], names: list[str]) -> dict[str, l
         "train %": column("33.3", lambda quality: f"{100 * quality.share_nearest(TRAIN).value:.1f}"),
         "test %": column("33.3", lambda quality: f"{100 * quality.share_nearest(TEST).value:.1f}"),
         "self %": column("33.3", lambda quality: f"{100 * quality.share_nearest(SELF).value:.1f}"),
-        "entropy": column("1.099", lambda quality: f"{quality.neighbour_entropy:.3f}"),
-        "memorised %": column("50.0", lambda quality: f"{100 * quality.memorised.value:.1f}"),
-        "labels as asked %": column("", lambda quality: f"{100 * quality.agreement.value:.1f}"),
+        "entropy": column("1.099", lambda quality: f"{quality.neighbor_entropy:.3f}"),
+        "memorized %": column("50.0", lambda quality: f"{100 * quality.memorized.value:.1f}"),
+        "label agreement %": column("", lambda quality: f"{100 * quality.agreement.value:.1f}"),
     }
 
 
@@ -136,14 +137,14 @@ _NAMES = {"arc": "ARC", "transport": "excess transport"}
 
 
 def _number(record: Closeness | None) -> str:
-    """ARC, or how much farther generated images are from real ones than real ones are from each other."""
+    """The value of `ARC` or of `excess transport`."""
     if isinstance(record, ARCResult):
         return f"{record.arc:.4f}"
     return f"{record.excess:.3g}" if isinstance(record, Transport) else ""
 
 
 def _speed(results: Results, name: str) -> str:
-    """Images a second, by the stage's own clock: start and disk included, other stages beside it."""
+    """Images per second of wall-clock time of the sampling stage, start-up and disk included."""
     taken = read_json(results.run.timings) if results.run.timings.exists() else {}
     seconds = taken.get(f"sample {name}")
     count = int(proxy_facts(results.run.proxy(name))[0].replace(",", ""))
@@ -151,24 +152,28 @@ def _speed(results: Results, name: str) -> str:
 
 
 def _clean(results: Results, arm: str | None) -> str:
-    return f"{100 * results.verdicts[arm].clean_accuracy.value:.1f}" if arm else ""
+    return percent(results.verdicts[arm].clean_accuracy.value) if arm else ""
 
 
 def _robust(results: Results, name: str) -> str:
-    """Of the arm that shows what a generator buys."""
+    """Robust accuracy of the arm that isolates a generator's effect."""
     arm = arm_of(results.recipe, results.verdicts, name)
-    return f"{100 * results.verdicts[arm].robust_accuracy.value:.1f}" if arm else ""
+    return percent(results.verdicts[arm].robust_accuracy.value) if arm else ""
 
 
 def arm_of(recipe: dict[str, Any], evaluated: Iterable[str], generator: str) -> str | None:
-    """The first arm that is trained with a generator's images alone beside real ones, with as few changes as any."""
+    """The arm that isolates a generator's effect: real images plus this generator only, fewest changed settings."""
     found = [arm for arm in evaluated if proxies_of(recipe["arms"][arm]) == [generator]]
     return min(found, key=lambda arm: len(changes_of(recipe["arms"][arm])), default=None)
 
 
 def score_arm(recipe: dict[str, Any], evaluated: Iterable[str], generator: str) -> str | None:
-    """The arm whose clean accuracy is the classification accuracy score of a generator: a standard classifier that
-    learnt from its images alone (arXiv:1905.10887)."""
+    """The arm whose clean accuracy is a generator's classification accuracy score (CAS).
+
+    It is a standard classifier trained on generated images only.
+
+    Source: arXiv:1905.10887.
+    """
     for arm in evaluated:
         contents = recipe["arms"][arm]
         share = changes_of(contents).get("real_share")
@@ -179,7 +184,7 @@ def score_arm(recipe: dict[str, Any], evaluated: Iterable[str], generator: str) 
 
 
 def measures_of(quality: Quality | None, close: Mapping[str, Mapping[str, Closeness]], name: str) -> dict[str, float]:
-    """Every number known of a generator's images, by the name of its column."""
+    """All known metrics of a generator's images, by the name of their column."""
     found: dict[str, float] = {}
     if quality is not None:
         found |= {measure: estimate.value for measure, estimate in quality.estimates.items()}
@@ -190,8 +195,8 @@ def measures_of(quality: Quality | None, close: Mapping[str, Mapping[str, Closen
         found["excess transport"] = transport.excess
     if quality is not None:
         found |= {"precision": quality.precision.value, "recall": quality.recall.value}
-        found |= {"NN entropy": quality.neighbour_entropy, "memorised": quality.memorised.value}
-        found["labels as asked"] = quality.agreement.value
+        found |= {"NN entropy": quality.neighbor_entropy, "memorized": quality.memorized.value}
+        found["label agreement"] = quality.agreement.value
     if isinstance(conditions, Conditions):
         found |= {"attack rate": conditions.attack_rate.value, "test coverage": conditions.coverage_alike.value}
     return {measure: float(value) for measure, value in found.items() if np.isfinite(value)}

@@ -12,13 +12,12 @@ from robustgen.records.arc import ARCResult
 from robustgen.records.closeness import Closeness
 from robustgen.records.history import History
 from robustgen.records.tables import Table
-from robustgen.report import by_class as mistakes
-from robustgen.report import diagnostics, figures
+from robustgen.report import by_class, diagnostics, figures
 from robustgen.report.certificates import by_name, certificates_table, certified_figure, certified_gains
 from robustgen.report.generators import (
     closeness_flags,
     generators_table,
-    neighbours_figure,
+    neighbors_figure,
     read_closeness,
     read_qualities,
 )
@@ -28,6 +27,7 @@ from robustgen.report.tables import (
     changes_of,
     latex,
     loss_of,
+    mentioned_arms,
     name_of,
     proxies_of,
     proxy_facts,
@@ -39,8 +39,8 @@ from robustgen.report.tables import (
     shortened,
     timings_table,
     used_generators,
-    worth_telling,
 )
+from robustgen.stats.formatting import percent, points, points_range
 from robustgen.stats.intervals import PairedDifference
 from robustgen.storage.files import atomic_write, read_json
 from robustgen.storage.run_folder import RunDir
@@ -50,20 +50,20 @@ def write_report(run: RunDir) -> Path:
     """Write `report.html` of a run.
 
     Raises:
-        ValueError: not a run, or nothing evaluated yet.
+        ValueError: not a run folder, or nothing has been evaluated yet.
     """
     return write_page(render(read_results(run)), run.report)
 
 
 def write_page(text: str, path: Path) -> Path:
-    """Write a page so that it appears whole."""
+    """Write a page atomically."""
     with atomic_write(path) as file:
         file.write(text.encode())
     return path
 
 
 def template(name: str) -> Template:
-    """A template of this folder, with what all of them use."""
+    """A template of this folder, with the functions that all templates use."""
     jinja = Environment(
         loader=FileSystemLoader(Path(__file__).parent), autoescape=True, undefined=StrictUndefined, trim_blocks=True
     )
@@ -72,7 +72,7 @@ def template(name: str) -> Template:
 
 
 def render(results: Results) -> str:
-    """The page as text."""
+    """The page as HTML text."""
     recipe, run = results.recipe, results.run
     about = read_json(run.root / "data.json")
     certificates = _certificates(results)
@@ -100,51 +100,47 @@ def render(results: Results) -> str:
         certificates=certificates,
         bars=_bars(results),
         flags=[*_flags(results), *diagnostics.flags(results, found)],
-        looked_for=diagnostics.looked_for(found),
+        also_checked=diagnostics.also_checked(found),
         flow=_flow(results, about["counts"]),
         pictures=_pictures(results),
         proxies=proxy_table(results),
         generators=_generators(results, close),
         curves=_curves(results),
         cascade=cascade_table(results),
-        mistakes=mistakes.section(results, about["classes"]),
+        by_class=by_class.section(results, about["classes"]),
         diagnostics=diagnostics.sections(results, found, about["classes"]),
         command=f"robustgen run {recipe['name']}",
         settings=settings_table(recipe),
-        environment=Table(("what", "which"), tuple(read_json(run.environment).items())),
+        environment=Table(("component", "version"), tuple(read_json(run.environment).items())),
         timings=timings_table(run),
     )
 
 
 def answer(results: Results) -> list[str]:
-    """What came out, in sentences: each arm's gain over the baseline, and whether it is more than chance."""
+    """A sentence per arm: its gain over the baseline, and whether the gain is significant."""
     base = results.verdicts[results.baseline]
     sentences = []
     others = {arm: v.robust_accuracy.value for arm, v in results.verdicts.items() if arm != results.baseline}
-    for arm in worth_telling(results.recipe, others):
+    for arm in mentioned_arms(results.recipe, others):
         verdicts = results.verdicts[arm]
         gain = PairedDifference.of(verdicts.robust, base.robust)
         low, high = gain.interval
         verdict = (
-            "more robust"
-            if low > 0
-            else "less robust"
-            if high < 0
-            else "neither more nor less robust, as far as this test set can tell"
+            "more robust" if low > 0 else "less robust" if high < 0 else "not significantly different on this test set"
         )
         contents = results.recipe["arms"][arm]
         generators = " and ".join(proxies_of(contents))
         changes = [f"{name}={value}" for name, value in changes_of(contents).items()]
         who = ", ".join([*([f"{generators} images"] if generators else []), *changes])
         sentences.append(
-            f"With {who or 'real images'}: {100 * verdicts.robust_accuracy.value:.1f} % robust, "
-            f"{100 * gain.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f}): {verdict}."
+            f"With {who or 'real images'}: {percent(verdicts.robust_accuracy.value)} % robust, "
+            f"{points(gain.value)} points ({points_range(gain.interval)}): {verdict}."
         )
-    return sentences or [f"{100 * base.robust_accuracy.value:.1f} % robust."]
+    return sentences or [f"{percent(base.robust_accuracy.value)} % robust."]
 
 
 def _certificates(results: Results) -> dict[str, Any] | None:
-    """The section on certificates, if the run has any."""
+    """Content of the section on certificates; None for a run without certificates."""
     named = by_name(results)
     if not named:
         return None
@@ -159,11 +155,11 @@ def _certificates(results: Results) -> dict[str, Any] | None:
 
 
 def _generators(results: Results, close: dict[str, dict[str, Closeness]]) -> dict[str, Any] | None:
-    """The section on generators, where they were measured or analysed."""
+    """Content of the section on generators; None when they were neither measured nor analyzed."""
     qualities = read_qualities(results)
     if not qualities and not close:
         return None
-    details = {f"{name}, every measure with its counts": quality.table() for name, quality in qualities.items()}
+    details = {f"{name}, all metrics with image counts": quality.table() for name, quality in qualities.items()}
     for analysis, records in close.items():
         details |= {f"{subject}, {analysis}: {record.summary}": record.table() for subject, record in records.items()}
     return {
@@ -172,8 +168,8 @@ def _generators(results: Results, close: dict[str, dict[str, Closeness]]) -> dic
         "arc": figures.arc_curves(
             {name: record for name, record in close.get("arc", {}).items() if isinstance(record, ARCResult)}
         ),
-        "beside": {
-            name: found for name in qualities if (found := neighbours_figure(results.run.quality(name))) is not None
+        "nearest": {
+            name: found for name in qualities if (found := neighbors_figure(results.run.quality(name))) is not None
         },
         "notes": closeness_flags(close),
         "details": details,
@@ -197,16 +193,16 @@ def _flags(results: Results) -> list[str]:
     missing = [arm for arm in results.recipe["arms"] if arm not in results.verdicts]
     if missing:
         flags.append(f"not evaluated yet: {', '.join(missing)}")
-    return [*flags, *unmade(results)]
+    return [*flags, *failed_stages(results)]
 
 
-def unmade(results: Results) -> list[str]:
-    """What the run went on without."""
+def failed_stages(results: Results) -> list[str]:
+    """Optional stages that failed, with their errors."""
     return [f"not made: {stage}: {why}" for stage, why in results.run.failed_stages().items()]
 
 
 def _flow(results: Results, counts: dict[str, int]) -> list[str]:
-    """The stages of this run, a few words each."""
+    """The stages of this run in a few words each."""
     recipe = results.recipe
     proxies = used_generators(results)
     steps = [f"{counts['train']} real images"]
@@ -227,17 +223,17 @@ def _pictures(results: Results) -> list[dict[str, str]]:
     found = [
         {
             "title": "real",
-            "text": "Training images, a column a class.",
+            "text": "Training images, one column per class.",
             "uri": figures.data_uri(figures.preview_grid(run.real_samples)),
         }
     ]
     for proxy in used_generators(results):
         sampled, kept, agreed, how = proxy_facts(run.proxy(proxy))
-        asked = f"; {agreed} % of the labels are the class asked for" if agreed else ""
+        agreement = f"; label agreement {agreed} %" if agreed else ""
         found.append(
             {
                 "title": proxy,
-                "text": f"{sampled} sampled ({how}), {kept} kept{asked}. A column a pseudo-label.",
+                "text": f"{sampled} sampled ({how}), {kept} kept{agreement}. One column per pseudo-label.",
                 "uri": figures.data_uri(figures.preview_grid(run.proxy(proxy) / "preview.npz")),
             }
         )
@@ -255,10 +251,10 @@ def _curves(results: Results) -> list[dict[str, Any]]:
             validations[name_of(results.recipe, arm)] = History.load(folder / "validation.npz")
     what = "accuracy under noise" if usual else "robust accuracy"
     text = (
-        f"{what.capitalize()} on the validation images: averaged weights (solid) and raw weights (dashed), of the "
-        "models that were chosen."
+        f"{what.capitalize()} on the validation images: EMA weights (solid) and raw weights (dashed) of the "
+        "selected models."
     )
-    trained = "Training loss of the models that were chosen."
+    trained = "Training loss of the selected models."
     return [
         *({"svg": figures.validation_curves(part, what), "text": text} for part in figures.portions(validations)),
         *({"svg": figures.loss_curves(part), "text": trained} for part in figures.portions(losses)),

@@ -1,4 +1,4 @@
-"""Certificates of several seeds: means over seeds at each radius, and their spread. No torch."""
+"""Certified accuracy over several seeds: means and ranges at each radius. No torch."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ import numpy as np
 from robustgen.records.certificates import Certificates
 from robustgen.records.tables import Table
 from robustgen.report import figures
-from robustgen.report.study_summary import Study, points_of
+from robustgen.report.study_summary import Study
+from robustgen.stats.formatting import percent, points, points_range
 from robustgen.stats.seeds import SeedStatistics
 
 
 def section(study: Study) -> dict[str, Any] | None:
-    """Table and figure of the arms that were certified, each arm beside the first; none where none was."""
+    """Table and figure of the certified arms, with gains over the first one; None without certificates."""
     found = {
         study.name(arm): [run.certificates[arm] for run in study.results.values() if arm in run.certificates]
         for arm in study.recipe["arms"]
@@ -32,7 +33,7 @@ def section(study: Study) -> dict[str, Any] | None:
 
 
 def _table(found: dict[str, list[Certificates]]) -> Table:
-    """Certified accuracy in per cent at some radii and the average certified radius, means over seeds."""
+    """Means over seeds of certified accuracy (percent) at several radii and of the average certified radius."""
     first = next(iter(found.values()))
     radii = first[0].radii
     rows = []
@@ -43,22 +44,18 @@ def _table(found: dict[str, list[Certificates]]) -> Table:
         gain = SeedStatistics(
             tuple(one.accuracy(one.sigma).value - base.accuracy(base.sigma).value for one, base in pairs)
         )
-        told = "" if seeds is first or not gain else f"{points_of(gain.mean)} ({_interval(gain)})"
+        compared = bool(gain) and seeds is not first
+        change = f"{points(gain.mean)} ({points_range(gain.interval, 'one seed')})" if compared else ""
         deviation = "" if np.isnan(average.deviation) else f" +- {average.deviation:.3f}"
-        rows.append((name, *(f"{100 * share.mean:.1f}" for share in shares), f"{average.mean:.3f}{deviation}", told))
+        rows.append((name, *(percent(share.mean) for share in shares), f"{average.mean:.3f}{deviation}", change))
     return Table(
         ("training images", *(f"r {radius:g}" for radius in radii), "ACR", f"gain at {first[0].sigma:g}, 95 %"),
         tuple(rows),
     )
 
 
-def _interval(gain: SeedStatistics) -> str:
-    low, high = gain.interval
-    return "one seed" if np.isnan(low) else f"{100 * low:+.1f} to {100 * high:+.1f}"
-
-
 def _figure(found: dict[str, list[Certificates]]) -> str:
-    """Certified accuracy over the radius: means, bands from the lowest seed to the highest."""
+    """Certified accuracy over the radius: means over seeds, and bands that span the seeds."""
     reach = max(float(one.radius.max()) for seeds in found.values() for one in seeds)
     radii = np.linspace(0.0, 1.05 * max(reach, 1e-6), 200)
     curves = {}

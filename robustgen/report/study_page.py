@@ -1,4 +1,4 @@
-"""One page of several runs: of other seeds, or side by side. Rebuilt from their records. No torch."""
+"""One page about several runs: a study over seeds, or different runs side by side. Rebuilt from records. No torch."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustgen.records.comparison import compare_arms
 from robustgen.records.tables import Table
 from robustgen.report import study_certificates, study_figures
 from robustgen.report.figures import portions
-from robustgen.report.page import template, unmade, write_page
+from robustgen.report.page import failed_stages, template, write_page
 from robustgen.report.study_summary import (
     Study,
     answer,
@@ -27,17 +27,18 @@ from robustgen.report.study_summary import (
     seeds_table,
 )
 from robustgen.report.tables import Results, loss_of, name_of, read_results, results_table, settings_table, shortened
+from robustgen.stats.formatting import percent
 from robustgen.storage.files import differences, read_json
 from robustgen.storage.run_folder import RunDir
 
 
 def write_reports(folders: Sequence[Path], into: Path, command: str) -> Path:
-    """Write one page of several runs: a study where they are of one recipe by other seeds, else side by side.
+    """Write one page about several runs: a study if they differ in the seed only, else a page side by side.
 
-    Runs of which nothing has been evaluated yet are left out, and the page says so.
+    Runs without any finished evaluation are left out and listed on the page.
 
     Raises:
-        ValueError: none of them is a run with something evaluated.
+        ValueError: a folder without a run, or no run has a finished evaluation.
     """
     results, missing, reasons = [], [], []
     for folder in folders:
@@ -54,13 +55,13 @@ def write_reports(folders: Sequence[Path], into: Path, command: str) -> Path:
     text = (
         render_study(study, missing, command, into.parent.resolve())
         if study
-        else render_beside(results, missing, command)
+        else render_side_by_side(results, missing, command)
     )
     return write_page(text, into)
 
 
 def render_study(study: Study, missing: Sequence[str], command: str, folder: Path) -> str:
-    """The page of several seeds as text; `folder` is where it will lie."""
+    """The page of several seeds as HTML text; `folder` is where it will be written (for links)."""
     recipe, first = study.recipe, next(iter(study.results.values()))
     about = read_json(first.run.root / "data.json")
     seeds = ", ".join(map(str, study.results))
@@ -98,11 +99,11 @@ def _incomplete(study: Study) -> list[str]:
         for seed, run in study.results.items()
         if (absent := [arm for arm in study.recipe["arms"] if arm not in run.verdicts])
     ]
-    return [*absent, *(f"seed {seed}: {text}" for seed, run in study.results.items() for text in unmade(run))]
+    return [*absent, *(f"seed {seed}: {text}" for seed, run in study.results.items() for text in failed_stages(run))]
 
 
 def _flags(study: Study) -> list[str]:
-    """The red flags of all verdicts, each once with the seeds it was raised in."""
+    """The red flags of all verdicts, each listed once with the seeds that raised it."""
     raised: dict[str, list[int]] = {}
     for seed, run in study.results.items():
         for arm, verdicts in run.verdicts.items():
@@ -117,7 +118,7 @@ def _shares(study: Study) -> str:
 
 
 def _training(study: Study) -> dict[str, Any] | None:
-    """Curves of all arms, a few in a figure, and what is lost after the best moment."""
+    """Validation curves of all arms, a few per figure, and a table of robust overfitting."""
     found = curves(study)
     if not found:
         return None
@@ -144,7 +145,7 @@ def _generators(study: Study) -> dict[str, Any] | None:
 
 
 def figures_of(study: Study) -> dict[str, str]:
-    """The figures of the page by name, each an SVG."""
+    """The figures of the page as SVG text, by name."""
     training, generators, certificates = _training(study), _generators(study), study_certificates.section(study)
     found = {
         "robust": _dots(study),
@@ -162,15 +163,15 @@ def _dots(study: Study) -> str:
 
 
 def _linked(folder: Path, runs: Any) -> list[tuple[str, str]]:
-    """Reports of the single runs: their names, and links where they lie below a page in `folder`."""
+    """Names of the single runs, and links to their reports where these are in subfolders of `folder`."""
     return [
         (run.run.root.name, f"{run.run.root.name}/report.html" if run.run.root.parent.resolve() == folder else "")
         for run in runs
     ]
 
 
-def render_beside(results: Sequence[Results], missing: Sequence[str], command: str) -> str:
-    """The page of different runs as text: their answers, and what differs on the same images, the first being base."""
+def render_side_by_side(results: Sequence[Results], missing: Sequence[str], command: str) -> str:
+    """The page of different runs as HTML text: results, and paired differences of each run to the first one."""
     names = run_names([run.run.root for run in results])
     pairs, refused = [], []
     first = results[0]
@@ -182,11 +183,11 @@ def render_beside(results: Sequence[Results], missing: Sequence[str], command: s
             continue
         for arm, comparison in found.items():
             pairs.append((f"{arm}: {names[0]} and {name}, {comparison.judged}", comparison))
-    return template("beside.html.j2").render(
+    return template("side_by_side.html.j2").render(
         title=f"robustgen: {len(results)} runs",
         subtitle=", ".join(names),
         answer=[f"{title.split(':')[0]}: {comparison.summary}." for title, comparison in pairs],
-        table=beside_table(names, results),
+        table=side_by_side_table(names, results),
         runs=[
             {
                 "name": name,
@@ -215,7 +216,7 @@ def render_beside(results: Sequence[Results], missing: Sequence[str], command: s
 
 
 def run_names(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the folders' paths that tell them apart; equal folders are numbered."""
+    """The shortest path suffixes that make the folders' names unique; equal folders are numbered."""
     parts = [folder.resolve().parts for folder in folders]
     for length in range(1, max(map(len, parts)) + 1):
         names = ["/".join(part[-length:]) for part in parts]
@@ -224,8 +225,8 @@ def run_names(folders: Sequence[Path]) -> list[str]:
     return [name if names.count(name) == 1 else f"{name} ({names[:i].count(name) + 1})" for i, name in enumerate(names)]
 
 
-def beside_table(names: Sequence[str], results: Sequence[Results]) -> Table:
-    """A row an arm, columns the runs: clean and robust accuracy in per cent."""
+def side_by_side_table(names: Sequence[str], results: Sequence[Results]) -> Table:
+    """A row per arm, and per run two columns: clean and robust accuracy in percent."""
     arms = list(dict.fromkeys(name_of(run.recipe, arm) for run in results for arm in run.verdicts))
     named = [{name_of(run.recipe, arm): verdicts for arm, verdicts in run.verdicts.items()} for run in results]
     rows = []
@@ -234,7 +235,7 @@ def beside_table(names: Sequence[str], results: Sequence[Results]) -> Table:
         for of_run in named:
             found = of_run.get(arm)
             shares = (found.clean_accuracy, found.robust_accuracy) if found else ()
-            cells += [f"{100 * share.value:.1f}" for share in shares] or ["", ""]
+            cells += [percent(share.value) for share in shares] or ["", ""]
         rows.append((arm, *cells))
     return Table(
         ("training images", *(f"{name}, {kind} %" for name in names for kind in ("clean", "robust"))), tuple(rows)

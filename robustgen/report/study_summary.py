@@ -1,4 +1,4 @@
-"""Several runs of one recipe by other seeds, together: means, spreads, paired gains, rank correlations. No torch."""
+"""Statistics over several seeds of one recipe: means, deviations, paired gains, rank correlations. No torch."""
 
 from __future__ import annotations
 
@@ -18,19 +18,22 @@ from robustgen.report.tables import (
     baseline_of,
     changes_of,
     loss_of,
+    mentioned_arms,
     name_of,
     proxies_of,
     used_generators,
-    worth_telling,
 )
+from robustgen.stats.formatting import percent, percent_range, points, points_range
 from robustgen.stats.intervals import PairedDifference
 from robustgen.stats.seeds import RankCorrelation, SeedStatistics, correlate
 from robustgen.units import parse_number
 
+ONE_SEED = "no interval from one seed"
+
 
 @dataclass(frozen=True)
 class Study:
-    """What the report of several seeds is made of; `results` by seed, rising."""
+    """Runs of one recipe that differ in the seed only; `results` by seed, ascending."""
 
     results: dict[int, Results]
 
@@ -40,12 +43,12 @@ class Study:
 
     @property
     def arms(self) -> list[str]:
-        """Arms that were evaluated in some seed, in the recipe's order."""
+        """Arms that were evaluated in at least one seed, in the recipe's order."""
         return [arm for arm in self.recipe["arms"] if any(arm in run.verdicts for run in self.results.values())]
 
     @property
     def alike(self) -> list[str]:
-        """Arms trained for what the baseline is trained for: against attacks, under noise, or for neither."""
+        """Arms with the same kind of training as the baseline: adversarial, with noise, or standard."""
         usual = purpose_of(loss_of(self.recipe, self.baseline))
         return [arm for arm in self.arms if purpose_of(loss_of(self.recipe, arm)) == usual]
 
@@ -57,7 +60,7 @@ class Study:
         return name_of(self.recipe, arm)
 
     def with_arm(self, *arms: str) -> list[Results]:
-        """Runs in which all of these have been evaluated."""
+        """Runs in which all these arms have been evaluated."""
         return [run for run in self.results.values() if all(arm in run.verdicts for arm in arms)]
 
     def clean(self, arm: str) -> SeedStatistics:
@@ -67,13 +70,13 @@ class Study:
         return SeedStatistics(tuple(run.verdicts[arm].robust_accuracy.value for run in self.with_arm(arm)))
 
     def gain(self, arm: str) -> SeedStatistics:
-        """Robust accuracy over the baseline's of the same seed, on the same images."""
+        """Robust accuracy minus that of the baseline of the same seed, paired on the same images."""
         pairs = [(run.verdicts[arm], run.verdicts[self.baseline]) for run in self.with_arm(arm, self.baseline)]
         return SeedStatistics(tuple(PairedDifference.of(ours.robust, base.robust).value for ours, base in pairs))
 
 
 def read_study(runs: Sequence[Results]) -> Study | None:
-    """A study where the runs are of one recipe by different seeds; else none."""
+    """A study if the runs differ in the seed only and no seed occurs twice; else None."""
     alike = [{**run.recipe, "seed": 0, "seeds": (), "name": "", "summary": ""} for run in runs]
     seeds = [run.recipe["seed"] for run in runs]
     if any(recipe != alike[0] for recipe in alike) or len(set(seeds)) < len(seeds):
@@ -82,35 +85,38 @@ def read_study(runs: Sequence[Results]) -> Study | None:
 
 
 def verdict(gain: SeedStatistics) -> str:
+    """Whether the 95 % interval of a gain excludes 0, in words."""
     low, high = gain.interval
     if math.isnan(low):
-        return "by a single seed"
-    return "more robust" if low > 0 else "less robust" if high < 0 else "not settled by these seeds"
+        return "from a single seed"
+    return "more robust" if low > 0 else "less robust" if high < 0 else "not significant with these seeds"
 
 
 def answer(study: Study, most: int = 8) -> list[str]:
-    """What came out, in sentences: of the arms that change no setting, of the best of those that do, and which others
-    are settled."""
+    """The results as sentences: arms without changed settings, the best arm with changed settings, and then the other
+    arms with significant gains or losses."""
     base = study.robust(study.baseline)
     sentences = [f"{study.name(study.baseline)}: {percent(base.mean)} % robust on average over {len(base)} seeds."]
     others = {arm: study.robust(arm).mean for arm in study.alike if arm != study.baseline}
-    told = worth_telling(study.recipe, others, most)
-    for arm in told:
+    mentioned = mentioned_arms(study.recipe, others, most)
+    for arm in mentioned:
         robust, gain = study.robust(arm), study.gain(arm)
         changed = bool(changes_of(study.recipe["arms"][arm]))
-        best = "The best of those with changed settings, " if changed and len(told) < len(others) else ""
-        points = f"{points_of(gain.mean)} points ({interval_of(gain)}): {verdict(gain)}" if gain else "not compared"
-        sentences.append(f"{best}{study.name(arm)}: {percent(robust.mean)} % robust, {points}.")
+        best = "Best arm with changed settings, " if changed and len(mentioned) < len(others) else ""
+        interval = points_range(gain.interval, ONE_SEED)
+        change = f"{points(gain.mean)} points ({interval}): {verdict(gain)}" if gain else "not compared"
+        sentences.append(f"{best}{study.name(arm)}: {percent(robust.mean)} % robust, {change}.")
+    rest = [arm for arm in others if arm not in mentioned and study.gain(arm)]
     for said in ("more robust", "less robust"):
-        settled = [arm for arm in others if arm not in told and study.gain(arm) and verdict(study.gain(arm)) == said]
-        if settled:
-            names = "; ".join(f"{study.name(arm)} ({points_of(study.gain(arm).mean)})" for arm in settled)
+        significant = [arm for arm in rest if verdict(study.gain(arm)) == said]
+        if significant:
+            names = "; ".join(f"{study.name(arm)} ({points(study.gain(arm).mean)})" for arm in significant)
             sentences.append(f"Also {said}: {names}.")
     return sentences
 
 
 def arms_table(study: Study) -> Table:
-    """A row an arm: means over seeds, deviation and range from seed to seed, and the gain paired within each seed."""
+    """A row per arm: means over seeds, standard deviation and range over seeds, and the gain paired within seeds."""
     columns = ("training images", "seeds", "clean %", "robust %", "sd", "range", "gain", "95 %")
     rows = []
     for arm in study.arms:
@@ -118,8 +124,8 @@ def arms_table(study: Study) -> Table:
         own = arm == study.baseline
         row = [
             study.name(arm), str(len(robust)), percent(clean.mean), percent(robust.mean), percent(robust.deviation),
-            " to ".join(percent(end) for end in robust.range), "" if own or not gain else points_of(gain.mean),
-            "" if own or not gain else interval_of(gain),
+            percent_range(robust.range), "" if own or not gain else points(gain.mean),
+            "" if own or not gain else points_range(gain.interval, ONE_SEED),
         ]  # fmt: skip
         rows.append(tuple(row))
     return Table(columns, tuple(rows))
@@ -142,11 +148,11 @@ def seeds_table(study: Study) -> Table:
 
 @dataclass(frozen=True)
 class Curves:
-    """Robust accuracy on the validation images while an arm is trained, a row a seed.
+    """Robust accuracy of an arm on the validation images during training; S seeds, V validations.
 
-    step      (V,)
-    averaged  (S, V) of the averaged weights
-    raw       (S, V) of the weights themselves
+    step      (V,) training step of each validation
+    averaged  (S, V) accuracy of the EMA weights
+    raw       (S, V) accuracy of the raw weights
     """
 
     step: np.ndarray
@@ -155,9 +161,9 @@ class Curves:
 
 
 def curves(study: Study) -> dict[str, Curves]:
-    """By the name of the arm; of the models that were chosen, where they were validated at the same steps.
+    """Curves of the selected models by the name of the arm, if all seeds were validated at the same steps.
 
-    An arm that is not `alike` is left out: what it was validated by is another accuracy.
+    Arms that are not `alike` are left out, because they are validated by a different accuracy.
     """
     found = {}
     for arm in study.alike:
@@ -170,8 +176,10 @@ def curves(study: Study) -> dict[str, Curves]:
 
 
 def grouped(study: Study, found: dict[str, Curves]) -> list[dict[str, Curves]]:
-    """Curves of arms that differ in the same settings, averaging aside, which each of them shows both ways; those of
-    arms that nothing else is grouped with come last, together and beside the baseline's."""
+    """Group the curves of arms that change the same settings (not counting `averaging`: curves show both weights).
+
+    Arms without a group form a last group together with the baseline.
+    """
     groups: dict[tuple[str, ...], dict[str, Curves]] = {}
     for arm in study.arms:
         if study.name(arm) in found:
@@ -183,20 +191,20 @@ def grouped(study: Study, found: dict[str, Curves]) -> list[dict[str, Curves]]:
 
 
 def overfitting_table(found: dict[str, Curves]) -> Table:
-    """Best and last validation accuracy of raw and averaged weights; what is lost in between is robust overfitting."""
+    """Best and last validation accuracy of raw and EMA weights; the drop between them is robust overfitting."""
     rows = []
     for name, one in found.items():
         cells = []
         for values in (one.raw, one.averaged):
-            best, last = (SeedStatistics(tuple(part.tolist())) for part in (values.max(1), values[:, -1]))
+            best, last = (SeedStatistics(tuple(each.tolist())) for each in (values.max(1), values[:, -1]))
             cells += [percent(best.mean), percent(last.mean), percent(best.mean - last.mean)]
         rows.append((name, *cells))
-    kinds = (f"{kind} {when}" for kind in ("raw", "averaged") for when in ("best %", "last %", "lost"))
+    kinds = (f"{kind} {when}" for kind in ("raw", "EMA") for when in ("best %", "last %", "drop"))
     return Table(("training images", *kinds), tuple(rows))
 
 
 def by_real_share(study: Study) -> dict[str, dict[float, SeedStatistics]]:
-    """Robust accuracy by the share of real images in a batch, of generators with two arms or more that differ in it."""
+    """Robust accuracy by share of real images in a batch, for generators with several arms that differ in it."""
     found: dict[str, dict[float, SeedStatistics]] = {}
     for arm in study.arms:
         contents = study.recipe["arms"][arm]
@@ -209,11 +217,11 @@ def by_real_share(study: Study) -> dict[str, dict[float, SeedStatistics]]:
 
 @dataclass(frozen=True)
 class Measured:
-    """What was measured of generators in every seed.
+    """Metrics and robustness gains of G generators in S seeds.
 
     generators  their names
-    measures    by name: (S, G), NaN where a run does not know it
-    gains       (S, G) robust accuracy bought, over the same seed's baseline
+    measures    by name: (S, G), NaN where a run has no value
+    gains       (S, G) robust accuracy minus that of the baseline of the same seed
     """
 
     generators: tuple[str, ...]
@@ -221,14 +229,16 @@ class Measured:
     gains: np.ndarray
 
     def of(self, names: Sequence[str]) -> Measured:
-        """Of these generators alone."""
+        """Restrict to these generators."""
         columns = [self.generators.index(name) for name in names]
         measures = {measure: values[:, columns] for measure, values in self.measures.items()}
         return Measured(tuple(names), measures, self.gains[:, columns])
 
     def correlations(self) -> dict[str, RankCorrelation]:
-        """Of each measure with what was bought, over the generators of which all seeds know both; 3 are needed, and a
-        measure that differs."""
+        """Rank correlation of each metric with the robustness gain, over generators with both in all seeds.
+
+        Metrics that are known for fewer than 3 generators, or equal for all, are left out.
+        """
         found = {}
         for name, values in self.measures.items():
             known = np.isfinite(values).all(0) & np.isfinite(self.gains).all(0)
@@ -238,7 +248,7 @@ class Measured:
 
 
 def measured(study: Study) -> Measured | None:
-    """Of all generators; none where nothing was measured."""
+    """Metrics and gains of all generators; None when nothing was measured."""
     runs = list(study.results.values())
     names = tuple(used_generators(runs[0]))
     known: list[list[dict[str, float]]] = []
@@ -262,37 +272,24 @@ def measured(study: Study) -> Measured | None:
 
 
 def generators_table(found: Measured) -> Table:
-    """A row a generator: each measure's mean over seeds and deviation, and the robust accuracy bought."""
+    """A row per generator: mean and standard deviation over seeds of each metric, and the mean robustness gain."""
     rows = []
     for g, name in enumerate(found.generators):
         cells = []
         for values in found.measures.values():
-            part = SeedStatistics(tuple(values[:, g][np.isfinite(values[:, g])].tolist()))
-            few = math.isnan(part.deviation)
-            cells.append("" if not part else f"{part.mean:.3g}" if few else f"{part.mean:.3g} +- {part.deviation:.2g}")
+            known = SeedStatistics(tuple(values[:, g][np.isfinite(values[:, g])].tolist()))
+            deviation = "" if math.isnan(known.deviation) else f" +- {known.deviation:.2g}"
+            cells.append(f"{known.mean:.3g}{deviation}" if known else "")
         gain = SeedStatistics(tuple(found.gains[:, g][np.isfinite(found.gains[:, g])].tolist()))
-        rows.append((name, *cells, points_of(gain.mean) if gain else ""))
-    return Table(("generator", *found.measures, "bought, points"), tuple(rows))
+        rows.append((name, *cells, points(gain.mean) if gain else ""))
+    return Table(("generator", *found.measures, "gain, points"), tuple(rows))
 
 
 def correlations_table(found: dict[str, RankCorrelation]) -> Table:
-    """Spearman's correlation of each measure with the robust accuracy bought."""
+    """Spearman's rank correlation of each metric with the robustness gain."""
     rows = tuple(
         (name, f"{one.value:+.2f}", f"{one.interval[0]:+.2f} to {one.interval[1]:+.2f}",
          ", ".join(f"{value:+.2f}" for value in one.each))
         for name, one in found.items()
     )  # fmt: skip
-    return Table(("measure", "rank correlation", "95 %", "in each seed"), rows)
-
-
-def percent(value: float) -> str:
-    return "" if math.isnan(value) else f"{100 * value:.1f}"
-
-
-def points_of(value: float) -> str:
-    return f"{100 * value:+.1f}"
-
-
-def interval_of(spread: SeedStatistics) -> str:
-    low, high = spread.interval
-    return "no interval from one seed" if math.isnan(low) else f"{100 * low:+.1f} to {100 * high:+.1f}"
+    return Table(("metric", "rank correlation", "95 %", "in each seed"), rows)

@@ -1,4 +1,4 @@
-"""The results of a run as tables, rebuilt from its records. No torch."""
+"""Results of a run as tables, rebuilt from its records. No torch."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from robustgen.config.loading import with_defaults
 from robustgen.records.certificates import Certificates
 from robustgen.records.tables import Table
 from robustgen.records.verdicts import Verdicts
+from robustgen.stats.formatting import percent, percent_range, points, points_range
 from robustgen.stats.intervals import PairedDifference
 from robustgen.storage.files import read_json
 from robustgen.storage.run_folder import RunDir
@@ -19,12 +20,12 @@ from robustgen.units import parse_number, show_duration, show_number
 
 @dataclass(frozen=True)
 class Results:
-    """What a run's report is made of.
+    """The records that a run's report is made from.
 
-    recipe    as in recipe.json
-    verdicts  of each arm that has been evaluated, in the recipe's order
-    chosen    which model of each arm was evaluated: "edm-1"
-    certificates  of each arm that has been certified; none where the recipe asks for none
+    recipe        content of recipe.json
+    verdicts      by arm, of the evaluated arms in the recipe's order
+    chosen        the model of each arm that was selected and evaluated: "edm-1"
+    certificates  by arm, of the certified arms
     """
 
     run: RunDir
@@ -35,7 +36,7 @@ class Results:
 
     @property
     def baseline(self) -> str:
-        """The arm that the others are compared with; see `baseline_of`."""
+        """The arm that the others are compared with, see `baseline_of`."""
         return baseline_of(self.recipe, self.verdicts)
 
     @property
@@ -44,7 +45,11 @@ class Results:
 
 
 def read_results(run: RunDir) -> Results:
-    """Raises ValueError when nothing has been evaluated yet."""
+    """Read the verdicts and certificates of a run.
+
+    Raises:
+        ValueError: not a run folder, a study of several seeds, or nothing has been evaluated yet.
+    """
     if not run.recipe.exists():
         raise ValueError(f"{run.root} is not a run folder (no recipe.json)")
     recipe = with_defaults(read_json(run.recipe))
@@ -63,17 +68,9 @@ def read_results(run: RunDir) -> Results:
 
 
 def read_certificates(run: RunDir, recipe: dict[str, Any]) -> dict[str, Certificates]:
-    """The finished certificates of a run, by arm in the recipe's order."""
+    """Finished certificates of a run, by arm in the recipe's order."""
     paths = {arm: run.certificates(arm) for arm in recipe["arms"] if recipe.get("certification")}
     return {arm: Certificates.load(path) for arm, path in paths.items() if path.with_suffix(".done").exists()}
-
-
-def _points(value: tuple[float, float]) -> str:
-    return f"{100 * value[0]:+.1f} to {100 * value[1]:+.1f}"
-
-
-def _percent(value: tuple[float, float]) -> str:
-    return f"{100 * value[0]:.1f} to {100 * value[1]:.1f}"
 
 
 def results_table(results: Results) -> Table:
@@ -87,54 +84,61 @@ def results_table(results: Results) -> Table:
         rows.append(
             (
                 name_of(results.recipe, arm),
-                f"{100 * clean.value:.1f}",
-                _percent(clean.interval),
-                f"{100 * robust.value:.1f}",
-                _percent(robust.interval),
-                "" if own else f"{100 * gain.value:+.1f}",
-                "" if own else _points(gain.interval),
+                percent(clean.value),
+                percent_range(clean.interval),
+                percent(robust.value),
+                percent_range(robust.interval),
+                "" if own else points(gain.value),
+                "" if own else points_range(gain.interval),
             )
         )
     return Table(("training images", "clean %", "95 %", "robust %", "95 %", "gain", "95 %"), tuple(rows))
 
 
 def baseline_of(recipe: dict[str, Any], evaluated: Iterable[str]) -> str:
-    """The first arm without generated images and changed settings, else the first without images, else the first."""
+    """The first arm with real images only and no changed setting, else the first with real images only, else the first.
+
+    Gains are differences to it.
+    """
     arms = list(evaluated)
     real = [arm for arm in arms if not proxies_of(recipe["arms"][arm])]
     return next((arm for arm in real if not changes_of(recipe["arms"][arm])), (real or arms)[0])
 
 
 LONGEST_NAME = 56
-"""Characters of an arm's name; longer ones leave figures no room."""
+"""Most characters of an arm's name, so that figures have room for their curves."""
 
 
 def name_of(recipe: dict[str, Any], arm: str) -> str:
-    """real only, real + edm or edm only, and what the arm changes: real + edm, real_share=0.5.
+    """Display name of an arm: its training images and changed settings, for example "real + edm, real_share=0.5".
 
-    Where that is long the arm's own name stands for the changes: real + edm, ports (see `shortened`).
+    A name longer than `LONGEST_NAME` has the arm's key in place of the settings: "real + edm, ports" (see `shortened`).
     """
-    images, told = _contents(recipe, arm)
-    text = ", ".join([images, *told])
+    images, changes = _contents(recipe, arm)
+    text = ", ".join([images, *changes])
     return text if len(text) <= LONGEST_NAME else f"{images}, {arm}"
 
 
 def shortened(recipe: dict[str, Any], arms: Iterable[str]) -> dict[str, str]:
-    """What arms change whose names do not say it: by arm."""
+    """Changed settings of the arms whose display names do not list them, by arm."""
     texts = {arm: _contents(recipe, arm) for arm in arms}
-    return {arm: ", ".join(told) for arm, (images, told) in texts.items() if name_of(recipe, arm) == f"{images}, {arm}"}
+    return {
+        arm: ", ".join(changes)
+        for arm, (images, changes) in texts.items()
+        if name_of(recipe, arm) == f"{images}, {arm}"
+    }
 
 
 def _contents(recipe: dict[str, Any], arm: str) -> tuple[str, list[str]]:
     proxies, changes = proxies_of(recipe["arms"][arm]), changes_of(recipe["arms"][arm])
     alone = proxies and not parse_number(changes.get("real_share", 1))
     images = " + ".join(proxies if alone else ["real", *proxies])
-    told = [f"{name}={value}" for name, value in changes.items() if not (alone and name == "real_share")]
-    return images if proxies and not alone else f"{images} only", told
+    shown = [f"{name}={value}" for name, value in changes.items() if not (alone and name == "real_share")]
+    return images if proxies and not alone else f"{images} only", shown
 
 
-def worth_telling(recipe: dict[str, Any], robust: Mapping[str, float], most: int = 8) -> list[str]:
-    """Arms for sentences: all, or where these are too many those that change no setting and the best that does."""
+def mentioned_arms(recipe: dict[str, Any], robust: Mapping[str, float], most: int = 8) -> list[str]:
+    """Arms that get a sentence: all, or of more than `most` those without changed settings and the best other one."""
     changed = [arm for arm in robust if changes_of(recipe["arms"][arm])]
     if len(robust) <= most or not changed:
         return list(robust)
@@ -144,8 +148,8 @@ def worth_telling(recipe: dict[str, Any], robust: Mapping[str, float], most: int
 
 def changes_of(arm: dict[str, Any]) -> dict[str, str]:
     """Settings of `train` that an arm changes, as they were written."""
-    parts = (change.partition("=") for change in arm.get("changes", ()))
-    return {name.strip(): value.strip() for name, _, value in parts}
+    pairs = (change.partition("=") for change in arm.get("changes", ()))
+    return {name.strip(): value.strip() for name, _, value in pairs}
 
 
 def loss_of(recipe: dict[str, Any], arm: str | None = None) -> str:
@@ -156,35 +160,35 @@ def loss_of(recipe: dict[str, Any], arm: str | None = None) -> str:
 
 
 def proxies_of(arm: dict[str, Any]) -> list[str]:
-    """The generators of an arm, of all its phases."""
+    """The generators of an arm, over all its phases."""
     phases = [name for phase in arm.get("phases", ()) for name in phase["proxies"]]
     return list(dict.fromkeys([*([arm["proxy"]] if arm["proxy"] else []), *phases]))
 
 
 def cascade_table(results: Results) -> Table:
-    """Images standing after each attack, in per cent, and the passes spent on it an image of the test set."""
+    """Robust accuracy in percent after each attack of the cascade, and the number of image passes of all attacks."""
     first = next(iter(results.verdicts.values()))
     rows = []
     for arm, verdicts in results.verdicts.items():
-        standing = [f"{100 * verdicts.standing_after(k).value:.1f}" for k in range(len(verdicts.attacks))]
+        robust = [percent(verdicts.robust_after(k).value) for k in range(len(verdicts.attacks))]
         passes = int(verdicts.passes.sum())
-        rows.append((name_of(results.recipe, arm), *standing, f"{passes:,}"))
+        rows.append((name_of(results.recipe, arm), *robust, f"{passes:,}"))
     return Table(("training images", *first.attacks, "image passes"), tuple(rows))
 
 
 def used_generators(results: Results) -> list[str]:
-    """Generators that any arm is trained with, in the arms' order."""
+    """Generators that at least one arm is trained with, in the order of the arms."""
     return list(dict.fromkeys(name for arm in results.recipe["arms"].values() for name in proxies_of(arm)))
 
 
 def proxy_table(results: Results) -> Table:
-    """What each proxy set holds."""
+    """A row per proxy set: images sampled and kept, label agreement, sampler."""
     rows = tuple((name, *proxy_facts(results.run.proxy(name))) for name in used_generators(results))
-    return Table(("generator", "sampled", "kept", "labels as asked %", "how"), rows)
+    return Table(("generator", "sampled", "kept", "label agreement %", "sampler"), rows)
 
 
 def proxy_facts(folder: Path) -> tuple[str, str, str, str]:
-    """Sampled, kept, share of pseudo-labels that are the class asked for, and solver."""
+    """Images sampled, images kept, percentage of pseudo-labels that equal the condition label, and the sampler."""
     import numpy as np
 
     manifest = read_json(folder / "manifest.json")
@@ -205,25 +209,25 @@ def proxy_facts(folder: Path) -> tuple[str, str, str, str]:
 
 
 def reported_table(results: Results) -> Table | None:
-    """What a paper reports beside the classifiers of this run; none where the recipe is no row of a paper."""
+    """The paper's accuracies next to those of this run; None when the recipe does not reproduce a row of a paper."""
     reported = results.recipe.get("reported")
     if not reported:
         return None
-    # The row is the recipe's own: its generated images where it has any; the baseline is ours.
+    # Compare arms with generated images if there are any: the baseline without them is not part of the paper's row.
     ours = [arm for arm in results.verdicts if proxies_of(results.recipe["arms"][arm])] or list(results.verdicts)
     said = {kind: reported.get(kind) for kind in ("clean", "robust")}
     rows = [("paper", *("" if value is None else f"{value:g}" for value in said.values()), "", "", reported["where"])]
     for arm in ours:
         verdicts = results.verdicts[arm]
         found = {"clean": 100 * verdicts.clean_accuracy.value, "robust": 100 * verdicts.robust_accuracy.value}
-        apart = ["" if said[kind] is None else f"{found[kind] - said[kind]:+.1f}" for kind in found]
+        change = ["" if said[kind] is None else f"{found[kind] - said[kind]:+.1f}" for kind in found]
         cells = [f"{value:.1f}" for value in found.values()]
-        rows.append((f"ours: {name_of(results.recipe, arm)}", *cells, *apart, f"this run, {verdicts.suite}"))
-    return Table(("classifier", "clean %", "robust %", "clean apart", "robust apart", "where"), tuple(rows))
+        rows.append((f"ours: {name_of(results.recipe, arm)}", *cells, *change, f"this run, {verdicts.suite}"))
+    return Table(("classifier", "clean %", "robust %", "clean difference", "robust difference", "source"), tuple(rows))
 
 
 def latex(table: Table) -> str:
-    """The table as LaTeX, with booktabs' rules."""
+    """The table as LaTeX, for the package booktabs."""
     lines = [" & ".join(_tex(cell) for cell in cells) + r" \\" for cells in (table.columns, *table.rows)]
     columns = "l" + "r" * (len(table.columns) - 1)
     head, *body = lines
@@ -240,7 +244,7 @@ def _tex(cell: str) -> str:
 
 
 def settings_table(recipe: dict[str, Any]) -> Table:
-    """Every setting of a recipe, dotted."""
+    """All settings of a recipe by their dotted names."""
 
     def flat(content: Any, place: str) -> list[tuple[str, str]]:
         if isinstance(content, dict):
@@ -253,7 +257,7 @@ def settings_table(recipe: dict[str, Any]) -> Table:
 
 
 def timings_table(run: RunDir) -> Table:
-    """How long each stage before the report took, over all the times it was resumed."""
+    """Run time of each stage before the report, summed over all resumptions."""
     taken = read_json(run.timings) if run.timings.exists() else {}
     rows = ((stage, show_duration(seconds)) for stage, seconds in taken.items() if stage != "report")
     return Table(("stage", "time"), tuple(rows))

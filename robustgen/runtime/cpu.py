@@ -1,22 +1,18 @@
-"""Settings of a process that computes on the CPU."""
+"""Configuration of a process that computes on the CPU."""
 
 from __future__ import annotations
 
 import ctypes
 import os
 import sys
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    pass
 
 
 def configure_cpu(threads: int) -> None:
-    """Make this process, and those it starts, good at CPU work; best called before torch is loaded.
+    """Configure this process and its children for CPU work. Call it before importing torch.
 
-    So many threads, which sleep instead of spin while they wait. And glibc keeps the memory it frees: by default it
-    hands large blocks back to the system, which then has to clear every page of every activation again (sampling took
-    1.4 to 2.3 times as long).
+    OpenMP uses `threads` threads that sleep, not spin, while idle. glibc keeps freed memory: by default it returns
+    large blocks to the system, which must then clear the pages of every activation again (sampling took 1.4 to 2.3
+    times as long).
     """
     os.environ["OMP_NUM_THREADS"] = str(threads)
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")

@@ -1,4 +1,4 @@
-"""Processes that torchrun started, on one machine or several: which one this is, and what they do together."""
+"""Collective operations of the processes that torchrun started, on one or several machines."""
 
 from __future__ import annotations
 
@@ -15,26 +15,26 @@ T = TypeVar("T")
 
 
 class OtherProcessFailed(ValueError):
-    """Another process of the job is gone; the message is the one it left."""
+    """Another process of the job has failed; the message is the one that it left."""
 
 
 def place() -> tuple[int, int]:
-    """(number of this process, how many there are); (0, 1) without torchrun."""
+    """(rank, world size) of this process; (0, 1) without torchrun."""
     return int(os.environ.get("RANK", 0)), int(os.environ.get("WORLD_SIZE", 1))
 
 
 def local_device(device: str) -> str:
-    """The device of this process: with several GPUs each process of a machine has its own."""
+    """The device of this process; with several GPUs each process of a machine uses its own."""
     return f"cuda:{os.environ['LOCAL_RANK']}" if device == "cuda" and "LOCAL_RANK" in os.environ else device
 
 
 def wait_for_all() -> None:
-    """Return when every process has come here."""
-    total_over_all(0)  # on the host: a barrier by nccl would have to guess each process's GPU
+    """Wait until every process has called this function (barrier)."""
+    total_over_all(0)  # on the host, because a barrier by nccl would have to guess each process's GPU
 
 
 def mean_over_all(tensors: Sequence[Tensor]) -> None:
-    """Replace each tensor by its mean over all processes, which must come with tensors of the same shapes."""
+    """Replace each tensor by its mean over all processes; shapes must be equal in all processes."""
     world = place()[1]
     if world == 1:
         return
@@ -47,7 +47,7 @@ def mean_over_all(tensors: Sequence[Tensor]) -> None:
 
 
 def gathered(thing: Any) -> list[Any]:
-    """What every process brings, in their order; things that can be pickled."""
+    """Gather a picklable object from every process, in the order of ranks."""
     world = place()[1]
     if world == 1:
         return [thing]
@@ -57,7 +57,7 @@ def gathered(thing: Any) -> list[Any]:
 
 
 def sum_over_all(tensor: Tensor) -> Tensor:
-    """The sum over all processes, on each; a new tensor."""
+    """A new tensor with the sum over all processes, in every process."""
     total = tensor.detach().clone()
     if place()[1] > 1:
         _together(lambda dist: dist.all_reduce(total))
@@ -65,7 +65,7 @@ def sum_over_all(tensor: Tensor) -> Tensor:
 
 
 def total_over_all(*counts: int) -> tuple[int, ...]:
-    """Counts added up over all processes."""
+    """Counts summed over all processes."""
     if place()[1] == 1:
         return counts
     import torch
@@ -74,7 +74,7 @@ def total_over_all(*counts: int) -> tuple[int, ...]:
 
 
 def tell_others(message: str) -> None:
-    """Leave word of what stops this process, which the others find when they miss it."""
+    """Store the error that stops this process, for the other processes to report."""
     if place()[1] == 1:
         return
     import torch.distributed as dist
@@ -82,12 +82,12 @@ def tell_others(message: str) -> None:
     if dist.is_initialized():
         try:
             _store().set(_WORD, f"process {place()[0]} of {place()[1]} stopped: {message}")
-        except RuntimeError:  # the store went with the process that held it
+        except RuntimeError:  # the process that held the store is gone
             pass
 
 
 def leave() -> None:
-    """Part from the others when all is done: threads that still wait for them can abort a process as it exits."""
+    """Leave the process group at the end, because threads that still wait for it can abort an exiting process."""
     if place()[1] == 1:
         return
     import torch.distributed as dist
@@ -97,10 +97,10 @@ def leave() -> None:
 
 
 def _together(work: Callable[[Any], T]) -> T:
-    """What all processes must do, with torch.distributed.
+    """Run a collective operation with torch.distributed.
 
     Raises:
-        OtherProcessFailed: one of them is gone.
+        OtherProcessFailed: another process has failed.
     """
     dist = _joined()
     try:
@@ -126,7 +126,7 @@ def _word_left() -> str:
 
 def _lost(error: RuntimeError) -> str:
     first = re.sub(r"^\[[^]]*\] *", "", (str(error).splitlines() or [""])[0]).split(". ")[0]
-    return f"another process died or cannot be reached ({first}); repeat the command to go on"
+    return f"another process died or cannot be reached ({first}); run the command again to resume"
 
 
 def _store() -> Any:
@@ -136,10 +136,9 @@ def _store() -> Any:
 
 
 def _joined() -> Any:
-    """torch.distributed, once all processes have found each other.
+    """torch.distributed with the process group initialized.
 
-    When torchrun starts anew it may keep its store: under a prefix of their own the new processes do not find the
-    addresses that the dead ones left there.
+    A restarting torchrun may keep its store. A new prefix hides the addresses of dead processes from the new ones.
     """
     import torch
     import torch.distributed as dist
@@ -151,6 +150,6 @@ def _joined() -> Any:
         store = PrefixStore(f"robustgen/start-{_START}", shared)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
-        if not torch.cuda.is_available():  # after a failure nccl may wait for ever; then only who is done leaves
+        if not torch.cuda.is_available():  # with nccl this could wait forever after a failure
             atexit.register(leave)
     return dist

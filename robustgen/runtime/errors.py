@@ -7,9 +7,9 @@ import errno
 from robustgen.storage.files import WriteError, without_escapes
 
 USER_ERRORS = (ValueError, OSError)
-"""What a user's input, files or disk may cause."""
+"""Errors caused by a user's input, files or disk; they are shown in one line, without a traceback."""
 
-_NO_ROOM = "free some space and repeat the command, nothing is lost"
+_NO_ROOM = "free disk space and run the command again to resume"
 _NO_WRITING = "choose a folder that can be written"
 _GONE = "restore the folder and repeat the command"
 _ADVICE = {

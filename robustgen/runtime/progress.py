@@ -1,4 +1,4 @@
-"""What the user sees while stages run: bars with rate and time left on a terminal, plain lines elsewhere."""
+"""Progress display of stages: bars with rate and remaining time on a terminal, plain lines elsewhere."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from robustgen.units import show_duration
 
 
 class Display(Protocol):
-    """Told what happens to stages."""
+    """Receives the events of stages; `failed` is for optional stages, after which the run continues."""
 
     def __enter__(self) -> Self: ...
     def __exit__(self, kind: object, error: object, trace: object) -> None: ...
@@ -19,11 +19,11 @@ class Display(Protocol):
     def started(self, stage: str) -> None: ...
     def progress(self, stage: str, done: int, total: int, unit: str, note: str = "") -> None: ...
     def finished(self, stage: str, sentence: str, seconds: float) -> None: ...
-    def unmade(self, stage: str, why: str) -> None: ...
+    def failed(self, stage: str, why: str) -> None: ...
 
 
 class Bars:
-    """A bar for each running stage, a line above for each finished one."""
+    """A bar for each running stage, and a line above the bars for each finished stage."""
 
     def __init__(self) -> None:
         from rich.console import Console
@@ -68,7 +68,7 @@ class Bars:
         self.bars.remove_task(self.tasks.pop(stage))
         self.console.print(f"[green]{stage:<22}[/green] {sentence} [dim]({show_duration(seconds)})[/dim]")
 
-    def unmade(self, stage: str, why: str) -> None:
+    def failed(self, stage: str, why: str) -> None:
         from rich.markup import escape
 
         self.bars.remove_task(self.tasks.pop(stage))
@@ -76,7 +76,7 @@ class Bars:
 
 
 class Lines:
-    """A line when a stage starts, every half minute while it runs, and when it ends: for logs."""
+    """Lines for logs: when a stage starts, every 30 seconds while it runs, and when it ends."""
 
     every = 30.0
 
@@ -115,12 +115,12 @@ class Lines:
     def finished(self, stage: str, sentence: str, seconds: float) -> None:
         self._say(f"{stage}: {sentence} ({show_duration(seconds)})")
 
-    def unmade(self, stage: str, why: str) -> None:
+    def failed(self, stage: str, why: str) -> None:
         self._say(f"{stage}: not made: {why}")
 
 
 class Quiet:
-    """Nothing: for the other processes of a parallel job, of which one speaks."""
+    """No output: for all processes of a parallel job except the first."""
 
     def __enter__(self) -> Self:
         return self
@@ -140,12 +140,12 @@ class Quiet:
     def finished(self, stage: str, sentence: str, seconds: float) -> None:
         pass
 
-    def unmade(self, stage: str, why: str) -> None:
+    def failed(self, stage: str, why: str) -> None:
         pass
 
 
 def make_display() -> Display:
-    """Bars on a terminal, lines elsewhere."""
+    """Bars on a terminal, lines elsewhere; no output in processes other than the first."""
     if place()[0]:
         return Quiet()
     return Bars() if sys.stdout.isatty() else Lines()

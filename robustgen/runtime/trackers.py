@@ -1,7 +1,7 @@
-"""Following a training run while it goes on: JSON lines always, TensorBoard or Weights & Biases where asked for.
+"""Experiment trackers: JSON lines always, TensorBoard and Weights & Biases on request. No torch at import.
 
-`history.npz` and `validation.npz` are the record, equal for equal recipes. `progress.jsonl` beside them is the log:
-a line a second at most and one for each validation, with the clock in it. No torch here.
+`history.npz` and `validation.npz` are the record of a training run and equal for equal recipes. `progress.jsonl` in the
+same folder is its log with wall-clock times: at most one line per second, and one for each validation.
 """
 
 from __future__ import annotations
@@ -21,17 +21,17 @@ EVERY_SECONDS = 1.0
 
 
 class Tracker(Protocol):
-    """Told numbers by name as steps are done."""
+    """Receives named scalars of training steps."""
 
     def log(self, step: int, values: Mapping[str, float]) -> None: ...
     def close(self) -> None: ...
 
 
 class JsonLines:
-    """A line of JSON for each call, on the disk when the call returns.
+    """Writes a line of JSON for each call, immediately to disk.
 
-    What a killed process left of a line is dropped when the file is opened, and so is what came after `step`, for
-    these steps will be made again.
+    Opening the file removes a line that a killed process left incomplete, and lines after `step`, because training
+    resumes from there.
     """
 
     def __init__(self, path: Path, step: int = 0):
@@ -53,13 +53,13 @@ class JsonLines:
 
 
 class TensorBoard:
-    """Scalars in TensorBoard's event files; what came after `step` is marked as gone."""
+    """Writes scalars to TensorBoard's event files; scalars after `step` are purged."""
 
     def __init__(self, folder: Path, step: int = 0):
         try:
             from torch.utils.tensorboard import SummaryWriter
         except ImportError:
-            raise ValueError("tensorboard is not installed; pip install tensorboard") from None
+            raise ValueError("tensorboard is not installed; run: pip install tensorboard") from None
         self._writer: Any = SummaryWriter(str(folder), purge_step=step + 1)
 
     def log(self, step: int, values: Mapping[str, float]) -> None:
@@ -71,13 +71,13 @@ class TensorBoard:
 
 
 class Wandb:
-    """A Weights & Biases run. Without an account or network set WANDB_MODE=offline; `wandb sync` sends it later."""
+    """A Weights & Biases run. Without account or network set WANDB_MODE=offline, and upload later with `wandb sync`."""
 
     def __init__(self, folder: Path, step: int = 0):
         try:
             import wandb
         except ImportError:
-            raise ValueError("wandb is not installed; pip install wandb") from None
+            raise ValueError("wandb is not installed; run: pip install wandb") from None
         place = folder.resolve()
         place.mkdir(parents=True, exist_ok=True)
         same = hashlib.blake2b(str(place).encode(), digest_size=6).hexdigest()
@@ -96,35 +96,34 @@ TRACKERS: dict[str, Callable[[Path, int], Tracker]] = {"tensorboard": TensorBoar
 
 
 class Tracking:
-    """What the training loop tells: passed on to all trackers, with images a second and seconds since the start.
+    """Passes scalars of the training loop to all trackers, with images per second and seconds since the start.
 
-    Nothing is opened before the first step is told of, which says where the run goes on.
+    Trackers open at the first logged step, which determines the step to resume from.
     """
 
-    def __init__(self, folder: Path, asked: Sequence[str] = ()):
-        self._folder, self._asked = folder, asked
+    def __init__(self, folder: Path, names: Sequence[str] = ()):
+        self._folder, self._names = folder, names
         self._trackers: list[Tracker] = []
-        self._began = self._check_losses = time.monotonic()
+        self._began = self._last = time.monotonic()
         self._at = 0
 
     def log(self, step: int, images_per_step: int, values: Mapping[str, float], now: bool = False) -> None:
-        """Tell of a step unless one was told of within the last second; `now`: in any case."""
+        """Log a step, unless a step was logged within the last second; with `now` log it in any case."""
         clock = time.monotonic()
         if not self._trackers:
             self._at = step - 1
             self._trackers.append(JsonLines(self._folder / LINES, self._at))
-            for name in self._asked:
+            for name in self._names:
                 self._trackers.append(TRACKERS[name](self._folder / name, self._at))
-        if not now and clock - self._check_losses < EVERY_SECONDS:
+        if not now and clock - self._last < EVERY_SECONDS:
             return
-        told = dict(values)
+        scalars = dict(values)
         if step > self._at:
-            told["images_per_second"] = round(
-                (step - self._at) * images_per_step / max(clock - self._check_losses, 1e-9), 3
-            )
+            rate = (step - self._at) * images_per_step / max(clock - self._last, 1e-9)
+            scalars["images_per_second"] = round(rate, 3)
         for tracker in self._trackers:
-            tracker.log(step, {"seconds": round(clock - self._began, 3), **told})
-        self._check_losses, self._at = clock, step
+            tracker.log(step, {"seconds": round(clock - self._began, 3), **scalars})
+        self._last, self._at = clock, step
 
     def close(self) -> None:
         for tracker in self._trackers:
@@ -132,16 +131,20 @@ class Tracking:
 
 
 def check_trackers(names: Sequence[str]) -> None:
-    """Raises ValueError for a name that is not known, or whose package is not installed."""
+    """Check names of trackers.
+
+    Raises:
+        ValueError: a name is unknown, or its package is not installed.
+    """
     for name in names:
         if name not in TRACKERS:
             raise ValueError(f"unknown tracker {name!r}; known: {', '.join(TRACKERS)} (JSON lines are always written)")
         if importlib.util.find_spec(name) is None:
-            raise ValueError(f"{name} is not installed; pip install {name}")
+            raise ValueError(f"{name} is not installed; run: pip install {name}")
 
 
 def read_lines(path: Path) -> list[dict[str, Any]]:
-    """The whole lines of a file: what is half-written is left out, and where there is no file there are none."""
+    """The complete lines of a file; none if the file does not exist."""
     found = []
     for line in path.read_text().splitlines() if path.exists() else []:
         try:

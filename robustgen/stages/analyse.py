@@ -115,7 +115,7 @@ class AnalyseImages:
             test_labels=splits.test.targets(device),
             generated=torch.from_numpy(proxies.block(0, count)).to(device).permute(0, 3, 1, 2),
             generated_labels=torch.from_numpy(np.asarray(labels, dtype=np.int64)).to(device),
-            labeller=networks[0],
+            labeler=networks[0],
             model=networks[1],
         )
         return chosen(subject, seed=self.seed, batch_size=self.batch_size, path=self.path, progress=progress)

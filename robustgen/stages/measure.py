@@ -48,7 +48,7 @@ class Measure:
             splits.test,
             features,
             neighbor_features=neighbor_features,
-            labeller=classifier_features(model),
+            labeler=classifier_features(model),
             labels=proxies.column("condition"),
             index=proxies.kept() if settings.which == "kept" else np.arange(len(proxies)),
             seed=self.seed,
@@ -57,13 +57,13 @@ class Measure:
             device=device,
             progress=progress,
         )
-        keep_neighbours(quality, proxies, splits, self.path)
+        keep_neighbors(quality, proxies, splits, self.path)
         quality.save(self.path)
         first = next(iter(quality.estimates))
         return f"{first} {quality.estimates[first]}, {quality.agreement} label agreement"
 
 
-def keep_neighbours(quality: Quality, proxies: ProxySet, splits: Splits, path: Path) -> None:
+def keep_neighbors(quality: Quality, proxies: ProxySet, splits: Splits, path: Path) -> None:
     """Keep the first few samples of a quality, which are in random order, next to the images nearest to them."""
     import numpy as np
 

@@ -1,4 +1,4 @@
-"""Shares of images, and differences on the same images, with their intervals."""
+"""Proportions of images, and paired differences on the same images, with 95 % intervals."""
 
 from __future__ import annotations
 
@@ -7,13 +7,15 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from robustgen.stats.formatting import percent_range, points, points_range
+
 _Z = 1.959963984540054
 """97.5 % quantile of the standard normal: two-sided 95 % intervals."""
 
 
 @dataclass(frozen=True)
 class Proportion:
-    """A count out of a total, with its 95 % interval (Wilson's: inside [0, 1], honest near both ends)."""
+    """A count out of a total, with its 95 % Wilson interval, which is valid near 0 and 1 too."""
 
     count: int
     total: int
@@ -24,7 +26,7 @@ class Proportion:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """Lower and upper end of the 95 % interval."""
+        """Lower and upper end of the 95 % Wilson interval; NaN for a total of 0."""
         if not self.total:
             return math.nan, math.nan
         n, p = self.total, self.value
@@ -33,16 +35,15 @@ class Proportion:
         return max(0.0, middle - half), min(1.0, middle + half)
 
     def __str__(self) -> str:
-        low, high = self.interval
-        return f"{100 * self.value:.1f} % ({100 * low:.1f} to {100 * high:.1f})"
+        return f"{100 * self.value:.1f} % ({percent_range(self.interval)})" if self.total else "no images"
 
 
 @dataclass(frozen=True)
 class PairedDifference:
-    """How much more often one of two classifiers is right, on the same images.
+    """Difference of the accuracies of two classifiers on the same images.
 
-    gained  images that only the first gets right
-    lost    images that only the second gets right
+    gained  images that only the first classifies correctly
+    lost    images that only the second classifies correctly
     """
 
     gained: int
@@ -51,9 +52,9 @@ class PairedDifference:
 
     @classmethod
     def of(cls, first: np.ndarray, second: np.ndarray) -> PairedDifference:
-        """From two boolean arrays over the same images in the same order."""
+        """From two boolean arrays (correct or not) over the same images in the same order."""
         if first.shape != second.shape:
-            raise ValueError(f"cannot pair {first.shape} with {second.shape}: not the same images")
+            raise ValueError(f"expected two arrays over the same images, got shapes {first.shape} and {second.shape}")
         return cls(int((first & ~second).sum()), int((second & ~first).sum()), len(first))
 
     @property
@@ -62,7 +63,7 @@ class PairedDifference:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % interval by Bonett & Price 2012 (Wald after one more image in each discordant cell)."""
+        """95 % interval of Bonett & Price 2012 (Wald interval with one image added to each discordant cell)."""
         if not self.total:
             return math.nan, math.nan
         n = self.total + 2
@@ -72,5 +73,4 @@ class PairedDifference:
         return max(-1.0, middle - half), min(1.0, middle + half)
 
     def __str__(self) -> str:
-        low, high = self.interval
-        return f"{100 * self.value:+.1f} points ({100 * low:+.1f} to {100 * high:+.1f})"
+        return f"{points(self.value)} points ({points_range(self.interval)})" if self.total else "no images"

@@ -9,13 +9,15 @@ import numpy as np
 from robustgen.stats.intervals import PairedDifference
 
 LEVEL, POWER = 0.05, 0.8
-"""Chance of a false alarm, and of finding a difference that is there: the usual ones."""
+"""Significance level and power of tests; conventional values."""
 
 
 def mcnemar(difference: PairedDifference) -> float:
-    """Two-sided exact p-value that both are right equally often (McNemar 1947; exact: Binomial(gained + lost, 1/2)).
+    """Two-sided p-value of McNemar's exact test of equal accuracies (McNemar 1947).
 
-    p = min(1, 2 P(X <= min(gained, lost))). Images on which both agree say nothing; without others p = 1.
+        p = min(1, 2 P(X <= min(gained, lost))),    X ~ Binomial(gained + lost, 1/2)
+
+    Only images on which the two differ count; without any, p = 1.
     """
     from scipy.stats import binom
 
@@ -24,10 +26,10 @@ def mcnemar(difference: PairedDifference) -> float:
 
 
 def bootstrap_interval(difference: PairedDifference, level: float = LEVEL) -> tuple[float, float]:
-    """The percentile bootstrap's interval of (gained - lost) / total, without drawing: its distribution is known.
+    """Percentile bootstrap interval of (gained - lost) / total, computed exactly instead of by resampling.
 
-    A resampled image is gained, lost or neither with the shares seen; the distribution of the sum of `total` such is
-    computed by Fourier transform, and its quantiles are what infinitely many resamplings would give.
+    A resampled image is gained, lost or neither with the observed frequencies. The distribution of the sum over `total`
+    images is computed by Fourier transform; its quantiles are those of infinitely many resamples.
     """
     n = difference.total
     if not n:
@@ -43,13 +45,13 @@ def bootstrap_interval(difference: PairedDifference, level: float = LEVEL) -> tu
 
 
 def images_needed(difference: float, disputed: float, level: float = LEVEL, power: float = POWER) -> int:
-    """Images that McNemar's test needs to find a difference of accuracies with the given chance.
+    """Number of images with which McNemar's test detects a difference of accuracies with the given power.
 
         n = ( z_(1 - level/2) sqrt(disputed) + z_power sqrt(disputed - difference^2) )^2 / difference^2
 
     Args:
-        difference: between the two accuracies, not 0.
-        disputed: share of images that only one of the two gets right; at least |difference|.
+        difference: difference of the two accuracies, not 0.
+        disputed: fraction of images that only one of the two classifies correctly; at least |difference|.
 
     Source: Connor 1987, doi:10.2307/2531961.
     """
@@ -58,27 +60,28 @@ def images_needed(difference: float, disputed: float, level: float = LEVEL, powe
     _check(difference, level, power)
     if not abs(difference) <= disputed <= 1:
         raise ValueError(
-            f"a difference of {difference:g} needs that share of disputed images or more, got {disputed:g}"
+            f"the fraction of disputed images must be at least the difference, {abs(difference):g}, and at most 1, got "
+            f"{disputed:g}"
         )
     root = norm.ppf(1 - level / 2) * math.sqrt(disputed) + norm.ppf(power) * math.sqrt(disputed - difference**2)
     return math.ceil(root**2 / difference**2)
 
 
 def seeds_needed(difference: float, spread: float, level: float = LEVEL, power: float = POWER) -> int:
-    """Trainings of each kind that a two-sided t-test of their accuracies needs to find a difference of their means.
+    """Number of seeds per arm with which a two-sided t-test detects a difference of mean accuracies.
 
-    The smallest s at least 2 at which the noncentral t with 2 (s - 1) degrees of freedom and noncentrality
-    |difference| / (spread sqrt(2 / s)) exceeds the critical value with that chance.
+    It is the smallest s >= 2 for which the noncentral t with 2 (s - 1) degrees of freedom and noncentrality
+    |difference| / (spread sqrt(2 / s)) exceeds the critical value with probability `power`.
 
     Args:
-        difference: between the mean accuracies, not 0.
-        spread: standard deviation of an accuracy from seed to seed, on the same test images.
+        difference: difference of the mean accuracies, not 0.
+        spread: standard deviation of the accuracy over seeds, on the same test images.
     """
     from scipy.stats import nct, t
 
     _check(difference, level, power)
     if not (math.isfinite(spread) and spread >= 0):
-        raise ValueError(f"the spread over seeds must be a finite number from 0 up, got {spread:g}")
+        raise ValueError(f"the standard deviation over seeds must be finite and at least 0, got {spread:g}")
     if spread == 0:
         return 2
 
@@ -98,9 +101,9 @@ def seeds_needed(difference: float, spread: float, level: float = LEVEL, power: 
 
 
 def smallest_difference(images: int, disputed: float, level: float = LEVEL, power: float = POWER) -> float:
-    """The least difference that so many images find with that chance; `disputed` itself where not even that is."""
+    """The smallest difference that `images` images detect with the given power; at most `disputed`."""
     if not (images >= 1 and 0 <= disputed <= 1):
-        raise ValueError(f"expected at least 1 image and a share in [0, 1], got {images} and {disputed:g}")
+        raise ValueError(f"expected at least 1 image and a fraction in [0, 1], got {images} and {disputed:g}")
     low, high = 0.0, disputed
     for _ in range(60):
         middle = (low + high) / 2
@@ -111,6 +114,6 @@ def smallest_difference(images: int, disputed: float, level: float = LEVEL, powe
 
 def _check(difference: float, level: float, power: float) -> None:
     if not (math.isfinite(difference) and difference):
-        raise ValueError(f"a difference of {difference:g} cannot be found with any number; say what would matter")
+        raise ValueError(f"the smallest difference of interest must be finite and non-zero, got {difference:g}")
     if not (0 < level < 1 and level < power < 1):
         raise ValueError(f"expected 0 < level < power < 1, got level {level:g} and power {power:g}")

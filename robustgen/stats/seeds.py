@@ -1,4 +1,4 @@
-"""What several seeds say together: mean, spread, an interval for the mean; rank correlations. NumPy, and scipy's t."""
+"""Statistics over seeds: mean, standard deviation, interval of the mean, rank correlations. NumPy and scipy only."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from dataclasses import dataclass
 import numpy as np
 
 RESAMPLES = 2000
-"""Of a bootstrap: its 95 % intervals move by a few hundredths of their length."""
+"""Bootstrap resamples; the 95 % intervals vary by a few percent of their length."""
 
 
 @dataclass(frozen=True)
 class SeedStatistics:
-    """One number by several seeds."""
+    """One quantity measured with several seeds."""
 
     values: tuple[float, ...]
 
@@ -26,7 +26,7 @@ class SeedStatistics:
 
     @property
     def deviation(self) -> float:
-        """Standard deviation from seed to seed, with one degree of freedom less; NaN for a single seed."""
+        """Sample standard deviation over seeds (divided by count - 1); NaN for a single seed."""
         count, mean = len(self.values), self.mean
         if count < 2:
             return math.nan
@@ -38,9 +38,9 @@ class SeedStatistics:
 
     @property
     def interval(self) -> tuple[float, float]:
-        """95 % for the mean over all seeds there could be: mean -+ t_(0.975, s - 1) deviation / sqrt(s); NaN for one.
+        """95 % Student's t interval of the mean: mean +- t_(0.975, s - 1) deviation / sqrt(s); NaN for a single seed.
 
-        Student's t: exact where values are normal. With 3 seeds t is 4.3, with 5 it is 2.8.
+        It is exact for normal values. With 3 seeds t is 4.3, with 5 it is 2.8.
         """
         from scipy.stats import t
 
@@ -52,7 +52,7 @@ class SeedStatistics:
 
 
 def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
-    """Spearman's over the last axis: Pearson's of the ranks, equal values sharing theirs; NaN where one is constant."""
+    """Spearman's rank correlation over the last axis, with mean ranks for ties; NaN where one side is constant."""
     from scipy.stats import rankdata
 
     ours, theirs = (rankdata(values, axis=-1) for values in (first, second))
@@ -64,11 +64,11 @@ def rank_correlation(first: np.ndarray, second: np.ndarray) -> np.ndarray:
 
 @dataclass(frozen=True)
 class RankCorrelation:
-    """Of a measure with what it should foretell, over generators.
+    """Rank correlation of a metric with what it should predict, over generators.
 
-    value     of the means over seeds
-    interval  95 %, by a bootstrap over seeds and over generators
-    each      in each seed alone
+    value     correlation of the means over seeds
+    interval  95 % bootstrap interval over seeds and generators
+    each      correlation in each seed
     """
 
     value: float
@@ -76,32 +76,32 @@ class RankCorrelation:
     each: tuple[float, ...]
 
 
-def correlate(measure: np.ndarray, bought: np.ndarray, seed: int = 0) -> RankCorrelation:
-    """Spearman's correlation of two numbers known of the same generators in the same seeds.
+def correlate(metric: np.ndarray, gain: np.ndarray, seed: int = 0) -> RankCorrelation:
+    """Spearman's rank correlation of two quantities of the same generators and seeds.
 
-    Seeds and generators are both drawn anew, with replacement, in each of the resamples, so that the interval speaks of
-    other trainings and of other generators; resamples in which one of the two does not vary are left out.
+    The bootstrap resamples both seeds and generators with replacement, so the interval covers retraining and the choice
+    of generators. Resamples in which one of the quantities is constant are left out.
 
     Args (S seeds, G generators):
-        measure, bought: (S, G), finite.
-        seed: of the resampling.
+        metric, gain: (S, G), finite.
+        seed: seed of the resampling.
 
     Raises:
-        ValueError: other shapes, fewer than 3 generators, or numbers that are not finite.
+        ValueError: shapes differ, there are fewer than 3 generators, or a value is not finite.
     """
-    if measure.shape != bought.shape or measure.ndim != 2 or measure.shape[1] < 3 or not measure.shape[0]:
-        raise ValueError(f"expected (S, G) with G at least 3, twice the same, got {measure.shape} and {bought.shape}")
-    if not (np.isfinite(measure).all() and np.isfinite(bought).all()):
-        raise ValueError("ranks need finite numbers")
-    seeds, generators = measure.shape
+    if metric.shape != gain.shape or metric.ndim != 2 or metric.shape[1] < 3 or not metric.shape[0]:
+        raise ValueError(f"expected two arrays (S, G) with G at least 3, got {metric.shape} and {gain.shape}")
+    if not (np.isfinite(metric).all() and np.isfinite(gain).all()):
+        raise ValueError("expected finite numbers to rank, got NaN or inf")
+    seeds, generators = metric.shape
     rng = np.random.Generator(np.random.Philox(key=seed % 2**64))
     rows = rng.integers(0, seeds, (RESAMPLES, seeds, 1))
     columns = rng.integers(0, generators, (RESAMPLES, 1, generators))
-    drawn = rank_correlation(*(values[rows, columns].mean(1) for values in (measure, bought)))
+    drawn = rank_correlation(*(values[rows, columns].mean(1) for values in (metric, gain)))
     known = drawn[np.isfinite(drawn)]
     low, high = (float(end) for end in np.quantile(known, [0.025, 0.975])) if len(known) else (math.nan, math.nan)
     return RankCorrelation(
-        value=float(rank_correlation(measure.mean(0), bought.mean(0))),
+        value=float(rank_correlation(metric.mean(0), gain.mean(0))),
         interval=(low, high),
-        each=tuple(rank_correlation(measure, bought).tolist()),
+        each=tuple(rank_correlation(metric, gain).tolist()),
     )

@@ -149,7 +149,7 @@ def test_a_better_discriminator_further_out_also_counts_nearer():
     right = np.array([[True, i % 10 < 6, i % 10 < 9] for i in range(200)])
     found = record_of(right, np.arange(200) < 100, [0, 1, 2])
     assert found.distance_bound == pytest.approx(4 * (0.4 + 0.4))
-    assert any("told apart better at radius 2 than at 1" in flag for flag in found.flags)
+    assert any("discrimination accuracy is higher at radius 2 than at 1" in flag for flag in found.flags)
 
 
 def test_an_interval_of_both_kinds_holds_the_share_as_often_as_it_says():
@@ -165,7 +165,7 @@ def test_an_interval_of_both_kinds_holds_the_share_as_often_as_it_says():
 def test_a_curve_that_is_cut_off_is_said():
     right = np.ones((200, 2), dtype=bool)
     found = record_of(right, np.arange(200) < 100, [0, 1])
-    assert any("still told apart at the last radius, 1 (100.0 %)" in flag for flag in found.flags)
+    assert any("discrimination accuracy is still 100.0 % at the last radius, 1:" in flag for flag in found.flags)
 
 
 def test_robustly_right_never_trusts_an_attack():
@@ -248,7 +248,7 @@ def test_a_finished_record_is_taken_as_it_is_and_another_is_refused(measured, su
     found, path = measured
     monkeypatch.setattr(proximity, "train_discriminator", None)
     assert np.array_equal(QUICK(subject, path=path).stands, found.stands)
-    with pytest.raises(ValueError, match=r"holds another analysis: analysis: .*remove it"):
+    with pytest.raises(ValueError, match=r"a record of another analysis \(analysis: .*remove it"):
         replace(QUICK, steps=3)(subject, path=path)
     with pytest.raises(ValueError, match="made_for: stored"):
         QUICK(replace(subject, generated=subject.generated.flip(0)), path=path)

@@ -124,7 +124,7 @@ def test_images_are_paired_by_content_whatever_their_order():
 def test_images_of_one_alone_are_left_out_and_said():
     found = compare(verdicts([True] * 10, np.arange(10)), verdicts([False] * 8, np.arange(4, 12)))
     assert len(found) == 6 and found.left_out.tolist() == [4, 2]
-    assert "compared on the 6 images that both were judged on; 4 of the first and 2 of the second" in found.flags[0]
+    assert "the 6 images that both were evaluated on; 4 images of the first and 2 of the second" in found.flags[0]
     assert found.difference(found.robust).value == -1
 
 
@@ -138,51 +138,52 @@ def test_a_comparison_is_kept_and_shown(tmp_path):
     row = dict(zip(found.table().columns, found.table().rows[1], strict=True))
     assert row["old %"] == "80.0" and row["new %"] == "84.0" and row["difference"] == "+4.0"
     assert row["images"] == "+8 -0" and row["McNemar p"] == "0.0078"
-    assert "new is robust +4.0 points" in found.summary and "more often than old: settled by 200" in found.summary
+    assert "robust accuracy of new minus that of old: +4.0 points" in found.summary
+    assert found.summary.endswith("significant on 200 images") and "not significant" not in found.summary
     assert found.flags == ()
     np.savez(tmp_path / "b.npz", a=np.zeros(3))
-    with pytest.raises(ValueError, match="does not hold a comparison"):
+    with pytest.raises(ValueError, match="expected a comparison in"):
         Comparison.load(tmp_path / "b.npz")
 
 
 def test_the_same_classifier_twice_is_said():
     found = compare(verdicts([True] * 9, made_for="a"), verdicts([True] * 9, made_for="a"))
     assert found.flags == ("both are the same classifier",) and mcnemar(found.difference(found.robust)) == 1
-    assert "not settled" in found.summary and found.table().rows[1][-2:] == ("", "")
+    assert "not significant" in found.summary and found.table().rows[1][-2:] == ("", "")
 
 
 def test_arms_are_compared_by_name():
     runs = {"real": verdicts([True, False]), "edm": verdicts([True, True])}, {"edm": verdicts([True, False])}
     assert list(compare_arms(*runs, ("a", "b"))) == ["edm"]
-    with pytest.raises(ValueError, match="a and b have no evaluated arm in common: real, edm there, none here"):
+    with pytest.raises(ValueError, match="expected an evaluated arm in common, got real, edm of a and none of b"):
         compare_arms(runs[0], {}, ("a", "b"))
 
 
 def test_what_cannot_be_compared_is_one_clear_line():
     whole = verdicts([True, False])
-    with pytest.raises(ValueError, match=r"judged by quick, linf:0.1, second by aa\+mt, linf:0.1"):
+    with pytest.raises(ValueError, match=r"got quick, linf:0.1 for first and aa\+mt, linf:0.1 for second"):
         compare(whole, verdicts([True, False], suite="aa+mt"))
-    with pytest.raises(ValueError, match="compare like with like"):
+    with pytest.raises(ValueError, match="evaluate both in the same way"):
         compare(whole, verdicts([True, False], threat="linf:0.2"))
     with pytest.raises(ValueError, match="no test image in common"):
         compare(whole, verdicts([True, False], np.array([7, 8])))
     other = verdicts([True, False])
     other.labels[0] = 1
-    with pytest.raises(ValueError, match="other labels"):
+    with pytest.raises(ValueError, match="different labels"):
         compare(whole, other)
     unfinished = verdicts([True, False])
     unfinished.faced[0] = 0
-    with pytest.raises(ValueError, match="second is still being evaluated"):
+    with pytest.raises(ValueError, match="the evaluation of second is not finished"):
         compare(whole, unfinished)
 
 
 @pytest.mark.parametrize(
     ("call", "message"),
     [
-        (lambda: images_needed(0, 0.1), "cannot be found with any number"),
-        (lambda: images_needed(0.2, 0.1), "needs that share of disputed images or more, got 0.1"),
+        (lambda: images_needed(0, 0.1), "must be finite and non-zero, got 0"),
+        (lambda: images_needed(0.2, 0.1), "must be at least the difference, 0.2, and at most 1, got 0.1"),
         (lambda: images_needed(0.1, 0.2, power=1.0), "0 < level < power < 1"),
-        (lambda: seeds_needed(0.1, -1), "spread over seeds"),
+        (lambda: seeds_needed(0.1, -1), "deviation over seeds"),
         (lambda: smallest_difference(0, 0.1), "at least 1 image"),
     ],
 )

@@ -8,7 +8,7 @@ from torch import nn
 from conftest import Halfspace
 from robustgen.analysis import ANALYSES, Landscapes, RadiusSweep, StepSweep, find_analysis
 from robustgen.analysis.contracts import Subject
-from robustgen.analysis.sweeps import grey_radius
+from robustgen.analysis.sweeps import gray_radius
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.randomness import rng_for
@@ -119,10 +119,10 @@ def test_findings_of_something_else_are_refused(analysis, subject, tmp_path):
     for other, message in (
         (Subject(model, images, labels, ThreatModel("linf", 0.03)), "threat: stored .*0.02.*, requested .*0.03"),
         (Subject(model, images, labels, subject.threat, "other weights"), "made_for: stored"),
-        (Subject(model, images[:4], labels[:4], subject.threat), r"\d+ images there, 4 here"),
-        (Subject(model, images.flip(0), labels.flip(0), subject.threat), "other images there"),
+        (Subject(model, images[:4], labels[:4], subject.threat), r"images: stored \d+, requested 4[;)]"),
+        (Subject(model, images.flip(0), labels.flip(0), subject.threat), r"images: stored \d+, requested \d+ others"),
     ):
-        with pytest.raises(ValueError, match=f"holds another analysis: .*{message}.*remove it"):
+        with pytest.raises(ValueError, match=f"a record of another analysis .*{message}.*remove it"):
             analysis(other, path=path)
     with pytest.raises(ValueError, match="seed: stored 0, requested 1"):
         analysis(subject, path=path, seed=1)
@@ -185,7 +185,7 @@ def test_the_radius_sweep_of_a_halfspace_is_the_distribution_of_distances(norm):
     labels[::10] = 1 - labels[::10]
     right = (model(images).argmax(1) == labels).numpy()
     sweep = RadiusSweep()(Subject(model, images, labels, ThreatModel(norm, float(np.median(needed)))))
-    assert sweep.values[0] == 0 and sweep.values[-1] == grey_radius(images, norm)
+    assert sweep.values[0] == 0 and sweep.values[-1] == gray_radius(images, norm)
     assert sweep.accuracy(0).count == right.sum() and sweep.accuracy(-1).count == 0
     for at, radius in enumerate(sweep.values):
         stands = sweep.stands[:, at] == ROBUST
@@ -282,7 +282,7 @@ def masked_subject(eps=0.02):
 def test_a_masked_model_stands_where_nothing_may_and_is_flagged():
     sweep = RadiusSweep(steps=20)(masked_subject())
     assert sweep.accuracy(-1).value > 0.05
-    assert any("still stand at radius 0.5, where every image can be made grey" in flag for flag in sweep.flags)
+    assert any("% at radius 0.5, where every image can be turned gray" in flag for flag in sweep.flags)
 
 
 def test_a_model_that_stands_better_further_out_is_flagged():
@@ -316,7 +316,7 @@ def test_an_attack_that_has_not_converged_is_flagged(subject):
     sweep = StepSweep((1, 2))(masked_subject(0.03))
     sweep.stands[:, 0] = ROBUST
     sweep.stands[:30, 1], sweep.stands[30:, 1] = 0, ROBUST
-    assert "not converged: from 1 to 2 steps robust accuracy still falls by 50.0 points" in sweep.flags[0]
+    assert "not converged: robust accuracy still falls by 50.0 points from 1 to 2 steps" in sweep.flags[0]
     sweep.stands[:, 1] = ROBUST
     sweep.stands[:1, 1] = 0  # one image of sixty is within chance
     assert sweep.flags == ()
@@ -333,7 +333,9 @@ def test_an_image_the_attack_missed_is_flagged(subject):
     assert found.flags == ()
     found.heights[0, 3, 2] = -1
     found.allowed[0, 3, 2] = True
-    assert found.flags == ("image 0: a point of the plane is misclassified and the attack did not find it",)
+    assert found.flags == (
+        "image 0: the plane has an adversarial example within the threat model that the attack missed",
+    )
 
 
 def test_an_attack_that_leaves_the_ball_claims_nothing(subject, monkeypatch):
@@ -391,5 +393,5 @@ def test_settings_are_numbers_fractions_and_lists():
 
 def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
-    with pytest.raises(ValueError, match="does not hold findings"):
+    with pytest.raises(ValueError, match="expected a record of an analysis in"):
         load_findings(tmp_path / "x.npz")

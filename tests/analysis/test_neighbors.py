@@ -1,11 +1,11 @@
-"""Nearest neighbours, principal components, precision and recall, on points whose neighbours are known."""
+"""Nearest neighbors, principal components, precision and recall, on points whose neighbors are known."""
 
 import numpy as np
 import pytest
 import torch
 
-from robustgen.analysis import neighbours
-from robustgen.analysis.neighbours import (
+from robustgen.analysis import neighbors
+from robustgen.analysis.neighbors import (
     drawn_balanced,
     fit_projection,
     inclusion,
@@ -36,7 +36,7 @@ def test_is_exact_beyond_a_chunk(monkeypatch):
     queries, others = cloud(70, 9, "q"), cloud(90, 9, "p")
     full = torch.cdist(queries.double(), others.double(), compute_mode="donot_use_mm_for_euclid_dist")
     for chunk in (1, 16, 33, 256):
-        monkeypatch.setattr(neighbours, "_CHUNK", chunk)
+        monkeypatch.setattr(neighbors, "_CHUNK", chunk)
         index, distance = nearest(queries, others)
         assert torch.equal(index, full.argmin(1))
         torch.testing.assert_close(distance, full.amin(1))
@@ -57,15 +57,15 @@ def test_reach_is_the_distance_of_a_rank():
     assert found.sqrt().tolist() == pytest.approx(np.array([[1, 3, 7], [1, 2, 6], [2, 3, 4], [4, 6, 7]]))
 
 
-def test_nobody_has_neighbours_alone():
-    with pytest.raises(ValueError, match="no nearest other"):
+def test_nobody_has_neighbors_alone():
+    with pytest.raises(ValueError, match="at least 2 images for nearest neighbors, got 1"):
         nearest(points(1.0), points(1.0), within=True)
-    with pytest.raises(ValueError, match="no neighbours"):
+    with pytest.raises(ValueError, match="at least 2 images for nearest neighbors, got 1"):
         reach(points(1.0), (1,))
 
 
 def test_precision_and_recall_of_points_on_a_line():
-    """First neighbours: real reaches are 1, 1, 2 around 0, 1, 3; generated ones 2 and 2 around 4 and 6."""
+    """First neighbors: real reaches are 1, 1, 2 around 0, 1, 3; generated ones 2 and 2 around 4 and 6."""
     found = inclusion(points(4.0, 6.0), points(0.0, 1.0, 3.0), near=1, wide=1)
     assert found.inside.tolist() == [True, False] and found.density.tolist() == [1, 0]
     assert found.recalled.tolist() == [False, False, True] and found.covered.tolist() == [False, False, True]
@@ -76,7 +76,7 @@ def test_inclusion_is_its_definition_whatever_the_chunks(monkeypatch):
     across = torch.cdist(generated.double(), real.double())
     mine, theirs = (torch.cdist(x.double(), x.double()).sort(1).values for x in (generated, real))  # column 0: itself
     for chunk in (16, 128):
-        monkeypatch.setattr(neighbours, "_CHUNK", chunk)
+        monkeypatch.setattr(neighbors, "_CHUNK", chunk)
         found = inclusion(generated, real)
         assert torch.equal(found.inside, (across <= theirs[:, 3]).any(1))
         assert torch.equal(found.density, (across <= theirs[:, 5]).sum(1, dtype=torch.int32))

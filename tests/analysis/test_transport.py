@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from torch import nn
 
 from conftest import Halfspace
+from robustgen.analysis import find_proxy_analysis
 from robustgen.analysis import subjects as samples
 from robustgen.analysis.conditions import Conditions
 from robustgen.analysis.contracts import ProxySubject
@@ -86,9 +87,7 @@ def test_what_pot_finds(n, m):
 def test_without_pot_unequal_numbers_are_one_clear_line_and_equal_ones_work(monkeypatch):
     monkeypatch.setitem(sys.modules, "ot", None)
     assert exact(np.ones((3, 3)) - np.eye(3)).upper == 0
-    with pytest.raises(
-        ValueError, match=r"of 3 onto 5 images needs POT: pip install robustgen\[pot\]; or take as many"
-    ):
+    with pytest.raises(ValueError, match=r"of 3 to 5 images needs POT; run pip install robustgen\[pot\], or use equal"):
         exact(np.ones((3, 5)))
 
 
@@ -178,7 +177,7 @@ def test_classes_are_kept_apart_and_weighed_by_the_real_shares():
     assert found.cwd == 1 and found.shares.tolist() == [0.75, 0.25]
     assert found.imbalance == 0.5
     assert any(
-        "label shares differ by 50.0 points: both sides are weighed by the shares of the real" in f for f in found.flags
+        "class frequencies differ by 50.0 points: both sets are weighted by those of the real" in f for f in found.flags
     )
     moved = generated.clone()
     moved[theirs == 0] = 0.25  # class 0 now a quarter away, class 1 still 1 away
@@ -246,7 +245,7 @@ def test_a_model_that_never_changes_its_mind_is_counted_at_the_largest_distance_
     found = Transfer(Transport())(subject_of(test, generated, model=Constant()))
     assert np.allclose(found.real_distance[found.real_label == 0], 12**0.5)
     assert (found.real_distance[found.real_label == 1] == 0).all()
-    assert any("near 6 real and 6 generated images" in flag for flag in found.flags)
+    assert any("no adversarial example for 6 real and 6 generated images" in flag for flag in found.flags)
     assert found.gap == pytest.approx(0) and found.holds
 
 
@@ -291,7 +290,7 @@ def test_a_weak_attack_on_one_side_shows():
     found = Transfer(Transport())(subject_of(test, test.clone(), model=Halfspace()))
     assert found.gap == pytest.approx(0, abs=1e-6)
     weak = replace(found, generated_distance=found.generated_distance + 1)
-    assert not weak.holds and "use a stronger one" in weak.flags[0] and "MORE than" in weak.summary
+    assert not weak.holds and "use a stronger attack" in weak.flags[0] and "MORE than" in weak.summary
 
 
 def test_a_transfer_goes_on_where_it_stopped_and_takes_a_given_plan(tmp_path):
@@ -331,9 +330,9 @@ def test_the_conditions_on_greys_counted_by_hand():
     labels = torch.tensor([0, 0, 0, 0, 1, 1, 1, 0])
     # 0.11: in balls, right. 0.52: in the balls of 0.45 and 0.55, labelled 1: an attack. 0.70: in no ball. 0.90: a copy.
     generated = grey(0.11, 0.52, 0.70, 0.90)
-    subject = subject_of(test, generated, "linf", 0.08, labels=labels, labeller=Nearest())
-    found = Conditions(neighbours=1)(subject)
-    assert found.right.tolist() == [True] * 7 + [False] and str(found.labeller_accuracy).startswith("87.5")
+    subject = subject_of(test, generated, "linf", 0.08, labels=labels, labeler=Nearest())
+    found = Conditions(neighbors=1)(subject)
+    assert found.right.tolist() == [True] * 7 + [False] and str(found.labeler_accuracy).startswith("87.5")
     assert found.in_ball.tolist() == [True, True, False, False]
     assert found.attacks.tolist() == [False, True, False, False] and found.copies == 1
     assert np.allclose(found.nearest_real, [0.01, 0.03, 0.15, 0], atol=1e-6)
@@ -346,16 +345,22 @@ def test_the_conditions_on_greys_counted_by_hand():
     assert found.within_eps.count == 6
     assert not found.clashes.any()
     assert len(found.table().rows) == 9
-    assert any("25.0 % of the generated images carry a wrong label" in flag for flag in found.flags)
+    assert any("25.0 % of the generated images are within" in flag for flag in found.flags)
     assert any("1 generated images are copies" in flag for flag in found.flags)
+
+
+def test_the_setting_of_coverage_keeps_its_old_name_in_records_and_on_the_command_line():
+    assert repr(Conditions(3)) == "Conditions(neighbours=3)"  # version 0.1 compares records by it
+    assert find_proxy_analysis("conditions", ["neighbours=3"]) == Conditions(neighbors=3)
+    assert find_proxy_analysis("conditions", ["neighbors=3"]) == Conditions(neighbors=3)
 
 
 def test_real_images_that_clash_are_said():
     test, labels = grey(0.1, 0.15, 0.8, 0.9, 0.95, 0.99), torch.tensor([0, 1, 1, 1, 1, 1])
-    found = Conditions(1)(subject_of(test, grey(0.4), "linf", 0.06, labels=labels, labeller=Nearest()))
+    found = Conditions(1)(subject_of(test, grey(0.4), "linf", 0.06, labels=labels, labeler=Nearest()))
     # Training images are the test images here, so each clash is seen from both.
-    assert found.clashes.sum() == 4 and any("no classifier is robust there" in flag for flag in found.flags)
-    assert any("that none is an attack says little" in flag for flag in found.flags)
+    assert found.clashes.sum() == 4 and any("no classifier is robust on both" in flag for flag in found.flags)
+    assert any("an attack rate of 0 is inconclusive" in flag for flag in found.flags)
 
 
 def test_a_generator_that_forgot_a_mode_covers_less():
@@ -364,7 +369,7 @@ def test_a_generator_that_forgot_a_mode_covers_less():
     perfect = torch.cat([drawn(60, seed=4), (drawn(60, seed=5) - 0.45).clamp(0, 1)])
     labels = torch.arange(120) // 60
     one, other = (
-        Conditions()(subject_of(test, images, labels=labels, labeller=Nearest())) for images in (forgetful, perfect)
+        Conditions()(subject_of(test, images, labels=labels, labeler=Nearest())) for images in (forgetful, perfect)
     )
     assert one.coverage.value < 0.55 and other.coverage.value == pytest.approx(1 - 2**-5, abs=0.05)
 
@@ -387,7 +392,7 @@ def analysis(request):
 
 @pytest.fixture
 def subject():
-    return subject_of(drawn(30), drawn(50, seed=1), labeller=Halfspace(), model=Halfspace(seed=1))
+    return subject_of(drawn(30), drawn(50, seed=1), labeler=Halfspace(), model=Halfspace(seed=1))
 
 
 def arrays(record):
@@ -407,7 +412,7 @@ def test_records_are_kept_reused_and_refused_for_other_images(analysis, subject,
     measure(subject, path=tmp_path / "a.npz")
     assert (tmp_path / "a.npz").stat().st_mtime_ns == before
     other = replace(subject, generated=subject.generated.flip(0))
-    with pytest.raises(ValueError, match=r"holds another analysis: made_for: stored .* remove it"):
+    with pytest.raises(ValueError, match=r"a record of another analysis \(made_for: stored .* remove it"):
         measure(other, path=tmp_path / "a.npz")
     with pytest.raises(ValueError, match="seed: stored 0, requested 1"):
         measure(subject, path=tmp_path / "a.npz", seed=1)
@@ -415,10 +420,10 @@ def test_records_are_kept_reused_and_refused_for_other_images(analysis, subject,
 
 def test_records_of_another_kind_are_refused(tmp_path, subject):
     Transport()(subject, path=tmp_path / "a.npz")
-    with pytest.raises(ValueError, match="holds findings of transport, not of conditions"):
+    with pytest.raises(ValueError, match=r"expected a record of conditions in .*, got one of transport"):
         ConditionsRecord.load(tmp_path / "a.npz")
     np.savez(tmp_path / "b.npz", a=np.zeros(3))
-    with pytest.raises(ValueError, match="does not hold findings of conditions"):
+    with pytest.raises(ValueError, match=r"expected a record of conditions in .*, but cannot read one"):
         ConditionsRecord.load(tmp_path / "b.npz")
 
 
@@ -441,12 +446,12 @@ def test_distances_in_blocks_are_the_same(subject, monkeypatch):
     [
         (Transport(), {"generated": torch.rand(50, 3, 4, 4)}, r"generated images must be \(N, 3, 2, 2\)"),
         (Transport(), {"generated": 2 * torch.ones(50, 3, 2, 2)}, r"floats in \[0, 1\]"),
-        (Transport(), {"generated": torch.empty(0, 3, 2, 2)}, "there are no generated images"),
+        (Transport(), {"generated": torch.empty(0, 3, 2, 2)}, "expected at least one generated image, got none"),
         (Transport(), {"generated_labels": torch.zeros(50)}, "one integer label each"),
         (Transport(), {"generated_labels": torch.full((50,), 2)}, r"labels must lie in 0..1, got 2 to 2"),
         (Transport(), {"generated_labels": torch.zeros(50, dtype=torch.int64)}, "no generated image has label b"),
-        (Transfer(), {"model": None}, "give one"),
-        (Conditions(), {"labeller": None}, "about a labeller: give one"),
+        (Transfer(), {"model": None}, "needs a classifier, got none"),
+        (Conditions(), {"labeler": None}, "the conditions need a labeler, got none"),
         (Conditions(30), {}, "more than 30 test images, got 30"),
     ],
 )
@@ -460,8 +465,8 @@ def test_what_cannot_be_measured_is_one_clear_line(measure, change, message, sub
     [
         (lambda: Transport(method="emd"), "unknown method 'emd'; known: exact, sinkhorn, sliced"),
         (lambda: Transport(per_class=0), "per_class must be at least 1"),
-        (lambda: Transfer(Transport(method="sliced")), "needs an upper end"),
-        (lambda: Conditions(0), "neighbours must be at least 1"),
+        (lambda: Transfer(Transport(method="sliced")), "needs an upper bound"),
+        (lambda: Conditions(0), "neighbors must be at least 1"),
     ],
 )
 def test_mistakes_in_settings_are_one_clear_line(call, message):

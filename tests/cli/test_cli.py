@@ -153,7 +153,10 @@ def test_dry_runs_write_nothing(robustgen, tmp_path):
         ("train --into x --threat linf:8", "did you mean 8/255"),
         ("train --into x --threat l7:0.1", "threat"),
         ("evaluate nowhere", "nothing says what nowhere was trained for: evaluate needs --data NAME[=PATH]"),
-        ("evaluate nowhere --data digits --threat linf:0.1", "nowhere is neither a folder made by train"),
+        (
+            "evaluate nowhere --data digits --threat linf:0.1",
+            "or PACKAGE.MODULE:FUNCTION, got nowhere, which does not exist",
+        ),
         ("evaluate nowhere --data digits", "evaluate needs --threat NORM:EPS such as linf:8/255, or --recipe NAME"),
         ("evaluate nowhere --suite x --recipe digits", "unknown suite 'x'"),
         ("evaluate nowhere --recipe digits --set train.beta=5", "evaluate does not use train.beta; it uses: data.name"),
@@ -169,7 +172,7 @@ def test_dry_runs_write_nothing(robustgen, tmp_path):
         ("analyse step-sweep nowhere --threat linf:8", "did you mean 8/255"),
         ("analyse step-sweep", "Missing argument"),
         ("certify nowhere", "nothing says what nowhere was trained for: certify needs --data NAME[=PATH]"),
-        ("certify nowhere --recipe digits", "nowhere is neither a folder made by train"),
+        ("certify nowhere --recipe digits", "or PACKAGE.MODULE:FUNCTION, got nowhere, which does not exist"),
         ("certify nowhere --recipe digits --sigma 0", "sigma: input should be greater than 0"),
         ("certify nowhere --recipe digits --sigma much", "valid"),
         ("certify nowhere --recipe digits --alpha 1", "alpha: input should be less than 0.5"),
@@ -260,7 +263,7 @@ def test_generated_images_are_measured_and_analysed(parts, robustgen, monkeypatc
 def test_runs_and_verdicts_are_compared(parts, robustgen, monkeypatch):
     monkeypatch.chdir(parts)
     code, out, _ = robustgen("compare", "models/robust/quick.npz", "models/robust/quick.npz", "--into", "compared")
-    assert code == 0 and "not settled" in out and "both are the same classifier" in out
+    assert code == 0 and "not significant" in out and "both are the same classifier" in out
     assert len(list((parts / "compared").iterdir())) == 1
     code, _, err = robustgen("compare", "models/robust/quick.npz")
     assert code == 2 and "name another run" in err
@@ -282,7 +285,9 @@ def test_analyses_print_a_table_resume_and_refuse_others(parts, robustgen, monke
     assert code == 0 and before == Path("models/robust/step-sweep.npz").read_bytes()
     assert again.splitlines()[2:] == out.splitlines()[2:]
     code, _, err = robustgen(*line, "--images", 10)
-    assert code == 2 and "holds another analysis: 20 images there, 10 here" in err and err.count("\n") == 1
+    assert (
+        code == 2 and "a record of another analysis (images: stored 20, requested 10)" in err and err.count("\n") == 1
+    )
     code, _, _ = robustgen(*line, "--images", 10, "--into", "few.npz")
     assert code == 0 and Path("few.npz").exists()
 
@@ -310,7 +315,7 @@ def test_a_full_disk_is_one_clear_line_and_loses_nothing(tmp_path):
     line += ["--set", 'arms={"real":{}}', "--set", "train.models=1"]
     full = subprocess.run(line, capture_output=True, text=True, preexec_fn=small_disk)
     assert full.returncode == 2, full.stderr
-    assert "free some space and repeat the command, nothing is lost" in full.stderr
+    assert "free disk space and run the command again to resume" in full.stderr
     assert "Traceback" not in full.stderr and full.stderr.count("\n") == 1
     assert not list((tmp_path / "r").rglob("*.part"))
     again = subprocess.run(line, capture_output=True, text=True)

@@ -152,7 +152,7 @@ def test_a_model_that_does_not_take_the_images_is_one_line(robustgen, tmp_path, 
     threat = ("--threat", "linf:0.1") if command == "evaluate" else ()
     code, _, err = robustgen(command, "net.py:large", "--data", "digits", *threat)
     assert code == 2 and err.count("\n") == 1 and "Traceback" not in err
-    assert "net.py:large cannot take these images: it was given (2, 1, 8, 8) in [0, 1] and answered: mat1" in err
+    assert "net.py:large does not accept these images: for input (2, 1, 8, 8) in [0, 1] it raised: mat1" in err
 
 
 def test_help_groups_all_commands_and_cuts_no_description(robustgen, monkeypatch):

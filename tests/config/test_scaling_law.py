@@ -82,10 +82,10 @@ def test_plans_on_the_command_line(monkeypatch, capsys):
     assert code == 0 and "wrn-28-10, 36.5 million parameters" in said.out
     assert "20.2 million images, 404 CIFAR-equivalent epochs" in said.out and "careful" not in said.out
     code, said = describe_error(monkeypatch, capsys, *budget_words, "--fid", "30")
-    assert code == 0 and "careful     FID 30 lies outside 1.4 to 10" in said.out
+    assert code == 0 and "careful     FID 30 is outside the range 1.4 to 10" in said.out
     for words, message in (
-        (("--fid", "3", "--networks", "resnet-18"), "the law knows wide ResNets alone"),
-        (("--fid", "-1"), "a budget and an FID are above 0"),
+        (("--fid", "3", "--networks", "resnet-18"), "covers wide ResNets only"),
+        (("--fid", "-1"), "expected a budget above 0 and an FID of at least 0"),
     ):
         code, said = describe_error(monkeypatch, capsys, *budget_words, *words)
         assert code == 2 and message in said.err and len(said.err.strip().splitlines()) == 1

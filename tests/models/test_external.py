@@ -167,7 +167,7 @@ def test_parts_merge_to_the_whole():
     for name in ("ids", "fell_to", "fell_in_run", "fell_at_step", "distance", "margin", "clean_logits", "passes"):
         assert np.array_equal(getattr(merged, name), getattr(whole, name), equal_nan=True), name
     assert merged.made_for == whole.made_for and merged.finished
-    with pytest.raises(ValueError, match="some are missing"):
+    with pytest.raises(ValueError, match="images are missing"):
         Verdicts.merge(parts[::-1])
 
 
@@ -310,13 +310,13 @@ def test_models_come_from_functions_and_weights_files(tmp_path):
     torch.save({"a": [1]}, tmp_path / "list.pt")
     (tmp_path / "junk.pt").write_bytes(b"junk")
     for call, message in (
-        (lambda: load_model(f"{tmp_path / 'net.py'}:nothing", INFO), "there are: make, wrong, fails|there are: "),
+        (lambda: load_model(f"{tmp_path / 'net.py'}:nothing", INFO), "known: make, wrong, fails"),
         (lambda: load_model(f"{tmp_path / 'net.py'}:wrong", INFO), "must return an nn.Module, got int"),
         (lambda: load_model(f"{tmp_path / 'net.py'}:fails", INFO), "RuntimeError: no"),
         (lambda: load_model(f"{tmp_path / 'no.py'}:make", INFO), "there is no file"),
         (lambda: load_model("no.such.module:make", INFO), "cannot import"),
         (lambda: load_model("hub:Wang2023Better", INFO), "known: Wang2023Better_WRN-28-10"),
-        (lambda: load_model("nothing", INFO), "neither a folder made by train"),
+        (lambda: load_model("nothing", INFO), "expected a folder written by train"),
         (lambda: load_model(str(tmp_path / "wrn.pt"), INFO), "--architecture"),
         (
             lambda: load_model(spec, INFO, tmp_path / "short.pt"),
@@ -425,7 +425,7 @@ def test_an_audit_from_the_command_line(audit):
     assert not list(audit.glob("*.part-*"))
     for words, message in (
         (["--suite", "autoattak"], "known: autoattack"),
-        (["--normalise", "1,2/3"], "--normalize takes none, data, or MEAN/DEVIATION with 1 numbers"),
+        (["--normalise", "1,2/3"], "--normalize must be none, data, or MEAN/DEVIATION with 1 numbers"),
         (["--threat", "linf:8"], "did you mean 8/255"),
         (["--weights", "missing.pt"], "there is no weights file"),
         (["--data", "folder=missing"], "there is no folder missing"),

@@ -152,7 +152,7 @@ def test_a_run_trains_a_network_of_ones_own(networks, robustgen):
     assert code == 0, err
     assert (networks / "r" / "report.html").exists() and (networks / "r" / "labeller" / "network.py").exists()
     code, _, err = robustgen("run", "digits-smoke", "--into", "s", "--set", "train.architecture=net.py:vit")
-    assert code == 2 and "there is no function 'vit'; there are: ViT, cnn" in err and err.count("\n") == 1
+    assert code == 2 and "no function 'vit'; known: ViT, cnn" in err and err.count("\n") == 1
 
 
 def test_a_network_initializes_itself_and_the_seed_decides(networks):

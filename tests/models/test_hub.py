@@ -261,7 +261,7 @@ def test_weights_are_looked_for_in_the_usual_places(small, tmp_path):
         (small / place).unlink()
     save_file(state, tmp_path / "mine.safetensors")
     assert load_model("hub:Small2026", CIFAR, tmp_path / "mine.safetensors")
-    with pytest.raises(ValueError, match="knows its architecture"):
+    with pytest.raises(ValueError, match=r"the architecture of hub:.* is known"):
         load_model("hub:Small2026", CIFAR, architecture="wrn-28-10")
 
 
@@ -443,7 +443,7 @@ def test_a_published_model_is_evaluated_by_name(small, robustgen, tmp_path):
     assert "evaluations/Small2026.quick.npz" in out
     assert len(Verdicts.load(tmp_path / "evaluations/Small2026.quick.npz")) == 12
     code, _, err = robustgen(*line, "--weights", "mine.pt", "--normalise", "data", "--into", "y.npz")
-    assert code == 2 and "hub:Small2026 normalizes by itself" in err
+    assert code == 2 and "hub:Small2026 includes normalization" in err
     code, out, err = robustgen("evaluate", "hub:Small2026")  # on what it was trained for, which is not at hand
     assert code == 2 and "no CIFAR-10 in data/cifar10" in err and err.count("\n") == 1
     code, _, err = robustgen("evaluate", "hub:Small2026", "--data", "digits")

@@ -208,7 +208,10 @@ def test_the_command_line_publishes_and_can_be_repeated(folder, robustgen, tmp_p
     ("line", "message"),
     [
         ("publish nowhere --to onnx --into x", "nothing says what images nowhere takes: publish needs --data"),
-        ("publish nowhere --to onnx --into x --data digits", "nowhere is neither a folder made by train"),
+        (
+            "publish nowhere --to onnx --into x --data digits",
+            "or PACKAGE.MODULE:FUNCTION, got nowhere, which does not exist",
+        ),
         ("publish model --to gif --into x", "unknown form 'gif'; known: safetensors"),
         ("publish model --into x", "Missing option '--to'"),
         ("publish model --to onnx", "Missing option '--into'"),

@@ -364,5 +364,5 @@ def test_red_flags_of_analyses_reach_the_report_and_unfinished_ones_do_not(whole
     write_report(run)
     page = run.report.read_text()
     assert "real only, radius sweep: robust accuracy rises by 100.0 points from radius 0.1 to 0.5" in page
-    assert "real only, radius sweep: 100.0 % still stand at radius 0.5" in page
+    assert "real only, radius sweep: robust accuracy is still 100.0 % at radius 0.5" in page
     assert "real + edm, radius sweep" not in page

@@ -293,7 +293,7 @@ def test_a_full_disk_is_one_clear_line_and_the_import_goes_on(tmp_path):
     line = [sys.executable, "-m", "robustgen", "import", "x.npz", "--into", "p", "--shard-images", "20"]
     full = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path, preexec_fn=small_disk)
     assert full.returncode == 2 and full.stderr.count("\n") == 1
-    assert "free some space and repeat the command, nothing is lost" in full.stderr
+    assert "free disk space and run the command again to resume" in full.stderr
     assert not list((tmp_path / "p").glob("*.npy")) and not list((tmp_path / "p").glob(".*.part"))
     again = subprocess.run(line, capture_output=True, text=True, cwd=tmp_path)
     assert again.returncode == 0, again.stderr

@@ -20,7 +20,7 @@ from robustgen.records.tables import Table
 from robustgen.records.verdicts import UNBROKEN, Verdicts, adversarial_file
 from robustgen.report import by_class as mistakes
 from robustgen.report import study_certificates
-from robustgen.report.generators import generators_table, neighbours_figure, read_qualities
+from robustgen.report.generators import generators_table, neighbors_figure, read_qualities
 from robustgen.report.page import write_report
 from robustgen.report.study_page import run_names, write_reports
 from robustgen.report.study_summary import (
@@ -34,7 +34,7 @@ from robustgen.report.study_summary import (
     read_study,
     seeds_table,
 )
-from robustgen.report.tables import latex, name_of, read_results, reported_table, shortened, worth_telling
+from robustgen.report.tables import latex, mentioned_arms, name_of, read_results, reported_table, shortened
 from robustgen.storage.files import read_json, write_json
 from robustgen.storage.run_folder import RunDir
 
@@ -134,7 +134,7 @@ def test_curves_are_those_of_every_seed_grouped_by_what_arms_change(study):
     assert [len(group) for group in groups] == [5, 2] and "real only, averaging=0" in groups[0]
     row = dict(zip(*(overfitting_table(found).columns, overfitting_table(found).rows[0]), strict=True))
     one = found["real only"].raw
-    assert row["raw lost"] == f"{100 * (one.max(1) - one[:, -1]).mean():.1f}"
+    assert row["raw drop"] == f"{100 * (one.max(1) - one[:, -1]).mean():.1f}"
 
 
 def test_certificates_are_averaged_over_seeds_and_paired(study):
@@ -169,16 +169,16 @@ def test_a_classifier_of_generated_images_alone_gives_their_accuracy_score(study
 
 
 def test_generated_images_stand_above_those_nearest_to_them(runs, page):
-    shown = neighbours_figure(runs[0].quality("edm"))
+    shown = neighbors_figure(runs[0].quality("edm"))
     assert shown["uri"].startswith("data:image/png") and "training, " in shown["text"]
     assert shown["uri"] in page[1].read_text()
-    assert neighbours_figure(runs[0].root / "quality" / "none.npz") is None
+    assert neighbors_figure(runs[0].root / "quality" / "none.npz") is None
 
 
 def test_measures_stand_beside_what_generators_buy(study, runs):
     found = measured(study)
     assert found.generators == ("gaussian", "edm", "ect") and found.gains.shape == (3, 3)
-    assert {"classifier-fid", "ARC", "NN entropy", "precision", "memorised"} <= found.measures.keys()
+    assert {"classifier-fid", "ARC", "NN entropy", "precision", "memorized"} <= found.measures.keys()
     correlations = found.correlations()
     few = found.of(["ect", "gaussian"])
     assert few.generators == ("ect", "gaussian") and np.array_equal(few.gains, found.gains[:, [2, 0]])
@@ -214,7 +214,7 @@ def test_different_runs_stand_side_by_side_and_are_paired_on_the_same_images(run
     write_json(other / "recipe.json", recipe)
     page = write_reports([runs[0].root, other], tmp_path / "page.html", "robustgen report a b").read_text()
     assert "Side by side" in page and "train.loss.beta: first 6.0, here 3.0" in page and "McNemar" in page
-    assert "edm: beta is robust" in page and "robustgen report a b" in page
+    assert "edm: robust accuracy of beta minus that of seed-0" in page and "robustgen report a b" in page
     assert run_names([tmp_path / "a" / "x", tmp_path / "b" / "x"]) == ["a/x", "b/x"]
     assert run_names([tmp_path / "a", tmp_path / "a"]) == ["a (1)", "a (2)"]
 
@@ -280,14 +280,14 @@ def test_the_papers_figures_stand_beside_ours(runs):
 def test_of_many_arms_those_are_told_that_change_nothing_and_the_best_that_does():
     recipe = {"arms": {str(k): {"proxy": None, "changes": ["beta=1"] if k > 2 else []} for k in range(12)}}
     robust = {str(k): 0.5 + (k == 7) / 10 for k in range(12)}
-    assert worth_telling(recipe, robust) == ["0", "1", "2", "7"]
-    assert worth_telling(recipe, {"3": 0.1, "0": 0.2}) == ["3", "0"]
+    assert mentioned_arms(recipe, robust) == ["0", "1", "2", "7"]
+    assert mentioned_arms(recipe, {"3": 0.1, "0": 0.2}) == ["3", "0"]
 
 
 def test_the_answer_names_what_is_settled_of_the_arms_it_does_not_tell(study):
     """Of those trained against attacks alone: that others are not robust is no news."""
     said = answer(study, most=4)
-    assert said[0].startswith("real only: ") and sum("The best of those" in one for one in said) == 1
+    assert said[0].startswith("real only: ") and sum("Best arm with changed settings" in one for one in said) == 1
     settled = [one for one in said if one.startswith("Also ")]
     assert any("real only, averaging=0 (-" in one or "real_share" in one for one in settled)
     assert "loss=" not in " ".join(said) and study.alike == [
@@ -311,7 +311,10 @@ def test_what_images_are_taken_for_under_attack():
     assert mistakes.confusion(verdicts).tolist() == [[1, 2], [1, 1]]
     assert [(share.count, share.total) for share in mistakes.robust_by_class(verdicts)] == [(1, 3), (1, 2)]
     said = mistakes.worst(verdicts, ["cat", "dog"])
-    assert said == "weakest class cat, 33.3 % robust; under attack most often cat is taken for dog (2 of 3)"
+    assert said == (
+        "the weakest class is cat with 33.3 % robust accuracy; under attack the most frequent confusion is cat "
+        "classified as dog (2 of 3 images)"
+    )
 
 
 def test_examples_are_images_that_an_attack_broke_and_the_difference_is_drawn_about_grey():
@@ -331,7 +334,7 @@ def test_examples_are_images_that_an_attack_broke_and_the_difference_is_drawn_ab
 
 def test_attacked_images_are_on_the_page_where_they_were_kept(page, runs):
     text = page[1].read_text()
-    assert text.count("Attacked images") == 1 and "full contrast 0.2" in text and "0 taken for 1" in text
+    assert text.count("Adversarial examples</h3>") == 1 and "white are 0.2 of" in text and "0 classified as 1" in text
     assert "Attacked images" not in write_report(runs[1]).read_text()
     results = read_results(runs[0])
     path = results.run.verdicts("edm", "swift")

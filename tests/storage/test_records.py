@@ -54,7 +54,7 @@ def test_verdicts_are_result_active_set_and_state_at_once():
     v.pass_on(2)
     assert v.finished
     assert v.robust.tolist() == [True, False, False, True, True, False]
-    assert [v.standing_after(k).count for k in range(3)] == [5, 3, 3]
+    assert [v.robust_after(k).count for k in range(3)] == [5, 3, 3]
     assert (v.clean_accuracy.count, v.robust_accuracy.count) == (5, 3)
 
 
@@ -96,5 +96,5 @@ def test_damaged_arrays_are_one_clear_line(tmp_path, damage):
 def test_tables_are_markdown_and_rectangular():
     table = Table(("a", "b"), (("1", "2"),))
     assert table.markdown() == "| a | b |\n| --- | --- |\n| 1 | 2 |"
-    with pytest.raises(ValueError, match="does not fit 2 columns"):
+    with pytest.raises(ValueError, match="expected 2 cells in every row, got 1"):
         Table(("a", "b"), (("1",),))

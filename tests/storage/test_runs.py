@@ -84,6 +84,15 @@ def test_a_run_folder_belongs_to_one_recipe(tmp_path):
         RunDir(tmp_path / "photos").ensure_recipe({})
 
 
+def test_a_run_resumes_under_another_description_of_its_recipe(tmp_path):
+    run = RunDir(tmp_path / "r")
+    run.ensure_recipe({"summary": "old words", "seed": 0})
+    run.ensure_recipe({"summary": "new words", "seed": 0})
+    assert read_json(run.recipe)["summary"] == "new words"
+    with pytest.raises(ValueError, match="seed: stored 0, requested 1"):
+        run.ensure_recipe({"summary": "new words", "seed": 1})
+
+
 def test_a_run_that_an_older_version_began_goes_on(tmp_path):
     run, recipe = RunDir(tmp_path / "run"), RECIPES["digits-smoke"]
     older = recipe.to_json()

@@ -81,7 +81,7 @@ def test_what_is_missing_or_unknown_is_one_line(tmp_path, monkeypatch):
         monkeypatch.setitem(sys.modules, module, None)
         with (
             contextlib.closing(Tracking(tmp_path, [name])) as told,
-            pytest.raises(ValueError, match=f"{name} is not installed; pip install {name}"),
+            pytest.raises(ValueError, match=f"{name} is not installed; run: pip install {name}"),
         ):
             told.log(1, 1, {}, now=True)
     monkeypatch.setattr(tracking.importlib.util, "find_spec", lambda name: None if name == "wandb" else name)

@@ -1,4 +1,4 @@
-"""Nearest neighbours by features: is a generated image near training, test or other generated images?"""
+"""Nearest neighbors in feature space among training, test and generated images."""
 
 from __future__ import annotations
 
@@ -14,15 +14,15 @@ from robustgen.datasets import balanced
 from robustgen.randomness import Rng
 
 EXACT_UP_TO = 4096
-"""Features or images up to which principal components come from a decomposition of a whole matrix."""
+"""Largest number of features or of images for which principal components come from a full decomposition."""
 
 _CHUNK = 128
-"""Rows at a time: a chunk of distances to 20,000 points is 20 MB, and stays near the processor."""
+"""Rows per block: distances to 20,000 points take 20 MB per block, which fits into processor caches."""
 
 
 @dataclass(frozen=True)
 class Projection:
-    """Rows (N, D) to their first principal components (N, k), float64: (row - mean) @ axes."""
+    """Project rows (N, D) onto principal components, (N, k) float64: (row - mean) @ axes."""
 
     mean: Tensor
     axes: Tensor
@@ -32,11 +32,13 @@ class Projection:
 
 
 def fit_projection(rows: Tensor, components: int, rng: Rng, exact_up_to: int = EXACT_UP_TO) -> Projection:
-    """PCA of rows (N, D), possibly mapped from disk: the `components` directions of most variance.
+    """Fit PCA to rows (N, D), which may be memory-mapped.
 
-    Exact where N or D is at most `exact_up_to`; else by subspace iteration from random directions (arXiv:0909.4061),
-    20 more of them than asked for and four rounds, in blocks of rows. Fewer components come out where N - 1 or D is
-    smaller.
+    It is exact if N or D is at most `exact_up_to`. Otherwise it uses randomized subspace iteration (arXiv:0909.4061)
+    with 20 extra directions and four iterations, in blocks of rows. The number of components is limited by N - 1 and D.
+
+    Raises:
+        ValueError: fewer than two rows.
     """
     count, width = rows.shape
     components = min(components, width, count - 1)
@@ -49,7 +51,7 @@ def fit_projection(rows: Tensor, components: int, rng: Rng, exact_up_to: int = E
     blocks = rows.split(_CHUNK)
     mean = sum((block.double().sum(0) for block in blocks), rows.new_zeros(width, dtype=torch.float64)) / count
     if count <= exact_up_to:
-        # The same components from the (N, N) matrix of products: axes = rows^T u / |rows^T u|.
+        # The same components from the (N, N) Gram matrix: axes = rows^T u / |rows^T u|.
         products = torch.cat(
             [torch.cat([(a.double() - mean) @ (b.double() - mean).T for b in blocks], 1) for a in blocks]
         )
@@ -67,7 +69,7 @@ def fit_projection(rows: Tensor, components: int, rng: Rng, exact_up_to: int = E
 
 
 def _transposed(blocks: Iterable[Tensor], mean: Tensor, right: Tensor) -> Tensor:
-    """(rows - mean)^T @ right, block by block."""
+    """(rows - mean)^T @ right, computed in blocks."""
     result, first = mean.new_zeros(len(mean), right.shape[1]), 0
     for block in blocks:
         result += (block.double() - mean).T @ right[first : first + len(block)]
@@ -76,10 +78,10 @@ def _transposed(blocks: Iterable[Tensor], mean: Tensor, right: Tensor) -> Tensor
 
 
 def squared_distances(queries: Tensor, points: Tensor, *, within: bool = False) -> Iterator[tuple[int, Tensor]]:
-    """(first, (n, M)) chunks of squared Euclidean distances, by matrix products in float64, from 0 up.
+    """Blocks (first row, (n, M)) of squared Euclidean distances, by matrix products in float64, clipped at 0.
 
     Args:
-        within: `queries` are `points`; each one's distance to itself is then infinite.
+        within: `queries` are the same as `points`; the distance of a point to itself is then infinite.
     """
     queries, points = queries.double(), points.double()
     lengths = points.square().sum(1)
@@ -94,32 +96,35 @@ def squared_distances(queries: Tensor, points: Tensor, *, within: bool = False) 
 
 
 def nearest(queries: Tensor, points: Tensor, *, within: bool = False) -> tuple[Tensor, Tensor]:
-    """Index (N,) of the nearest of `points` (M, D) to each of `queries` (N, D), and its distance (N,), exact.
+    """Index (N,) of the nearest of `points` (M, D) to each of `queries` (N, D), and its exact distance (N,).
 
     Args:
-        within: `queries` are `points`, and none is its own neighbour.
+        within: `queries` are the same as `points`, and a point is not its own neighbor.
 
     Raises:
-        ValueError: no point is left to be near to.
+        ValueError: no points.
     """
     if len(points) < 1 + within:
-        raise ValueError(f"{len(points)} images have no nearest {'other' if within else 'one'}")
+        raise ValueError(f"expected at least {1 + within} images for nearest neighbors, got {len(points)}")
     queries, points = queries.double(), points.double()
     index = torch.empty(len(queries), dtype=torch.int64, device=queries.device)
     for first, squares in squared_distances(queries, points, within=within):
         index[first : first + len(squares)] = squares.argmin(1)
-    # Differences, not products: products lose the small distances of near copies to rounding.
+    # From differences, because matrix products lose the small distances of near copies to rounding.
     return index, (queries - points[index]).norm(dim=1)
 
 
 def reach(points: Tensor, ranks: tuple[int, ...]) -> Tensor:
-    """(N, len(ranks)) squared distances of each point to its neighbours of these ranks; 1 is the nearest other.
+    """(N, len(ranks)) squared distances of each point to its k-th nearest neighbors, for k in `ranks`.
 
-    Where there are fewer others, the farthest one counts.
+    With fewer than k other points the farthest one counts.
+
+    Raises:
+        ValueError: fewer than two points.
     """
     others = len(points) - 1
     if others < 1:
-        raise ValueError(f"{len(points)} images have no neighbours among themselves")
+        raise ValueError(f"expected at least 2 images for nearest neighbors, got {len(points)}")
     wanted = torch.tensor([min(rank, others) - 1 for rank in ranks], device=points.device)
     top = int(wanted.max()) + 1
     return torch.cat(
@@ -132,7 +137,7 @@ def reach(points: Tensor, ranks: tuple[int, ...]) -> Tensor:
 
 @dataclass(frozen=True)
 class Inclusion:
-    """Who is within whose reach: of m generated and r real images. See `Quality` for the columns."""
+    """Columns for precision, recall, density and coverage of m generated and r real images, see `Quality`."""
 
     inside: Tensor
     density: Tensor
@@ -141,9 +146,9 @@ class Inclusion:
 
 
 def inclusion(generated: Tensor, real: Tensor, *, near: int = 3, wide: int = 5) -> Inclusion:
-    """Precision and recall by the `near`-th neighbour, density and coverage by the `wide`-th.
+    """Precision and recall with the `near`-th neighbor, density and coverage with the `wide`-th.
 
-    An image is within reach of another at no more than that one's distance to its k-th neighbour among its own kind.
+    An image is in the ball of another if it is not farther from it than that image's k-th neighbor of its own kind.
 
     Source: arXiv:1904.06991 (k = 3); arXiv:2002.09797 (k = 5).
     """
@@ -163,7 +168,7 @@ def inclusion(generated: Tensor, real: Tensor, *, near: int = 3, wide: int = 5) 
 
 @dataclass(frozen=True)
 class Surroundings:
-    """The nearest neighbours of n samples. See `Quality` for the columns."""
+    """Nearest neighbors of n samples; see `Quality` for the columns."""
 
     source: Tensor
     index: Tensor
@@ -177,24 +182,24 @@ class Surroundings:
 def surroundings(
     samples: Tensor, train: Tensor, test: Tensor, positions: Tensor, chosen: Tensor, held_out: Tensor
 ) -> Surroundings:
-    """Where the nearest neighbour of each sample is (arXiv:2103.01946, App. D), and how near training images are.
+    """The kind of each sample's nearest neighbor (arXiv:2103.01946, App. D), and distances to training images.
+
+    At equal distances training images take precedence, then test images.
 
     Args (rows after PCA):
         samples: (n, k) generated images.
         train: (N, k) all training images.
         test: (M, k) all test images.
-        positions: (n,) of the samples among all generated images.
-        chosen: (n,) positions of as many training images: shares of sets of unequal size mean nothing. Copies are
-            looked for among all of them.
-        held_out: (n,) positions of as many test images.
-
-    At equal distances training images come first, then test images.
+        positions: (n,) positions of the samples among all generated images.
+        chosen: (n,) positions of n training images. The kinds are compared on sets of equal size; distances to training
+            images use all of them.
+        held_out: (n,) positions of n test images.
     """
     in_train, to_train = nearest(samples, train[chosen])
     in_test, to_test = nearest(samples, test[held_out])
     in_self, to_self = nearest(samples, samples, within=True)
     distance = torch.stack([to_train, to_test, to_self]).amin(0)
-    # The first that is no farther: argmin promises no order among equals.
+    # Explicit order of precedence, because argmin does not define one among equal values.
     source = torch.where(to_train <= distance, 0, torch.where(to_test <= distance, 1, 2))
     index = torch.stack([chosen[in_train], held_out[in_test], positions[in_self]]).gather(0, source[None])[0]
     train_index, train_distance = nearest(samples, train)
@@ -211,7 +216,7 @@ def surroundings(
 
 
 def _to_others(points: Tensor, some: Tensor) -> Tensor:
-    """Distance from each of some points (their positions) to the nearest other one."""
+    """Distance from the points at positions `some` to their nearest other points."""
     if len(points) < 2:
         return torch.full((len(some),), torch.inf, dtype=torch.float64, device=points.device)
     first = torch.empty(len(some), dtype=torch.int64, device=points.device)
@@ -223,11 +228,11 @@ def _to_others(points: Tensor, some: Tensor) -> Tensor:
 
 
 def drawn_balanced(labels: np.ndarray, count: int, rng: Rng) -> np.ndarray:
-    """Positions (count,), ascending, of random images with classes as equal in number as there are images."""
+    """Positions (count,), ascending, of a random subset that is class-balanced where there are enough images."""
     order = rng.permutation(len(labels))
     return np.sort(order[balanced(labels[order], count)])
 
 
 def project(blocks: Iterable[Tensor], projection: Projection) -> Tensor:
-    """All rows of some blocks, projected."""
+    """Project all rows of several blocks."""
     return torch.cat([projection(block) for block in blocks])
