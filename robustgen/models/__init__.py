@@ -92,8 +92,8 @@ def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None, so
     options = _options(found[3].split("-")[1:], info) if found else None
     if not found or family is None or options is None:
         raise ValueError(
-            f"unknown architecture {architecture!r}; known: {', '.join(EXAMPLES)}, other sizes of these (append -relu or "
-            "-silu for another activation), and external networks: FILE.py:NAME, PACKAGE.MODULE:NAME, timm:NAME, "
+            f"unknown architecture {architecture!r}; known: {', '.join(EXAMPLES)}, other sizes of these (append -relu "
+            "or -silu for another activation), and external networks: FILE.py:NAME, PACKAGE.MODULE:NAME, timm:NAME, "
             "hf:FOLDER"
         )
     sizes = [int(size) for size in found[2].split("-")[1:]]

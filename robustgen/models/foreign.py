@@ -316,7 +316,7 @@ def open_program(path: Path) -> nn.Module | None:
         ValueError: damaged.
     """
     names = set(zipfile.ZipFile(path).namelist()) if zipfile.is_zipfile(path) else set[str]()
-    exported = any(name.endswith("models/model.json") for name in names)
+    exported = any(name.endswith("models/model.json") for name in names) or path.suffix == ".pt2"
     if not exported and not any(name.endswith("constants.pkl") for name in names):
         return None
     try:
