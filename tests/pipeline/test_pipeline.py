@@ -172,7 +172,7 @@ def test_the_report_is_one_file_rebuilt_from_records(whole):
     assert page == kept
     for word in ("http://", "https://", 'src="/', "<script", "@import", "url(h", "url(/"):
         assert word not in page.replace("http://www.w3.org", ""), word
-    assert page.count("<svg") == 3 and page.count("data:image/png") == 3 + 1 and "<h3>Attacked images" in page
+    assert page.count("<svg") == 3 and page.count("data:image/png") == 3 + 1 and "<h3>Adversarial examples" in page
     assert "real + edm" in page and "linf 0.1" in page and "torch" in page
 
 
@@ -286,7 +286,7 @@ def test_analyses_of_a_run_go_into_its_report(whole, tmp_path):
     assert page.count("<svg") == plain.count("<svg") + 3
     for words in (
         "Robust accuracy over the radius",
-        "over the attack's steps",
+        "over the number of attack steps",
         "Loss landscapes",
         "u, along the attack",
     ):
@@ -311,10 +311,10 @@ def test_generators_are_set_beside_each_other_in_the_report(whole, tmp_path):
     out = finish("run", folder / "recipe.json", "--into", folder).stdout
     assert "train edm-0: done before" in out and "measure edm: started" in out
     page = (folder / "report.html").read_text()
-    assert "The generators beside each other" in page and "classifier-fid" in page and "excess transport" in page
+    assert "Comparison of the generators" in page and "classifier-fid" in page and "excess transport" in page
     assert "edm, transfer:" in page and "gaussian, conditions:" in page
     plain = (whole / "report.html").read_text()
-    assert "The generators beside each other" not in plain
+    assert "Comparison of the generators" not in plain
     out = finish("compare", folder).stdout
     assert "McNemar" in out and "real and edm" in out
 

@@ -335,7 +335,7 @@ def test_examples_are_images_that_an_attack_broke_and_the_difference_is_drawn_ab
 def test_attacked_images_are_on_the_page_where_they_were_kept(page, runs):
     text = page[1].read_text()
     assert text.count("Adversarial examples</h3>") == 1 and "white are 0.2 of" in text and "0 classified as 1" in text
-    assert "Attacked images" not in write_report(runs[1]).read_text()
+    assert "Adversarial examples</h3>" not in write_report(runs[1]).read_text()
     results = read_results(runs[0])
     path = results.run.verdicts("edm", "swift")
     kept = adversarial_file(path).read_bytes()
