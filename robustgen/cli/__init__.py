@@ -68,6 +68,7 @@ def main() -> None:
     from robustgen.runtime.errors import describe_error, is_bug
     from robustgen.runtime.preemption import Preempted
 
+    Options.traceback = False
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow each other down
     try:
         if app(prog_name="robustgen", standalone_mode=False) == 130:  # how some versions of typer pass on Ctrl-C

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustgen.config.losses import SmoothedConfig
+from robustgen.config.losses import HATConfig, SmoothedConfig
 from robustgen.config.recipe import Arm, DataConfig, ThreatConfig
 from robustgen.config.training import TrainingConfig
 
@@ -36,10 +36,14 @@ class Train:
     fit_memory: bool = False
 
     def __call__(self, device: str, progress: Progress) -> str:
+        import numpy as np
+
         from robustgen.augment import build_augmentation
+        from robustgen.images import to_unit
         from robustgen.losses.building import build_loss
         from robustgen.models import build_model
-        from robustgen.models.saved import save_classifier
+        from robustgen.models.saved import load_classifier, save_classifier
+        from robustgen.models.sources import check_accepts
         from robustgen.modes import channels_last
         from robustgen.randomness import rng_for
         from robustgen.runtime.distributed import place, wait_for_all
@@ -50,6 +54,9 @@ class Train:
         settings, folder, seed = self._fitting(device), self.folder, self.seed
         splits = load_data(self.data)
         info = splits.train.info
+        if isinstance(settings.loss, HATConfig) and settings.loss.standard is not None:
+            standard = settings.loss.standard
+            check_accepts(load_classifier(Path(standard)), standard, to_unit(splits.train.take(np.arange(2)).pixels()))
         model = channels_last(build_model(settings.architecture, info, rng_for(seed, "initialise"))).to(device)
         mixture = Mixture(
             splits.train,
