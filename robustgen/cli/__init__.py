@@ -89,6 +89,7 @@ def main() -> None:
     from robustgen.runtime.errors import describe_error, is_bug
     from robustgen.runtime.preemption import Preempted
 
+    Options.traceback = False
     warnings.showwarning = _show
     os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")  # before torch: spinning threads slow each other down
     try:

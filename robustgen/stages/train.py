@@ -6,12 +6,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustgen.config.losses import SmoothedConfig
+from robustgen.config.losses import HATConfig, SmoothedConfig
 from robustgen.config.recipe import Arm, DataConfig, ThreatConfig
 from robustgen.config.training import TrainingConfig
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
+    from robustgen.images import ImageSet
     from robustgen.training.classifier import Validate
 
 from robustgen.stages.common import load_data, threat_model
@@ -50,8 +51,9 @@ class Train:
         settings, folder, seed = self._fitting(device), self.folder, self.seed
         splits = load_data(self.data)
         info = splits.train.info
-        source = keep_source(folder, settings.architecture)
+        self._check_standard_classifier(splits.train)
         seen = info if settings.normalize else info.unnormalized()
+        source = keep_source(folder, settings.architecture)
         model = build_model(settings.architecture, seen, rng_for(seed, "initialise"), source)
         model = channels_last(model).to(device)
         mixture = Mixture(
@@ -113,6 +115,19 @@ class Train:
             f"best at step {trained.step}: validation clean {100 * measured.clean.value:.1f} %, "
             f"{'robust' if sigma is None else 'under noise'} {100 * measured.robust.value:.1f} %"
         )
+
+    def _check_standard_classifier(self, train: ImageSet) -> None:
+        """Find out early whether the standard classifier of HAT accepts the training images."""
+        loss = self.config.loss
+        if not isinstance(loss, HATConfig) or loss.standard is None:
+            return
+        import numpy as np
+
+        from robustgen.images import to_unit
+        from robustgen.models.saved import load_classifier
+        from robustgen.models.sources import check_accepts
+
+        check_accepts(load_classifier(Path(loss.standard)), loss.standard, to_unit(train.take(np.arange(2)).pixels()))
 
     def _fitting(self, device: str) -> TrainingConfig:
         """The configuration, with as many passes per step as make the batch fit a GPU where that is asked for."""

@@ -66,6 +66,9 @@ def is_one_line(err):
          "--set", "data.train=20", "--set", "data.validation=0"),
         ("analyse", "transport", "colored", "--with", "labeller", "--data", "npz=c.npz", "--set", "data.test=10",
          "--set", "data.train=20", "--set", "data.validation=0"),
+        ("train", "--into", "m", "--data", "npz=c.npz", "--set", "data.test=10", "--set", "data.train=20",
+         "--set", "data.validation=0", "--set", "train.loss=hat", "--set", "train.helper.standard=labeller",
+         "--set", "train.early_stopping=false", "--recipe", "digits-smoke"),
     ],
     ids=lambda line: line[0],
 )  # fmt: skip
