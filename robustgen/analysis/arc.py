@@ -25,7 +25,7 @@ from robustgen.models import build_model
 from robustgen.modes import BatchInvariant, channels_last, debias_statistics, evaluating
 from robustgen.objectives import margin
 from robustgen.randomness import Rng, content_ids, rng_for
-from robustgen.records.arc import ARCResult
+from robustgen.records.arc import ARCRecord
 from robustgen.records.history import History
 from robustgen.records.record import BROKEN, PENDING, ROBUST, About
 from robustgen.storage.checkpoints import Stateful
@@ -89,7 +89,7 @@ class ARC:
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> ARCResult:
+    ) -> ARCRecord:
         """Measure ARC. The record is saved after each radius; an interrupted training resumes from its checkpoint.
 
         Discriminators are stored in `discriminators(path, record)`, from which `load_discriminators` reads them.
@@ -101,7 +101,7 @@ class ARC:
         radii, real, generated, held_out, is_real = self._prepare(subject, seed)
         images_of = digest(subject.train, subject.test, subject.generated)
         about = About(repr(self), subject.threat.norm, seed, images_of)
-        found = ARCResult.resume(path, about)
+        found = ARCRecord.resume(path, about)
         record = found or _unmeasured(about, radii, held_out, is_real)
         if path is not None and found is None:
             record.save(path)
@@ -271,7 +271,7 @@ def robustly_right(
     return np.where(robust, ROBUST, BROKEN).astype(np.int8), torch.cat(score).float().cpu().numpy()
 
 
-def discriminators(path: Path, record: ARCResult) -> Path:
+def discriminators(path: Path, record: ARCRecord) -> Path:
     """The folder of a record's discriminators (NN/weights.safetensors), unique to its images and settings."""
     about = hashlib.sha256(repr(record.about).encode()).hexdigest()[:12]
     return path.with_suffix("") / about
@@ -283,7 +283,7 @@ def load_discriminators(path: Path, info: DatasetInfo, arc: ARC) -> list[nn.Modu
     Raises:
         ValueError: the record is missing or not finished, or has no radius above 0.
     """
-    record = ARCResult.load(path)
+    record = ARCRecord.load(path)
     if not record.finished:
         raise ValueError(f"{path} is not finished; run the command that created it again to finish it")
     chosen = [at for at in range(record.reached) if record.radii[at] > 0]
@@ -334,9 +334,9 @@ def _load(folder: Path, architecture: str, info: DatasetInfo) -> nn.Module:
     return model
 
 
-def _unmeasured(about: About, radii: np.ndarray, held_out: Tensor, is_real: np.ndarray) -> ARCResult:
+def _unmeasured(about: About, radii: np.ndarray, held_out: Tensor, is_real: np.ndarray) -> ARCRecord:
     shape = (len(is_real), len(radii))
-    return ARCResult(
+    return ARCRecord(
         about=about,
         radii=radii,
         ids=content_ids(held_out.cpu().numpy()),
@@ -347,7 +347,7 @@ def _unmeasured(about: About, radii: np.ndarray, held_out: Tensor, is_real: np.n
     )
 
 
-def _with(record: ARCResult, at: int, stands: np.ndarray, score: np.ndarray) -> ARCResult:
+def _with(record: ARCRecord, at: int, stands: np.ndarray, score: np.ndarray) -> ARCRecord:
     """The record with one more radius. It ends when the 95 % interval of the accuracy includes 1/2."""
     all_stands, all_scores = record.stands.copy(), record.score.copy()
     all_stands[:, at], all_scores[:, at] = stands, score

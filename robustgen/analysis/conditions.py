@@ -14,7 +14,7 @@ from robustgen.analysis.subjects import blocks, check_subject, digest, to_floats
 from robustgen.contracts import Progress, silent
 from robustgen.evaluation.checks import check_logits
 from robustgen.modes import BatchInvariant, evaluating
-from robustgen.records.conditions import Conditions as Record
+from robustgen.records.conditions import ConditionsRecord
 from robustgen.records.record import About
 from robustgen.storage.weights import weights_digest
 from robustgen.threat import ThreatModel
@@ -58,7 +58,7 @@ class Conditions:
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> Record:
+    ) -> ConditionsRecord:
         """Measure the conditions. Labels of generated images are the predictions of `subject.labeler`.
 
         Raises:
@@ -74,7 +74,7 @@ class Conditions:
         inputs = digest(subject.train, subject.train_labels, subject.test, subject.test_labels, subject.generated)
         threat = subject.threat
         about = About(repr(self), str(threat), seed, f"{inputs} {weights_digest(subject.labeler)}")
-        if found := Record.resume(path, about):
+        if found := ConditionsRecord.resume(path, about):
             return found
         with evaluating(subject.labeler):
             model = BatchInvariant(subject.labeler)
@@ -88,7 +88,7 @@ class Conditions:
         progress(len(subject.generated), total, "images")
         clashes = _clashes(real, labels, threat)
         progress(len(subject.generated) + len(real), total, "images")
-        record = Record(
+        record = ConditionsRecord(
             about=about,
             right=(seen == subject.test_labels).cpu().numpy(),
             nearest_real=nearest_real.cpu().numpy(),

@@ -10,8 +10,7 @@ from torch import Tensor, nn
 
 from robustgen.contracts import Progress, silent
 from robustgen.images import DatasetInfo
-from robustgen.records.closeness import Closeness
-from robustgen.records.record import Findings
+from robustgen.records.record import ClassifierRecord, ProxyRecord
 from robustgen.threat import ThreatModel
 
 
@@ -49,7 +48,7 @@ class Analysis(Protocol):
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> Findings: ...
+    ) -> ClassifierRecord: ...
 
 
 @dataclass(frozen=True)
@@ -93,4 +92,4 @@ class ProxyAnalysis(Protocol):
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> Closeness: ...
+    ) -> ProxyRecord: ...

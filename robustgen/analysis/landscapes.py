@@ -17,8 +17,7 @@ from robustgen.evaluation.checks import check_images, check_logits
 from robustgen.modes import BatchInvariant, evaluating
 from robustgen.objectives import margin
 from robustgen.randomness import Rng, content_ids, rng_for
-from robustgen.records import landscapes
-from robustgen.records.loading import load_findings
+from robustgen.records.landscapes import LandscapesRecord
 from robustgen.records.record import About
 from robustgen.threat import ThreatModel
 
@@ -62,7 +61,7 @@ class Landscapes:
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> landscapes.Landscapes:
+    ) -> LandscapesRecord:
         """Compute the landscapes.
 
         Raises:
@@ -75,9 +74,7 @@ class Landscapes:
         check_images(images, labels)
         about = About(repr(self), str(threat), seed, subject.made_for)
         ids = content_ids(images.cpu().numpy())
-        if path is not None and path.exists():
-            found = load_findings(path).check_same(about, ids, labels.cpu().numpy(), path)
-            assert isinstance(found, landscapes.Landscapes)
+        if found := LandscapesRecord.resume_on(path, about, ids, labels.cpu().numpy()):
             return found
         rng = rng_for(seed, "analyse", "landscapes", device=images.device).each(ids)
         axis = torch.linspace(-self.extent, self.extent, self.points, device=images.device)
@@ -96,7 +93,7 @@ class Landscapes:
                 heights.append(-margin(logits, labels[i].expand(len(over))).view(self.points, self.points))
                 allowed.append(threat.contains(over, images[i].expand_as(over)).view(self.points, self.points))
                 progress(i + 1, len(images), "images")
-        result = landscapes.Landscapes(
+        result = LandscapesRecord(
             about=about,
             ids=ids,
             labels=labels.cpu().numpy(),

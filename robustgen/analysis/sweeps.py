@@ -24,16 +24,15 @@ from robustgen.evaluation.checks import check_images, check_logits
 from robustgen.modes import BatchInvariant, evaluating
 from robustgen.objectives import cross_entropy, margin
 from robustgen.randomness import Rng, content_ids, rng_for
-from robustgen.records import sweeps
-from robustgen.records.loading import load_findings
 from robustgen.records.record import BROKEN, PENDING, ROBUST, About
+from robustgen.records.sweeps import RadiusSweepRecord, StepSweepRecord, SweepRecord
 from robustgen.storage.files import SaveInterval
 from robustgen.threat import ThreatModel
 
 MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Default radii in units of eps, up to `gray_radius`."""
 
-AnySweep = TypeVar("AnySweep", bound=sweeps.Sweep)
+AnySweep = TypeVar("AnySweep", bound=SweepRecord)
 
 
 def gray_radius(images: Tensor, norm: str) -> float:
@@ -65,7 +64,7 @@ class RadiusSweep:
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> sweeps.RadiusSweep:
+    ) -> RadiusSweepRecord:
         """Sweep over the radii.
 
         Raises:
@@ -79,7 +78,7 @@ class RadiusSweep:
         attempts = [(ThreatModel(threat.norm, radius), attack) for radius in radii]
         columns = {"values": np.array(radii, dtype=np.float64), "grey": np.array(gray)}
         about = About(repr(self), str(threat), seed, subject.made_for)
-        return _sweep(sweeps.RadiusSweep, columns, attempts, subject, about, batch_size, path, progress)
+        return _sweep(RadiusSweepRecord, columns, attempts, subject, about, batch_size, path, progress)
 
 
 @dataclass(frozen=True)
@@ -103,7 +102,7 @@ class StepSweep:
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> sweeps.StepSweep:
+    ) -> StepSweepRecord:
         """Sweep over the numbers of steps.
 
         Raises:
@@ -112,7 +111,7 @@ class StepSweep:
         attempts = [(subject.threat, APGD(steps, cross_entropy)) for steps in self.steps]
         columns = {"values": np.array(self.steps, dtype=np.int64)}
         about = About(repr(self), str(subject.threat), seed, subject.made_for)
-        return _sweep(sweeps.StepSweep, columns, attempts, subject, about, batch_size, path, progress)
+        return _sweep(StepSweepRecord, columns, attempts, subject, about, batch_size, path, progress)
 
 
 def _default_radii(eps: float, gray: float) -> tuple[float, ...]:
@@ -150,11 +149,8 @@ def _sweep(
     ids = content_ids(images.cpu().numpy())
     with evaluating(subject.model):
         model = BatchInvariant(subject.model)
-        if path is not None and path.exists():
-            found = load_findings(path).check_same(about, ids, labels.cpu().numpy(), path)
-            assert isinstance(found, kind)
-            sweep = found
-        else:
+        sweep = kind.resume_on(path, about, ids, labels.cpu().numpy())
+        if sweep is None:
             sweep = _untried(kind, columns, model, images, labels, about, ids, len(attempts), batch_size)
         if sweep.finished and path is not None and path.exists():
             return sweep

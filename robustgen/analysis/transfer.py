@@ -18,8 +18,8 @@ from robustgen.modes import BatchInvariant, evaluating
 from robustgen.objectives import margin
 from robustgen.randomness import Rng, content_ids, rng_for
 from robustgen.records.record import About
-from robustgen.records.transfer import Transfer as Record
-from robustgen.records.transport import Transport as Plan
+from robustgen.records.transfer import TransferRecord
+from robustgen.records.transport import TransportRecord
 from robustgen.storage.files import SaveInterval
 from robustgen.storage.weights import weights_digest
 from robustgen.threat import ThreatModel
@@ -142,8 +142,8 @@ class Transfer:
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-        plan: Plan | None = None,
-    ) -> Record:
+        plan: TransportRecord | None = None,
+    ) -> TransferRecord:
         """Measure both sides of the bound, saving and resuming at `path`.
 
         Args:
@@ -158,7 +158,7 @@ class Transfer:
         plan = self._plan(subject, seed, plan)
         norm = subject.threat.norm
         about = About(repr(self), norm, seed, f"{plan.about.made_for} {weights_digest(subject.model)}")
-        record = Record.resume(path, about) or _pending(about, plan)
+        record = TransferRecord.resume(path, about) or _pending(about, plan)
         pace = SaveInterval()
         images = {"real": (subject.test, plan.real), "generated": (subject.generated, plan.generated)}
         total = len(plan.real) + len(plan.generated)
@@ -191,7 +191,7 @@ class Transfer:
                     record.save(path)
         return record
 
-    def _plan(self, subject: ProxySubject, seed: int, plan: Plan | None) -> Plan:
+    def _plan(self, subject: ProxySubject, seed: int, plan: TransportRecord | None) -> TransportRecord:
         wanted = self.transport.about(subject, seed)
         if plan is None:
             return self.transport(subject, seed=seed)
@@ -203,11 +203,11 @@ class Transfer:
         return plan
 
 
-def _pending(about: About, plan: Plan) -> Record:
+def _pending(about: About, plan: TransportRecord) -> TransferRecord:
     """The state before the first image."""
     upper = plan.shares * np.nan_to_num(plan.upper)
     lower = plan.shares * np.nan_to_num(plan.lower)
-    return Record(
+    return TransferRecord(
         about=about,
         shares=plan.shares,
         real_label=plan.real_label,

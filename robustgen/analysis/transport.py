@@ -15,7 +15,7 @@ from robustgen.analysis.subjects import check_subject, digest, pairwise_distance
 from robustgen.contracts import Progress, silent
 from robustgen.randomness import Rng, rng_for
 from robustgen.records.record import About
-from robustgen.records.transport import Transport as Record
+from robustgen.records.transport import TransportRecord
 
 
 @dataclass(frozen=True)
@@ -191,7 +191,7 @@ class Transport:
         batch_size: int = 512,
         path: Path | None = None,
         progress: Progress = silent,
-    ) -> Record:
+    ) -> TransportRecord:
         """Measure the distance of `subject.test` and `subject.generated`.
 
         Raises:
@@ -200,7 +200,7 @@ class Transport:
         """
         check_subject(subject)
         about = self.about(subject, seed)
-        if found := Record.resume(path, about):
+        if found := TransportRecord.resume(path, about):
             return found
         classes = len(subject.info.classes)
         real_labels, generated_labels = (
@@ -234,7 +234,7 @@ class Transport:
                 rows[name].append(values)
             progress(int(np.searchsorted(present, k)) + 1, len(present), "classes")
         joined = {name: np.concatenate(classwise) for name, classwise in rows.items()}
-        record = Record(
+        record = TransportRecord(
             about=about,
             shares=shares,
             generated_shares=theirs,

@@ -24,7 +24,7 @@ from robustgen.cli.settings import command_settings, judged, of_analysis, threat
 if TYPE_CHECKING:
     from robustgen.config.recipe import Recipe
     from robustgen.contracts import Progress
-    from robustgen.records.closeness import Closeness
+    from robustgen.records.record import ProxyRecord
 
 
 OF_IMAGES = ("arc", "transport", "conditions", "transfer")
@@ -117,7 +117,7 @@ def _analyse_classifiers(
 ) -> None:  # fmt: skip
     """Analyze one classifier, or those of every arm of a run, and print the tables."""
     from robustgen.cli.inventory import print_table
-    from robustgen.records.loading import load_findings
+    from robustgen.records.loading import OF_CLASSIFIERS
     from robustgen.report.page import write_report
     from robustgen.runtime.cpu import configure_cpu
     from robustgen.stages.analyse import Analyse
@@ -146,7 +146,7 @@ def _analyse_classifiers(
             file_name=target.path.name,
         )  # fmt: skip
         if not dry_run:
-            records[target] = load_findings(target.path)
+            records[target] = OF_CLASSIFIERS[name].load(target.path)
     for target, record in records.items():
         print_table(record.table(), f"{target.title}: {len(record)} images, {settings.threat}")
         for flag in record.flags:
@@ -175,7 +175,7 @@ def _analyse_images(
         name, proxy, settings.data, settings.threat, path, settings.seed, labeller, model, images or 10_000, own,
         batch_size,
     )  # fmt: skip
-    found: list[Closeness] = []
+    found: list[ProxyRecord] = []
 
     def work(device: str, progress: Progress) -> str:
         found.append(stage.record(device, progress))

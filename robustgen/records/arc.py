@@ -8,8 +8,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from robustgen.records.closeness import Closeness
-from robustgen.records.record import PENDING, ROBUST
+from robustgen.records.record import PENDING, ROBUST, ProxyRecord
 from robustgen.records.tables import Table
 from robustgen.stats.bootstrap import percentile_interval, resampled_means
 from robustgen.stats.exact import shows_gain, shows_other
@@ -45,7 +44,7 @@ class DiscriminationAccuracy:
 
 
 @dataclass(frozen=True)
-class ARCResult(Closeness):
+class ARCRecord(ProxyRecord):
     """For each radius, which held-out images the robust discriminator still classifies correctly under attack.
 
     radii   (P,) ascending, in pixels of [0, 1]

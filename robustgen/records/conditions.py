@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from robustgen.records.closeness import Closeness
+from robustgen.records.record import ProxyRecord
 from robustgen.records.tables import Table
 from robustgen.stats.exact import shows_gain, shows_more
 from robustgen.stats.formatting import percent, percent_range
@@ -15,7 +15,7 @@ from robustgen.stats.intervals import PairedDifference, Proportion
 
 
 @dataclass(frozen=True)
-class Conditions(Closeness):
+class ConditionsRecord(ProxyRecord):
     """Measurements of the conditions under which training on generated images is as good as training on real ones.
 
     t test images, m generated images, r real images (training and test).

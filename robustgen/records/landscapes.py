@@ -7,12 +7,12 @@ from typing import ClassVar
 
 import numpy as np
 
-from robustgen.records.record import Findings
+from robustgen.records.record import ClassifierRecord
 from robustgen.records.tables import Table
 
 
 @dataclass
-class Landscapes(Findings):
+class LandscapesRecord(ClassifierRecord):
     """Margins of images over the plane image + u * worst + v * random, not clipped to [0, 1].
 
     axis     (G,) values of u and v; 1 is a full perturbation, of norm at most eps

@@ -1,28 +1,29 @@
-"""Load the record of any analysis of a classifier."""
+"""Load the record of any analysis: this module knows all kinds."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
-from typing import Any
 
-from robustgen.records.landscapes import Landscapes
-from robustgen.records.record import About, Findings
-from robustgen.records.sweeps import RadiusSweep, StepSweep
-from robustgen.storage.arrays import load_arrays
+from robustgen.records.arc import ARCRecord
+from robustgen.records.conditions import ConditionsRecord
+from robustgen.records.landscapes import LandscapesRecord
+from robustgen.records.record import ClassifierRecord, ProxyRecord, Record
+from robustgen.records.sweeps import RadiusSweepRecord, StepSweepRecord
+from robustgen.records.transfer import TransferRecord
+from robustgen.records.transport import TransportRecord
 
-KINDS: dict[str, type[Findings]] = {kind.kind: kind for kind in (RadiusSweep, StepSweep, Landscapes)}
+OF_CLASSIFIERS: dict[str, type[ClassifierRecord]] = {
+    record.kind: record for record in (RadiusSweepRecord, StepSweepRecord, LandscapesRecord)
+}
+OF_PROXY_SETS: dict[str, type[ProxyRecord]] = {
+    record.kind: record for record in (ARCRecord, TransportRecord, ConditionsRecord, TransferRecord)
+}
 
 
-def load_findings(path: Path) -> Findings:
-    """Read a record of any kind of `KINDS`.
+def load_record(path: Path) -> Record:
+    """Read a record of any kind.
 
     Raises:
         ValueError: the file is missing, damaged, or not a record of an analysis.
     """
-    arrays = load_arrays(path)
-    try:
-        about: dict[str, Any] = json.loads(str(arrays.pop("about")))
-        return KINDS[about.pop("kind")](about=About(**about), **arrays)
-    except (KeyError, TypeError, json.JSONDecodeError) as error:
-        raise ValueError(f"expected a record of an analysis in {path}, but cannot read one ({error})") from None
+    return Record.load(path)

@@ -1,4 +1,4 @@
-"""Base class of the records of analyses: arrays with one row per image; tables and flags are methods. NumPy only."""
+"""Base classes of the records of analyses: arrays, tables and flags. NumPy only."""
 
 from __future__ import annotations
 
@@ -6,12 +6,12 @@ import json
 from abc import ABC, abstractmethod
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
-from typing import ClassVar, Self
+from typing import Any, ClassVar, Self
 
 import numpy as np
 
 from robustgen.records.tables import Table
-from robustgen.storage.arrays import save_arrays
+from robustgen.storage.arrays import load_arrays, save_arrays
 from robustgen.storage.files import differences
 from robustgen.units import parse_number
 
@@ -40,15 +40,94 @@ class About:
         return parse_number(self.threat.partition(":")[2])
 
 
+class Record(ABC):
+    """What an analysis found. Its file holds `about` as JSON and one array per field of the dataclass.
+
+    kind   name of the analysis; `Record.KINDS` has the classes by it
+    about  what was analyzed, and how
+    """
+
+    KINDS: ClassVar[dict[str, type[Record]]] = {}
+
+    kind: ClassVar[str]
+    about: About
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
+        if "kind" in vars(cls):
+            Record.KINDS[cls.kind] = cls
+
+    @property
+    def finished(self) -> bool:
+        """Whether every value of the record is there."""
+        return True
+
+    @property
+    @abstractmethod
+    def flags(self) -> tuple[str, ...]:
+        """Reasons to doubt the numbers, or limits of their interpretation, one sentence each."""
+
+    @abstractmethod
+    def table(self) -> Table:
+        """The main numbers as a table."""
+
+    def save(self, path: Path) -> None:
+        itself: Any = self  # a dataclass, as all subclasses are
+        columns = {field.name: getattr(self, field.name) for field in fields(itself)}
+        about = asdict(columns.pop("about"))
+        save_arrays(path, {"about": np.array(json.dumps({"kind": self.kind, **about})), **columns})
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read a record of this class, or of any class below it.
+
+        Raises:
+            ValueError: the file is missing, damaged, or a record of another kind.
+        """
+        arrays = load_arrays(path)
+        wanted = [kind for kind, member in Record.KINDS.items() if issubclass(member, cls)]
+        what = f"a record of {wanted[0]}" if len(wanted) == 1 else "a record of an analysis"
+        try:
+            about: dict[str, Any] = json.loads(str(arrays.pop("about")))
+            kind = about.pop("kind")
+            if kind in Record.KINDS and kind not in wanted:
+                raise ValueError(f"expected {what} in {path}, got one of {kind}; choose another path")
+            make: Any = Record.KINDS[kind]
+            found = make(about=About(**about), **arrays)
+        except (KeyError, TypeError, json.JSONDecodeError) as error:
+            raise ValueError(f"expected {what} in {path}, but cannot read one ({error})") from None
+        assert isinstance(found, cls)
+        return found
+
+    @classmethod
+    def resume(cls, path: Path | None, wanted: About) -> Self | None:
+        """The record at `path` to resume from; None where there is no file.
+
+        Raises:
+            ValueError: the record is of another analysis, and how it differs.
+        """
+        if path is None or not path.exists():
+            return None
+        found = cls.load(path)
+        found.check_same(path, wanted)
+        return found
+
+    def check_same(self, path: Path, wanted: About, others: list[str] | None = None) -> None:
+        """Raise ValueError where the record is of another analysis; `others` are further differences."""
+        if found := [*differences(asdict(self.about), asdict(wanted)), *(others or [])]:
+            raise ValueError(
+                f"{path} is a record of another analysis ({'; '.join(found)}); choose another path with --into, or "
+                "remove it"
+            )
+
+
 @dataclass
-class Findings(ABC):
-    """Record of an analysis of a classifier. Its file holds `about` as JSON and one array per field.
+class ClassifierRecord(Record):
+    """Record of an analysis of a classifier on some images.
 
     ids     (N,) identity of each image, a hash of its content
     labels  (N,)
     """
-
-    kind: ClassVar[str]
 
     about: About
     ids: np.ndarray
@@ -57,36 +136,32 @@ class Findings(ABC):
     def __len__(self) -> int:
         return len(self.labels)
 
-    @property
-    def finished(self) -> bool:
-        return True
+    @classmethod
+    def resume_on(cls, path: Path | None, wanted: About, ids: np.ndarray, labels: np.ndarray) -> Self | None:
+        """As `resume`; the record must also be of these images."""
+        if path is None or not path.exists():
+            return None
+        found = cls.load(path)
+        same = np.array_equal(found.ids, ids) and np.array_equal(found.labels, labels)
+        others = f"images: stored {len(found)}, requested {len(ids)}{' others' * (len(found) == len(ids))}"
+        found.check_same(path, wanted, [] if same else [others])
+        return found
+
+
+@dataclass(frozen=True)
+class ProxyRecord(Record):
+    """Record of an analysis of generated images: how close they are to real ones.
+
+    about   what was analyzed; `made_for` has digests of the images and networks
+    """
+
+    about: About
 
     @property
     @abstractmethod
-    def flags(self) -> tuple[str, ...]:
-        """Red flags: reasons to doubt the evaluation, one sentence each."""
+    def summary(self) -> str:
+        """The result in one sentence."""
 
-    @abstractmethod
-    def table(self) -> Table:
-        """The main numbers as a table."""
-
-    def save(self, path: Path) -> None:
-        columns = {field.name: getattr(self, field.name) for field in fields(self)}
-        about = asdict(columns.pop("about"))
-        save_arrays(path, {"about": np.array(json.dumps({"kind": self.kind, **about})), **columns})
-
-    def check_same(self, wanted: About, ids: np.ndarray, labels: np.ndarray, path: Path) -> Self:
-        """Return this record if it is about the same analysis, images and labels.
-
-        Raises:
-            ValueError: it is about something else, and how it differs.
-        """
-        found = differences(asdict(self.about), asdict(wanted))
-        if not (np.array_equal(self.ids, ids) and np.array_equal(self.labels, labels)):
-            found.append(f"images: stored {len(self)}, requested {len(ids)}{' others' * (len(self) == len(ids))}")
-        if found:
-            raise ValueError(
-                f"{path} is a record of another analysis ({'; '.join(found)}); choose another path with --into, or "
-                "remove it"
-            )
-        return self
+    def resampling(self) -> np.random.Generator:
+        """The random generator of bootstrap intervals, seeded by the seed of the analysis."""
+        return np.random.Generator(np.random.Philox(key=self.about.seed % 2**64))

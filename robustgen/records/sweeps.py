@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from robustgen.records.record import PENDING, ROBUST, Findings
+from robustgen.records.record import PENDING, ROBUST, ClassifierRecord
 from robustgen.records.tables import Table
 from robustgen.stats.exact import shows_gain, shows_more
 from robustgen.stats.formatting import percent, percent_range, points
@@ -16,7 +16,7 @@ from robustgen.units import show_number
 
 
 @dataclass
-class Sweep(Findings):
+class SweepRecord(ClassifierRecord):
     """Which images remain robust at each value of one setting of the attack; every value is attacked from scratch.
 
     values  (P,) values of the setting, ascending
@@ -72,7 +72,7 @@ class Sweep(Findings):
 
 
 @dataclass
-class RadiusSweep(Sweep):
+class RadiusSweepRecord(SweepRecord):
     """A sweep over the threat model's radius.
 
     grey  radius within which every image can be turned into the same gray image; from this radius on at most the images
@@ -106,7 +106,7 @@ class RadiusSweep(Sweep):
 
 
 @dataclass
-class StepSweep(Sweep):
+class StepSweepRecord(SweepRecord):
     """A sweep over the number of attack steps, at the radius of the threat model."""
 
     kind: ClassVar[str] = "step-sweep"

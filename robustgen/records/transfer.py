@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from robustgen.records.closeness import Closeness
+from robustgen.records.record import ProxyRecord
 from robustgen.records.tables import Table
 from robustgen.records.transport import resampled_class_means, weighted_class_mean
 from robustgen.stats.bootstrap import percentile_interval
@@ -15,7 +15,7 @@ from robustgen.stats.formatting import number, number_range
 
 
 @dataclass(frozen=True)
-class Transfer(Closeness):
+class TransferRecord(ProxyRecord):
     """Average robustness of a classifier on real and on generated images, and the bound on their difference.
 
         | Rob(real) - Rob(generated) | <= cwd(real, generated),   Rob = mean distance to the nearest misclassified image

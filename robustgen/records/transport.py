@@ -7,7 +7,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from robustgen.records.closeness import Closeness
+from robustgen.records.record import ProxyRecord
 from robustgen.records.tables import Table
 from robustgen.stats.bootstrap import RESAMPLES, percentile_interval, resampled_means
 from robustgen.stats.formatting import number, percent
@@ -30,7 +30,7 @@ def resampled_class_means(
 
 
 @dataclass(frozen=True)
-class Transport(Closeness):
+class TransportRecord(ProxyRecord):
     """Wasserstein distance between real and generated images of each class.
 
     K classes, n real and m generated images.

@@ -4,28 +4,28 @@ from __future__ import annotations
 
 from typing import Any, TypeVar
 
-from robustgen.records.landscapes import Landscapes
-from robustgen.records.loading import KINDS, load_findings
-from robustgen.records.record import Findings
-from robustgen.records.sweeps import RadiusSweep, StepSweep, Sweep
+from robustgen.records.landscapes import LandscapesRecord
+from robustgen.records.loading import OF_CLASSIFIERS
+from robustgen.records.record import ClassifierRecord
+from robustgen.records.sweeps import RadiusSweepRecord, StepSweepRecord, SweepRecord
 from robustgen.records.tables import Table
 from robustgen.report import figures
 from robustgen.report.tables import Results, name_of
 from robustgen.stats.formatting import percent
 
-Diagnostics = dict[str, dict[str, Findings]]
+Diagnostics = dict[str, dict[str, ClassifierRecord]]
 """Records by kind of analysis, then by arm in the recipe's order."""
 
-Kind = TypeVar("Kind", bound=Findings)
+Kind = TypeVar("Kind", bound=ClassifierRecord)
 
 
 def read_diagnostics(results: Results) -> Diagnostics:
     """All finished diagnostics of a run."""
     found: Diagnostics = {}
-    for kind in KINDS:
+    for kind, record in OF_CLASSIFIERS.items():
         for arm in results.verdicts:
             path = results.run.findings(arm, kind)
-            if path.exists() and (findings := load_findings(path)).finished:
+            if path.exists() and (findings := record.load(path)).finished:
                 found.setdefault(kind, {})[arm] = findings
     return found
 
@@ -43,9 +43,9 @@ def flags(results: Results, found: Diagnostics) -> list[str]:
 def also_checked(found: Diagnostics) -> str:
     """What the diagnostics checked, continuing the sentence that the report shows when there is no red flag."""
     sentences = {
-        RadiusSweep.kind: "robust accuracy falls to 0 as the radius grows",
-        StepSweep.kind: "attacks converge",
-        Landscapes.kind: "loss landscapes have no plateaus",
+        RadiusSweepRecord.kind: "robust accuracy falls to 0 as the radius grows",
+        StepSweepRecord.kind: "attacks converge",
+        LandscapesRecord.kind: "loss landscapes have no plateaus",
     }
     return "".join(f"; {sentence}" for kind, sentence in sentences.items() if kind in found)
 
@@ -53,11 +53,11 @@ def also_checked(found: Diagnostics) -> str:
 def sections(results: Results, found: Diagnostics, classes: list[str]) -> list[dict[str, Any]]:
     """Title, figure, caption and optional table of each kind of analysis."""
     parts = []
-    if radius := _of(results, found, RadiusSweep):
+    if radius := _of(results, found, RadiusSweepRecord):
         parts.append(_radius_part(results, radius))
-    if steps := _of(results, found, StepSweep):
+    if steps := _of(results, found, StepSweepRecord):
         parts.append(_step_part(steps))
-    if landscapes := _of(results, found, Landscapes):
+    if landscapes := _of(results, found, LandscapesRecord):
         parts.append(_landscape_part(landscapes, classes))
     return parts
 
@@ -68,7 +68,7 @@ def _of(results: Results, found: Diagnostics, kind: type[Kind]) -> dict[str, Kin
     return {name_of(results.recipe, arm): findings for arm, findings in arms.items() if isinstance(findings, kind)}
 
 
-def _radius_part(results: Results, sweeps: dict[str, RadiusSweep]) -> dict[str, Any]:
+def _radius_part(results: Results, sweeps: dict[str, RadiusSweepRecord]) -> dict[str, Any]:
     first = next(iter(sweeps.values()))
     crosses = {
         name_of(results.recipe, arm): verdicts.robust_accuracy.value
@@ -87,7 +87,7 @@ def _radius_part(results: Results, sweeps: dict[str, RadiusSweep]) -> dict[str, 
     }
 
 
-def _fallen(sweeps: dict[str, RadiusSweep]) -> float:
+def _fallen(sweeps: dict[str, RadiusSweepRecord]) -> float:
     """The radius at which all sweeps have fallen below 0.5 % robust accuracy: the end of the figure's axis."""
     ends = []
     for sweep in sweeps.values():
@@ -96,7 +96,7 @@ def _fallen(sweeps: dict[str, RadiusSweep]) -> float:
     return max(ends)
 
 
-def _step_part(sweeps: dict[str, StepSweep]) -> dict[str, Any]:
+def _step_part(sweeps: dict[str, StepSweepRecord]) -> dict[str, Any]:
     first = next(iter(sweeps.values()))
     usual = 100 if first.values[0] <= 100 <= first.values[-1] else None
     return {
@@ -110,7 +110,7 @@ def _step_part(sweeps: dict[str, StepSweep]) -> dict[str, Any]:
     }
 
 
-def _landscape_part(landscapes: dict[str, Landscapes], classes: list[str]) -> dict[str, Any]:
+def _landscape_part(landscapes: dict[str, LandscapesRecord], classes: list[str]) -> dict[str, Any]:
     first = next(iter(landscapes.values()))
     return {
         "title": "Loss landscapes",
@@ -131,7 +131,7 @@ def _images(sweeps: dict[str, Any]) -> str:
 
 def _table(sweeps: dict[str, Any]) -> Table | None:
     """A row per classifier and a column per swept value; None when classifiers were swept over different values."""
-    shown: list[tuple[str, Sweep]] = list(sweeps.items())
+    shown: list[tuple[str, SweepRecord]] = list(sweeps.items())
     columns = {tuple(sweep.show(at) for at in range(len(sweep.values))) for _, sweep in shown}
     if len(columns) > 1:
         return None

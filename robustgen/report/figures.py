@@ -11,10 +11,10 @@ from typing import Any, TypeVar
 import numpy as np
 from PIL import Image
 
-from robustgen.records.arc import ARCResult
+from robustgen.records.arc import ARCRecord
 from robustgen.records.history import History
-from robustgen.records.landscapes import Landscapes
-from robustgen.records.sweeps import Sweep
+from robustgen.records.landscapes import LandscapesRecord
+from robustgen.records.sweeps import SweepRecord
 
 COLORS = (
     "#2f6fde", "#d9822b", "#2a9d5c", "#a04bbf", "#c0392b", "#0f8a8a", "#e0559f", "#8a8a00", "#5f7396", "#00a0d6",
@@ -148,7 +148,7 @@ def accuracy_bars(rows: list[tuple[str, float, tuple[float, float], float, tuple
 
 
 def sweep_curves(
-    sweeps: dict[str, Sweep],
+    sweeps: dict[str, SweepRecord],
     mark: float | None,
     crosses: dict[str, float],
     *,
@@ -181,7 +181,7 @@ def sweep_curves(
     return svg(figure)
 
 
-def arc_curves(records: dict[str, ARCResult]) -> str:
+def arc_curves(records: dict[str, ARCRecord]) -> str:
     """Robust discrimination accuracy over the radius, a curve per generator; "" without records."""
     if not records:
         return ""
@@ -198,7 +198,7 @@ def arc_curves(records: dict[str, ARCResult]) -> str:
     return svg(figure)
 
 
-def landscape_maps(landscapes: dict[str, Landscapes], classes: list[str]) -> str:
+def landscape_maps(landscapes: dict[str, LandscapesRecord], classes: list[str]) -> str:
     """Loss landscapes, a column per classifier and a row per image: blue is correct, red is misclassified.
 
     All maps share one color scale; the decision boundary is black.

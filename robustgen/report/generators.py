@@ -8,13 +8,13 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.records.arc import ARCResult
-from robustgen.records.closeness import Closeness
-from robustgen.records.conditions import Conditions
+from robustgen.records.arc import ARCRecord
+from robustgen.records.conditions import ConditionsRecord
+from robustgen.records.loading import OF_PROXY_SETS
 from robustgen.records.quality import SELF, TEST, TRAIN, Quality, neighbors_file
+from robustgen.records.record import ProxyRecord
 from robustgen.records.tables import Table
-from robustgen.records.transfer import Transfer
-from robustgen.records.transport import Transport
+from robustgen.records.transport import TransportRecord
 from robustgen.report import figures
 from robustgen.report.tables import Results, changes_of, loss_of, proxies_of, proxy_facts, used_generators
 from robustgen.stats.formatting import percent
@@ -31,18 +31,11 @@ def read_qualities(results: Results) -> dict[str, Quality]:
 
 NEIGHBOR_KINDS = {TRAIN: "training", TEST: "test", SELF: "generated"}
 
-KINDS: dict[str, type[Closeness]] = {
-    "arc": ARCResult,
-    "transport": Transport,
-    "conditions": Conditions,
-    "transfer": Transfer,
-}
 
-
-def read_closeness(results: Results) -> dict[str, dict[str, Closeness]]:
+def read_closeness(results: Results) -> dict[str, dict[str, ProxyRecord]]:
     """Finished proxy analyses of a run: by analysis, then by generator (for `transfer` by arm)."""
-    found: dict[str, dict[str, Closeness]] = {}
-    for analysis, kind in KINDS.items():
+    found: dict[str, dict[str, ProxyRecord]] = {}
+    for analysis, kind in OF_PROXY_SETS.items():
         for subject in results.verdicts if analysis == "transfer" else used_generators(results):
             path = results.run.closeness(subject, analysis)
             if path.with_suffix(".done").exists():
@@ -65,7 +58,7 @@ def neighbors_figure(path: Path) -> dict[str, str] | None:
     }
 
 
-def closeness_flags(found: dict[str, dict[str, Closeness]]) -> list[str]:
+def closeness_flags(found: dict[str, dict[str, ProxyRecord]]) -> list[str]:
     """Flags of all proxy analyses, each prefixed with its subject and analysis."""
     return [
         f"{subject}, {analysis}: {flag}"
@@ -75,7 +68,9 @@ def closeness_flags(found: dict[str, dict[str, Closeness]]) -> list[str]:
     ]
 
 
-def generators_table(results: Results, qualities: dict[str, Quality], close: dict[str, dict[str, Closeness]]) -> Table:
+def generators_table(
+    results: Results, qualities: dict[str, Quality], close: dict[str, dict[str, ProxyRecord]]
+) -> Table:
     """A row per generator with a record; the first row has the values of real test images, where these are known.
 
     Columns without any value are left out.
@@ -136,11 +131,11 @@ def _neighbor_columns(qualities: dict[str, Quality], names: list[str]) -> dict[s
 _NAMES = {"arc": "ARC", "transport": "excess transport"}
 
 
-def _number(record: Closeness | None) -> str:
+def _number(record: ProxyRecord | None) -> str:
     """The value of `ARC` or of `excess transport`."""
-    if isinstance(record, ARCResult):
+    if isinstance(record, ARCRecord):
         return f"{record.arc:.4f}"
-    return f"{record.excess:.3g}" if isinstance(record, Transport) else ""
+    return f"{record.excess:.3g}" if isinstance(record, TransportRecord) else ""
 
 
 def _speed(results: Results, name: str) -> str:
@@ -183,20 +178,20 @@ def score_arm(recipe: dict[str, Any], evaluated: Iterable[str], generator: str) 
     return None
 
 
-def measures_of(quality: Quality | None, close: Mapping[str, Mapping[str, Closeness]], name: str) -> dict[str, float]:
+def measures_of(quality: Quality | None, close: Mapping[str, Mapping[str, ProxyRecord]], name: str) -> dict[str, float]:
     """All known metrics of a generator's images, by the name of their column."""
     found: dict[str, float] = {}
     if quality is not None:
         found |= {measure: estimate.value for measure, estimate in quality.estimates.items()}
     arc, transport, conditions = (close.get(analysis, {}).get(name) for analysis in ("arc", "transport", "conditions"))
-    if isinstance(arc, ARCResult):
+    if isinstance(arc, ARCRecord):
         found["ARC"] = arc.arc
-    if isinstance(transport, Transport):
+    if isinstance(transport, TransportRecord):
         found["excess transport"] = transport.excess
     if quality is not None:
         found |= {"precision": quality.precision.value, "recall": quality.recall.value}
         found |= {"NN entropy": quality.neighbor_entropy, "memorized": quality.memorized.value}
         found["label agreement"] = quality.agreement.value
-    if isinstance(conditions, Conditions):
+    if isinstance(conditions, ConditionsRecord):
         found |= {"attack rate": conditions.attack_rate.value, "test coverage": conditions.coverage_alike.value}
     return {measure: float(value) for measure, value in found.items() if np.isfinite(value)}

@@ -8,9 +8,9 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from robustgen.config.losses import purpose_of
-from robustgen.records.arc import ARCResult
-from robustgen.records.closeness import Closeness
+from robustgen.records.arc import ARCRecord
 from robustgen.records.history import History
+from robustgen.records.record import ProxyRecord
 from robustgen.records.tables import Table
 from robustgen.report import by_class, diagnostics, figures
 from robustgen.report.certificates import by_name, certificates_table, certified_figure, certified_gains
@@ -154,7 +154,7 @@ def _certificates(results: Results) -> dict[str, Any] | None:
     }
 
 
-def _generators(results: Results, close: dict[str, dict[str, Closeness]]) -> dict[str, Any] | None:
+def _generators(results: Results, close: dict[str, dict[str, ProxyRecord]]) -> dict[str, Any] | None:
     """Content of the section on generators; None when they were neither measured nor analyzed."""
     qualities = read_qualities(results)
     if not qualities and not close:
@@ -166,7 +166,7 @@ def _generators(results: Results, close: dict[str, dict[str, Closeness]]) -> dic
         "table": generators_table(results, qualities, close),
         "about": next((quality.about for quality in qualities.values()), None),
         "arc": figures.arc_curves(
-            {name: record for name, record in close.get("arc", {}).items() if isinstance(record, ARCResult)}
+            {name: record for name, record in close.get("arc", {}).items() if isinstance(record, ARCRecord)}
         ),
         "nearest": {
             name: found for name in qualities if (found := neighbors_figure(results.run.quality(name))) is not None

@@ -12,8 +12,7 @@ from robustgen.stages.common import check_same_shape, first_images, load_data, t
 if TYPE_CHECKING:
     from robustgen.analysis.contracts import Analysis
     from robustgen.contracts import Progress
-    from robustgen.records.closeness import Closeness
-    from robustgen.records.record import Findings
+    from robustgen.records.record import ClassifierRecord, ProxyRecord
 
 
 @dataclass(frozen=True)
@@ -32,7 +31,7 @@ class Analyse:
         self.record(device, progress)
         return f"{self.classifier.name} -> {self.path}"
 
-    def record(self, device: str, progress: Progress) -> Findings:
+    def record(self, device: str, progress: Progress) -> ClassifierRecord:
         """The analysis's record, which is also saved to `path`."""
         from robustgen.analysis.contracts import Subject
         from robustgen.datasets import load_test
@@ -82,7 +81,7 @@ class AnalyseImages:
     def __call__(self, device: str, progress: Progress) -> str:
         return self.record(device, progress).summary
 
-    def record(self, device: str, progress: Progress) -> Closeness:
+    def record(self, device: str, progress: Progress) -> ProxyRecord:
         """The analysis's record, which is also saved to `path`."""
         import numpy as np
         import torch

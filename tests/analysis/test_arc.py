@@ -18,7 +18,7 @@ from robustgen.attacks import APGD
 from robustgen.images import DatasetInfo
 from robustgen.objectives import margin
 from robustgen.randomness import rng_for
-from robustgen.records.arc import ARCResult, DiscriminationAccuracy
+from robustgen.records.arc import ARCRecord, DiscriminationAccuracy
 from robustgen.records.record import BROKEN, PENDING, ROBUST, About
 from robustgen.stats.intervals import Proportion
 from robustgen.threat import ThreatModel
@@ -43,7 +43,7 @@ def subject_of(real, test, generated, norm="l2", eps=0.1, info=INFO):
 def record_of(right, real, radii, **changes):
     """A record with the given outcomes, (N, P) bool."""
     stands = np.where(right, ROBUST, BROKEN).astype(np.int8)
-    return ARCResult(
+    return ARCRecord(
         about=About("ARC()", "l2", 0, "x"),
         radii=np.array(radii, dtype=float),
         ids=np.arange(len(stands)),
@@ -227,7 +227,7 @@ def test_a_record_has_a_row_an_image_and_ends(measured):
     assert found.finished and found.about.threat == "l2"
     assert int(found.real.sum()) == 30 == int((~found.real).sum()) and len(found.ids) == 60
     assert 1 <= found.reached <= 3 and ((found.stands == PENDING) == np.isnan(found.score)).all()
-    assert ARCResult.load(path).table() == found.table()
+    assert ARCRecord.load(path).table() == found.table()
     folders = sorted(folder.name for folder in discriminators(path, found).iterdir())
     assert folders == [f"{at:02d}" for at in range(found.reached)]
     assert sorted(file.name for file in (discriminators(path, found) / "00").iterdir()) == [

@@ -12,7 +12,7 @@ from robustgen.analysis.sweeps import gray_radius
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.randomness import rng_for
-from robustgen.records.loading import KINDS, load_findings
+from robustgen.records.loading import OF_CLASSIFIERS, load_record
 from robustgen.records.record import PENDING, ROBUST
 from robustgen.threat import ThreatModel
 
@@ -67,7 +67,7 @@ def alike(first, second):
 
 
 def test_names_are_the_kinds_that_reports_read():
-    assert list(ANALYSES) == list(KINDS)
+    assert list(ANALYSES) == list(OF_CLASSIFIERS)
 
 
 def test_findings_have_a_row_an_image_a_table_and_flags(analysis, subject):
@@ -82,7 +82,7 @@ def test_saved_and_loaded_are_the_same_and_equal_input_gives_equal_bytes(analysi
     findings = analysis(subject, path=tmp_path / "a.npz")
     analysis(subject, path=tmp_path / "b.npz")
     assert (tmp_path / "a.npz").read_bytes() == (tmp_path / "b.npz").read_bytes()
-    loaded = load_findings(tmp_path / "a.npz")
+    loaded = load_record(tmp_path / "a.npz")
     assert type(loaded) is type(findings) and loaded.about == findings.about and alike(loaded, findings)
 
 
@@ -172,7 +172,7 @@ def test_broken_off_and_taken_up_equals_unbroken(name, subject, tmp_path, monkey
             analysis(subject, path=tmp_path / "broken.npz", batch_size=4, progress=progress)
         except KeyboardInterrupt:
             stopped += 1
-            assert not load_findings(tmp_path / "broken.npz").finished
+            assert not load_record(tmp_path / "broken.npz").finished
     assert stopped >= 3
     assert (tmp_path / "broken.npz").read_bytes() == (tmp_path / "whole.npz").read_bytes()
 
@@ -394,4 +394,4 @@ def test_settings_are_numbers_fractions_and_lists():
 def test_other_files_are_refused(tmp_path):
     np.savez(tmp_path / "x.npz", a=np.zeros(3))
     with pytest.raises(ValueError, match="expected a record of an analysis in"):
-        load_findings(tmp_path / "x.npz")
+        load_record(tmp_path / "x.npz")

@@ -23,9 +23,9 @@ from robustgen.images import DatasetInfo, to_bytes
 from robustgen.modes import BatchInvariant
 from robustgen.objectives import margin
 from robustgen.randomness import content_ids, rng_for
-from robustgen.records.conditions import Conditions as ConditionsRecord
-from robustgen.records.transfer import Transfer as TransferRecord
-from robustgen.records.transport import Transport as TransportRecord
+from robustgen.records.conditions import ConditionsRecord
+from robustgen.records.transfer import TransferRecord
+from robustgen.records.transport import TransportRecord
 from robustgen.threat import ThreatModel
 
 NORMS = ("linf", "l2", "l1")

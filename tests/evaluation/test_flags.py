@@ -9,7 +9,7 @@ import torch
 
 from robustgen.evaluation.checks import flags_after, flags_of
 from robustgen.records.record import BROKEN, ROBUST, About
-from robustgen.records.sweeps import RadiusSweep, StepSweep
+from robustgen.records.sweeps import RadiusSweepRecord, StepSweepRecord
 from robustgen.records.verdicts import UNBROKEN, Verdicts
 from robustgen.stats.exact import FLAG_LEVEL, shows_gain, shows_less, shows_more, shows_other
 from robustgen.stats.intervals import PairedDifference, Proportion
@@ -121,19 +121,19 @@ def standing(count, total=100):
 
 @pytest.mark.parametrize(("rises", "flagged"), [(6, False), (7, False), (8, True)])
 def test_a_rise_over_the_radius(rises, flagged):
-    found = sweep(RadiusSweep, [standing(20), standing(20 + rises)], [0.1, 0.2], grey=np.array(0.5))
+    found = sweep(RadiusSweepRecord, [standing(20), standing(20 + rises)], [0.1, 0.2], grey=np.array(0.5))
     assert bool(found.flags) == flagged
 
 
 @pytest.mark.parametrize(("last", "flagged"), [(3, False), (4, False), (5, True)])
 def test_standing_where_nothing_may_stand(last, flagged):
     """3 of 100 above 1 %: 0.079; 4: 0.018; 5: 0.0034."""
-    found = sweep(RadiusSweep, [standing(50), standing(last)], [0.1, 0.5], grey=np.array(0.5))
+    found = sweep(RadiusSweepRecord, [standing(50), standing(last)], [0.1, 0.5], grey=np.array(0.5))
     assert bool(found.flags) == flagged
 
 
 @pytest.mark.parametrize(("falls", "flagged"), [(7, False), (8, True)])
 def test_steps_that_have_not_converged(falls, flagged):
-    found = sweep(StepSweep, [standing(50), standing(50 - falls)], [10, 20])
+    found = sweep(StepSweepRecord, [standing(50), standing(50 - falls)], [10, 20])
     assert bool(found.flags) == flagged
     assert replace(found, stands=found.stands[:, :1], values=found.values[:1]).flags == ()

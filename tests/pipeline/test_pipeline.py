@@ -19,9 +19,9 @@ from robustgen.pipeline.graph import stages
 from robustgen.pipeline.scheduler import plan_jobs
 from robustgen.recipes import RECIPES
 from robustgen.records.history import History
-from robustgen.records.loading import load_findings
+from robustgen.records.loading import load_record
 from robustgen.records.record import PENDING, About
-from robustgen.records.sweeps import RadiusSweep
+from robustgen.records.sweeps import RadiusSweepRecord
 from robustgen.records.verdicts import Verdicts
 from robustgen.report.page import write_report
 from robustgen.report.tables import read_results, results_table
@@ -277,9 +277,9 @@ def test_analyses_of_a_run_go_into_its_report(whole, tmp_path):
     run = RunDir(folder)
     for arm in SMOKE.arms:
         for name in ("radius-sweep", "step-sweep", "landscapes"):
-            findings = load_findings(run.findings(arm, name))
+            findings = load_record(run.findings(arm, name))
             assert findings.finished and findings.about.threat == "linf:0.1"
-        sweep = load_findings(run.findings(arm, "radius-sweep"))
+        sweep = load_record(run.findings(arm, "radius-sweep"))
         verdicts = Verdicts.load(run.verdicts(arm, "quick"))
         assert (sweep.ids == verdicts.ids).all() and (sweep.right == verdicts.right).all()
     page = run.report.read_text()
@@ -347,7 +347,7 @@ def test_red_flags_of_analyses_reach_the_report_and_unfinished_ones_do_not(whole
     run = RunDir(folder)
     verdicts = Verdicts.load(run.verdicts("real", "quick"))
     count = len(verdicts)
-    sweep = RadiusSweep(
+    sweep = RadiusSweepRecord(
         about=About("RadiusSweep()", verdicts.threat, 0),
         ids=verdicts.ids,
         labels=verdicts.labels,

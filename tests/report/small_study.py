@@ -7,7 +7,7 @@ import numpy as np
 from sklearn.datasets import load_digits
 
 from robustgen.config.recipe import Recipe
-from robustgen.records.arc import ARCResult
+from robustgen.records.arc import ARCRecord
 from robustgen.records.certificates import ABSTAINED, Certificates
 from robustgen.records.history import History
 from robustgen.records.quality import SHOWN, About, Estimate, Quality, neighbors_file
@@ -124,7 +124,7 @@ def _write_generator(run, name, number, seed, pixels, labels, some) -> None:
     save_arrays(neighbors_file(run.quality(name)), {**near, "source": rng.integers(0, 3, SHOWN)})
     told = rng.random((80, 3)) < np.array([0.9, 0.7, 0.5]) - 0.03 * number
     path = run.closeness(name, "arc")
-    ARCResult(
+    ARCRecord(
         about=AnalysisAbout("Arc()", "linf:0.2", seed), radii=np.array([0.0, 0.1, 0.2]), ids=np.arange(80),
         real=np.arange(80) < 40, stands=np.where(told, ROBUST, BROKEN).astype(np.int8),
         score=np.zeros((80, 3), dtype=np.float32), ended=np.array(True),
