@@ -14,7 +14,6 @@ from robustgen.report import figures
 from robustgen.report.tables import Results, name_of
 from robustgen.stats.formatting import percent
 from robustgen.stats.intervals import Proportion
-from robustgen.units import show_class
 
 MOST_ARMS, MOST_CLASSES = 6, 20
 """Most columns of the table by class; most classes for which a confusion matrix is readable."""
@@ -47,7 +46,7 @@ def worst(verdicts: Verdicts, classes: list[str]) -> str:
     counts = confusion(verdicts)
     wrong = counts * (1 - np.eye(len(counts), dtype=counts.dtype))
     true, taken = np.unravel_index(int(wrong.argmax()), wrong.shape)
-    text = f"the weakest {show_class(classes[weakest])} has {percent(shares[weakest].value)} % robust accuracy"
+    text = f"the weakest class is {classes[weakest]} with {percent(shares[weakest].value)} % robust accuracy"
     if wrong[true, taken]:
         text += (
             f"; under attack the most frequent confusion is {classes[true]} classified as {classes[taken]} "

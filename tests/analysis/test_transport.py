@@ -345,7 +345,10 @@ def test_the_conditions_on_greys_counted_by_hand():
     assert found.within_eps.count == 6
     assert not found.clashes.any()
     assert len(found.table().rows) == 9
-    assert any("25.0 % of the generated images are within" in flag for flag in found.flags)
+    # One of 4 images does not show more than 1 %: 1 - 0.99^4 = 0.039. Two of 8 do: 0.0027.
+    wrong = "25.0 % of the generated images are within"
+    assert not any(wrong in flag for flag in found.flags)
+    assert any(wrong in flag for flag in replace(found, attacks=np.tile(found.attacks, 2)).flags)
     assert any("1 generated images are copies" in flag for flag in found.flags)
 
 

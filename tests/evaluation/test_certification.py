@@ -341,7 +341,7 @@ def test_summaries_by_hand(five, tmp_path):
     five.save(tmp_path / "c.npz")
     again = Certificates.load(tmp_path / "c.npz")
     assert again.about() == five.about() and same(again, five)
-    with pytest.raises(ValueError, match="not a certificates file"):
+    with pytest.raises(ValueError, match="expected certificates in"):
         np.savez(tmp_path / "d.npz", x=1)
         Certificates.load(tmp_path / "d.npz")
     five.spent[1:] = 0
@@ -357,10 +357,10 @@ def test_tables_and_comparisons(five):
     gain, low, high = radius_gain(better, five)
     assert gain == pytest.approx(0.25 * 3 / 5) and low < gain < high
     (sentence,) = certified_gains(named, "real only")
-    assert sentence.startswith("real + edm, smoothed: certified further on average: ACR 0.490, +0.150 (")
-    assert "within l2 0.5 40.0 %, +0.0 points" in sentence
+    assert sentence.startswith("real + edm, smoothed: average certified radius 0.490, +0.150 (")
+    assert "certified accuracy at l2 radius 0.5: 40.0 %, +0.0 points" in sentence
     assert certified_figure(named).startswith("<svg")
-    with pytest.raises(ValueError, match="other images"):
+    with pytest.raises(ValueError, match="different images"):
         radius_gain(Certificates(**{**vars(five), "ids": five.ids + 1}), five)
 
 
