@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from robustgen.cli import inventory
-from robustgen.cli.app import DataPath, Device, DryRun, RecipeName, Scale, Seed, Sets, app, device_named
+from robustgen.cli.app import DataPath, Device, DryRun, RecipeName, Scale, Seed, Sets, ThreatText, app, device_named
+from robustgen.cli.auto import auto_recipe
 from robustgen.cli.settings import whole_recipe
 
 if TYPE_CHECKING:
@@ -33,8 +34,21 @@ def run(
     ] = None,
     device: Device = "auto",
     dry_run: DryRun = False,
+    threat: ThreatText = None,
+    time: Annotated[
+        str | None, typer.Option("--time", metavar="TIME", help="of auto: 30m, 2h ...  [30m]", show_default=False)
+    ] = None,
+    network: Annotated[
+        str | None,
+        typer.Option(
+            "--network", metavar="NAME", help="of auto: wrn-16-2, net.py:make ...  [chosen]", show_default=False
+        ),
+    ] = None,
 ) -> None:
     """Run all stages of a recipe, from images to a report.
+
+    The recipe `auto` is chosen for your images, device and time, with a reason for each setting; it trains with and
+    without generated images, and keeps the better classifier in FOLDER/best.
 
     Repeat the command to resume. A recipe with several seeds is run once per seed, into FOLDER/seed-N, and one report
     covers all; with --seed it is run for that seed alone.
@@ -44,8 +58,24 @@ def run(
       robustgen run digits --set train.loss.beta=5 --into runs/beta5
       robustgen run cifar10-mini --data cifar10=data/cifar10
       robustgen run rebuffi2021/cifar10-linf-wrn-28-10-cutmix-ddpm --scale tiny
+      robustgen run auto --data folder=photos --threat linf:4/255 --time 2h
     """
-    settings = whole_recipe(recipe, sets, data, seed, scale)
+    if recipe == "auto":
+        from robustgen.config.loading import override
+
+        folder = into or Path("runs") / "auto"
+        if scale:
+            raise ValueError("run auto chooses its own scale: leave out --scale, or give a shorter --time")
+        settings = auto_recipe(folder, data, threat, time, network, device_named(device), jobs, keep=not dry_run)
+        changes = [*(sets or []), *([] if seed is None else [f"seed={seed}"])]
+        run_all_stages(override(settings, changes), folder, jobs, device, dry_run, keep_best=True)
+        return
+    for given, option in ((time, "--time"), (network, "--network")):
+        if given:
+            raise ValueError(
+                f"{option} is for the recipe auto; {recipe} takes --set NAME=VALUE (see: robustgen show {recipe})"
+            )
+    settings = whole_recipe(recipe, [*([f"threat={threat}"] if threat else []), *(sets or [])], data, seed, scale)
     folder = into or Path("runs") / settings.name.replace("/", "-")
     if settings.seeds and seed is None:
         run_study(settings, folder, jobs, device, dry_run)
@@ -53,7 +83,9 @@ def run(
     run_all_stages(settings.model_copy(update={"seeds": ()}), folder, jobs, device, dry_run)
 
 
-def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
+def run_all_stages(
+    settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool, keep_best: bool = False
+) -> None:
     from robustgen.config.loading import with_defaults
     from robustgen.pipeline import scheduler
     from robustgen.pipeline.graph import check, stages
@@ -92,6 +124,10 @@ def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str
             print(f"Red flag ({arm}): {flag}")
     for name, why in target.failed_stages().items():
         print(f"Not made ({name}): {why}")
+    if keep_best:
+        from robustgen.stages.auto import keep_better
+
+        print(keep_better(target, results.chosen))
     print(f"Report: {target.report}")
 
 

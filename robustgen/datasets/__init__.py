@@ -93,6 +93,11 @@ def load_test(data: DataConfig) -> ImageSet:
     return found.take(np.arange(count) if in_order else _order(data, everything)[:count])
 
 
+def load_all(data: DataConfig) -> tuple[ImageSet, ImageSet | None]:
+    """All images that a data set has to train on, and its own test images where it has any."""
+    return _load(data)
+
+
 def _order(data: DataConfig, images: ImageSet) -> np.ndarray:
     return rng_for(data.split_seed, "split", data.name).permutation(len(images))
 

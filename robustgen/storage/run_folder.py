@@ -87,7 +87,11 @@ class RunDir:
             ValueError: the folder holds a run of another recipe (lists the differences), or other files.
         """
         if not self.recipe.exists():
-            others = [p.name for p in self.root.iterdir() if p.name != ".lock"] if self.root.exists() else []
+            others = (
+                [p.name for p in self.root.iterdir() if p.name not in (".lock", "auto.yaml")]
+                if self.root.exists()
+                else []
+            )
             if others:
                 raise ValueError(
                     f"{self.root} holds other files ({', '.join(sorted(others)[:3])}) and no recipe.json; "

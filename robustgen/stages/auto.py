@@ -1,0 +1,136 @@
+"""What `run auto` finds out before it chooses a recipe, and the classifier that it keeps in the end."""
+
+from __future__ import annotations
+
+import shutil
+import time
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
+
+from robustgen.config.generators import EDMConfig
+from robustgen.config.recipe import DataConfig
+from robustgen.planning.auto import CHANNELS, NETWORKS, ImageFacts, Speed
+
+if TYPE_CHECKING:
+    from robustgen.images import DatasetInfo
+    from robustgen.storage.run_folder import RunDir
+
+BATCH = {"cpu": 32, "cuda": 256}
+SLOWEST = 20.0
+"""Seconds that a batch may take; what is slower is not a candidate."""
+
+
+def look_at(data: DataConfig) -> ImageFacts:
+    """Count a user's images and their classes."""
+    import numpy as np
+
+    from robustgen.datasets import load_all
+
+    images, test = load_all(data)
+    counts = np.bincount(images.labels, minlength=len(images.info.classes))
+    return ImageFacts(
+        len(images),
+        0 if test is None else len(test),
+        images.info.shape,
+        len(images.info.classes),
+        int(counts.min()),
+        int(counts.max()),
+    )
+
+
+def measure_speed(facts: ImageFacts, side: int, device: str, jobs: int, network: str | None) -> Speed:
+    """Time training passes of candidate networks and diffusion models on one batch each, in one thread on a CPU."""
+    import torch
+
+    from robustgen.images import DatasetInfo
+
+    kind = "cuda" if device.startswith("cuda") else "cpu"
+    if kind == "cpu":
+        torch.set_num_threads(1)
+    channels = facts.shape[0]
+    classes = tuple(map(str, range(facts.classes)))
+    info = DatasetInfo("auto", classes, (channels, side, side), (0.5,) * channels, (0.25,) * channels)
+    passes: dict[str, float] = {}
+    for name in [network] if network else NETWORKS:
+        passes[name] = _classifier_seconds(name, info, device, BATCH[kind]) / 3
+        if passes[name] * 3 * BATCH[kind] > SLOWEST:
+            break
+    diffusion: dict[int, float] = {}
+    for width in CHANNELS:
+        diffusion[width] = _diffusion_seconds(width, info, device, BATCH[kind])
+        if diffusion[width] * BATCH[kind] > SLOWEST:
+            break
+    return Speed(passes, diffusion, jobs, kind)
+
+
+def _classifier_seconds(name: str, info: DatasetInfo, device: str, batch: int) -> float:
+    """Seconds of a training pass (forward and backward) an image."""
+    import torch
+
+    from robustgen.models import build_model
+    from robustgen.modes import channels_last
+    from robustgen.randomness import rng_for
+
+    model = channels_last(build_model(name, info, rng_for(0, "auto"))).to(device).train()
+    images = torch.rand(batch, *info.shape, device=device).contiguous(memory_format=torch.channels_last)
+    return _seconds(lambda: model(images).float().logsumexp(1).mean().backward(), device) / batch
+
+
+def _diffusion_seconds(channels: int, info: DatasetInfo, device: str, batch: int) -> float:
+    """Seconds of a training image of the diffusion model."""
+    import torch
+
+    from robustgen.generators import Diffusion, build_generator
+    from robustgen.randomness import rng_for
+
+    side = info.shape[1]
+    settings = EDMConfig(
+        channels=channels,
+        multipliers=(1, 2) if side <= 16 else (1, 2, 2) if side <= 32 else (1, 2, 2, 2),
+        blocks=1 if channels <= 32 else 2,
+        attention=() if channels <= 32 else (16,),
+        augment=0.0,
+    )
+    model = build_generator(settings, info, rng_for(0, "auto")).to(device).train()
+    assert isinstance(model, Diffusion)
+    images = torch.rand(batch, *info.shape, device=device)
+    labels = torch.arange(batch, device=device) % len(info.classes)
+    rng = rng_for(0, "auto", device=torch.device(device))
+    return _seconds(lambda: model.loss(images, labels, rng).backward(), device) / batch
+
+
+def _seconds(work: Callable[[], object], device: str) -> float:
+    """The faster of two runs after a warm-up; one run where a run is slow."""
+    import torch
+
+    times = []
+    for _ in range(3):
+        start = time.perf_counter()
+        work()
+        if device.startswith("cuda"):
+            torch.cuda.synchronize()
+        times.append(time.perf_counter() - start)
+        if times[-1] > SLOWEST / 4:
+            break
+    return min(times[1:], default=times[0])
+
+
+def keep_better(run: RunDir, chosen: Mapping[str, str]) -> str:
+    """Copy the classifier with the best robust accuracy on the validation images to `best/`; says which, and why."""
+    from robustgen.models.saved import read_about
+
+    accuracy = {}
+    for arm, name in chosen.items():
+        correct, total = read_about(run.root / "classifiers" / name)["validation"]["robust"]
+        accuracy[arm] = correct / total
+    best = max(accuracy, key=lambda arm: accuracy[arm])
+    target = run.root / "best"
+    if target.exists():
+        shutil.rmtree(target)
+    target.mkdir()
+    source = run.root / "classifiers" / chosen[best]
+    for file in ("weights.safetensors", "network.py", "model.json"):  # model.json last: it makes the folder complete
+        if (source / file).exists():
+            shutil.copy2(source / file, target / file)
+    said = ", ".join(f"{arm} {100 * value:.1f} %" for arm, value in accuracy.items())
+    return f"Kept: {best}, in {target} (robust accuracy on the validation images: {said})"
