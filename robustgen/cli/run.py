@@ -72,9 +72,7 @@ def run(
         return
     for given, option in ((time, "--time"), (network, "--network")):
         if given:
-            raise ValueError(
-                f"{option} is for the recipe auto; {recipe} takes --set NAME=VALUE (see: robustgen show {recipe})"
-            )
+            raise ValueError(f"{option} is for the recipe auto; change {recipe} with --set NAME=VALUE")
     settings = whole_recipe(recipe, [*([f"threat={threat}"] if threat else []), *(sets or [])], data, seed, scale)
     folder = into or Path("runs") / settings.name.replace("/", "-")
     if settings.seeds and seed is None:
