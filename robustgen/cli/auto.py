@@ -77,7 +77,7 @@ def _chosen(
 
     facts = look_at(data)
     side, size = choose_side(facts, seconds, device)
-    speed = measure_speed(facts, side or facts.shape[1], device, jobs, network)
+    speed = measure_speed(facts, side or facts.shape[1], device, jobs, network, seconds)
     sized = data.model_copy(update={"resize": side})
     recipe, choices = choose(facts, speed, seconds, sized, threat, network)
     return recipe, [size, *choices]

@@ -29,6 +29,8 @@ MARGIN = 0.85
 """Share of the time that is planned; the rest is for loading, labels, metrics and the report."""
 SWIFT_PASSES = 700.0
 """Cost of the suite swift in forward passes an image, a gradient counting as two (`docs/evaluation.md`)."""
+SHORTEST, SHORTEST_DIFFUSION = 25_600, 50_000
+"""Images that the shortest useful training of a classifier, and of a diffusion model, sees."""
 EVALUATIONS = 10
 """Network evaluations of a sampled image, with the solver ipndm."""
 
@@ -74,6 +76,16 @@ class Choice:
     what: str
     value: str
     why: str
+
+
+def slowest_pass(seconds: float) -> float:
+    """Seconds of a forward pass an image with which the shortest training, by one-step attacks, takes all the time."""
+    return seconds / (SHORTEST * (InnerAttackConfig(optimizer="n-fgsm").passes + 7))
+
+
+def slowest_diffusion(seconds: float) -> float:
+    """Seconds of a training image with which the shortest training of a diffusion model takes all the time."""
+    return seconds / SHORTEST_DIFFUSION
 
 
 def seconds_of(text: str) -> float:
@@ -200,9 +212,7 @@ def choose(
         Choice("generated", f"{count:,} images", "of each class the half of which a standard classifier is surest"),
         Choice("labels", labels, _labels_why(labels, facts)),
         Choice("real images", f"{real_share:.0%} of a batch", _share_why(real_share)),
-        Choice(
-            "augmentation", augment, "photographs" if photographs else "gray images may be characters: no flips"
-        ),
+        Choice("augmentation", augment, "photographs" if photographs else "gray images may be characters: no flips"),
         Choice("evaluation", f"swift, {judged} images", "close to AutoAttack at a tenth of its cost"),
     ]
     return recipe, choices
@@ -284,7 +294,7 @@ class _Fitted:
 
 def _training(facts: ImageFacts, speed: Speed, budget: _Budget, train: int, network: str | None) -> _Training:
     """The largest network that sees enough images in the time, with a ten-step attack if possible."""
-    wanted = min(20_000_000, max(25_600, 40 * train))
+    wanted = min(20_000_000, max(SHORTEST, 40 * train))
     most = max(60_000, 400 * train)
     ten, one = InnerAttackConfig(), InnerAttackConfig(optimizer="n-fgsm")
 
@@ -316,7 +326,7 @@ def _training(facts: ImageFacts, speed: Speed, budget: _Budget, train: int, netw
 
 def _generator(facts: ImageFacts, speed: Speed, budget: _Budget, train: int, data: DataConfig) -> _Fitted:
     """A diffusion model that sees enough images in the time, else a Gaussian per class."""
-    wanted = min(50_000_000, max(50_000, 60 * train))
+    wanted = min(50_000_000, max(SHORTEST_DIFFUSION, 60 * train))
     affordable = {channels: int(budget.fit / cost) for channels, cost in speed.diffusion.items()}
     fitting = [channels for channels in CHANNELS if affordable.get(channels, 0) >= wanted]
     if not fitting:

@@ -9,15 +9,15 @@ from typing import TYPE_CHECKING
 
 from robustgen.config.generators import EDMConfig
 from robustgen.config.recipe import DataConfig
-from robustgen.planning.auto import CHANNELS, NETWORKS, ImageFacts, Speed
+from robustgen.planning.auto import CHANNELS, NETWORKS, ImageFacts, Speed, slowest_diffusion, slowest_pass
 
 if TYPE_CHECKING:
     from robustgen.images import DatasetInfo
     from robustgen.storage.run_folder import RunDir
 
 BATCH = {"cpu": 32, "cuda": 256}
-SLOWEST = 20.0
-"""Seconds that a batch may take; what is slower is not a candidate."""
+SLOW = 5.0
+"""Seconds of a batch that is timed only once."""
 
 
 def look_at(data: DataConfig) -> ImageFacts:
@@ -38,8 +38,11 @@ def look_at(data: DataConfig) -> ImageFacts:
     )
 
 
-def measure_speed(facts: ImageFacts, side: int, device: str, jobs: int, network: str | None) -> Speed:
-    """Time training passes of candidate networks and diffusion models on one batch each, in one thread on a CPU."""
+def measure_speed(facts: ImageFacts, side: int, device: str, jobs: int, network: str | None, seconds: float) -> Speed:
+    """Time training passes of candidate networks and diffusion models on one batch each, in one thread on a CPU.
+
+    Candidates come in rising size; those after the first that is too slow for a training in `seconds` are left out.
+    """
     import torch
 
     from robustgen.images import DatasetInfo
@@ -53,12 +56,12 @@ def measure_speed(facts: ImageFacts, side: int, device: str, jobs: int, network:
     passes: dict[str, float] = {}
     for name in [network] if network else NETWORKS:
         passes[name] = _classifier_seconds(name, info, device, BATCH[kind]) / 3
-        if passes[name] * 3 * BATCH[kind] > SLOWEST:
+        if passes[name] > slowest_pass(seconds):
             break
     diffusion: dict[int, float] = {}
     for width in CHANNELS:
         diffusion[width] = _diffusion_seconds(width, info, device, BATCH[kind])
-        if diffusion[width] * BATCH[kind] > SLOWEST:
+        if diffusion[width] > slowest_diffusion(seconds):
             break
     return Speed(passes, diffusion, jobs, kind)
 
@@ -112,7 +115,7 @@ def _seconds(work: Callable[[], object], device: str) -> float:
         if not on_cpu:
             torch.cuda.synchronize()
         times.append(clock() - start)
-        if times[-1] > SLOWEST / 4:
+        if times[-1] > SLOW:
             break
     return min(times[1:], default=times[0])
 
