@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -50,4 +51,4 @@ def _commit() -> str:
 
 def command_line() -> str:
     """The command that started this process, for the report."""
-    return " ".join(["robustgen", *sys.argv[1:]])
+    return shlex.join(["robustgen", *sys.argv[1:]])
