@@ -48,6 +48,19 @@ def show_result(path: Path, csv: Path | None) -> None:
         _write_csv(found, csv)
 
 
+def check_page(page: Path, files: list[Path]) -> None:
+    """Raise ValueError unless `page` can be the page of exactly one file of verdicts."""
+    if page.is_dir():
+        raise ValueError(f"{page} is a folder; name the page, such as {page / 'audit.html'}")
+    if page.suffix not in (".html", ".htm"):
+        raise ValueError(f"expected the name of a page such as audit.html, got {page}")
+    if len(files) > 1:
+        raise ValueError(
+            f"one page shows one file of verdicts, and this makes {len(files)}; leave out --report, then: "
+            f"robustgen report {files[0]}"
+        )
+
+
 def _print_facts(title: str, table: Table) -> None:
     """A table of names and texts, aligned on the left."""
     print("\n".join([title, *(f" {name:<22} {value}" for name, value in table.rows), ""]))
@@ -58,8 +71,10 @@ def report_result(path: Path, into: Path | None, csv: Path | None = None) -> Non
     from robustgen.report.evaluation_page import write_result_page
     from robustgen.report.evaluation_tables import read_result
 
+    page = into or path.with_suffix(".html")
+    check_page(page, [path])
     found = read_result(path)
-    print(write_result_page(found, into or path.with_suffix(".html")))
+    print(write_result_page(found, page))
     if csv is not None:
         _write_csv(found, csv)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -77,14 +77,15 @@ def info_file(path: Path) -> Path:
 
 
 def info_of(path: Path) -> EvaluationInfo:
-    """Provenance of verdicts or certificates: from the file next to them, else from the run that they are in."""
-    if info_file(path).exists():
-        return EvaluationInfo.load(info_file(path))
+    """Provenance of verdicts or certificates: from the file next to them; what that lacks, from the run they are in."""
+    own = EvaluationInfo.load(info_file(path)) if info_file(path).exists() else EvaluationInfo()
     if (path.parent.parent / "recipe.json").exists() and path.parent.name in ("evaluation", "certification"):
-        return _of_run(path.parent.parent, path)
-    if (path.parent / "model.json").exists():
-        return EvaluationInfo(model=str(path.parent))
-    return EvaluationInfo()
+        of_run = _of_run(path.parent.parent, path)
+        lacking = {one.name: getattr(of_run, one.name) for one in fields(own) if not getattr(own, one.name)}
+        return replace(own, **lacking)
+    if not own.model and (path.parent / "model.json").exists():
+        return replace(own, model=str(path.parent))
+    return own
 
 
 def _of_run(root: Path, path: Path) -> EvaluationInfo:

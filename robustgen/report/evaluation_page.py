@@ -31,15 +31,7 @@ MOST_PIXELS = 1200
 
 
 def write_result_page(found: Evaluation | Certification, path: Path) -> Path:
-    """Write the page of verdicts or certificates.
-
-    Raises:
-        ValueError: `path` is a folder, or an `.npz`.
-    """
-    if path.is_dir():
-        raise ValueError(f"{path} is a folder; name the page, such as {path / 'report.html'}")
-    if path.suffix == ".npz":
-        raise ValueError(f"expected the name of a page such as {path.with_suffix('.html')}, got {path}")
+    """Write the page of verdicts or certificates."""
     return write_page(render_certification(found) if isinstance(found, Certification) else render(found), path)
 
 

@@ -270,10 +270,10 @@ def _image_rows(
 ) -> list[tuple[str, str]]:
     settings = {name: value for name, value in info.data.items() if value is not None and name != "name"}
     source = ", ".join([str(info.data.get("name", "")), *(f"{name} {value}" for name, value in settings.items())])
-    of = f" of {classes:,} classes" if classes is not None else ""
+    of = f"of {classes:,} " if classes is not None else ""
     return [
         ("source of the images", source if info.data else NOT_RECORDED),
-        ("images", f"{len(ids):,}, {len(np.unique(labels)):,}{of} occur"),
+        ("images", f"{len(ids):,}, of {len(np.unique(labels)):,} {of}classes"),
         ("digest of the images", images_digest(ids, labels)),
     ]
 

@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from robustgen.records.certificates import ABSTAINED
-from robustgen.records.verdicts import UNBROKEN
+from robustgen.records.verdicts import UNBROKEN, Verdicts
 from robustgen.report import by_class
 from robustgen.report.evaluation_tables import Certification, Evaluation
 from robustgen.storage.files import atomic_write
@@ -26,10 +26,11 @@ VERDICT_COLUMNS = (
 image is misclassified. margin: largest other logit minus true logit of the adversarial example."""
 
 CERTIFICATE_COLUMNS = (
-    "row", "image_id", "label", "label_name", "prediction", "prediction_name", "certified_correct", "radius_l2",
+    "position", "image_id", "label", "label_name", "prediction", "prediction_name", "certified_correct", "radius_l2",
     "probability_lower_bound", "votes", "samples_spent",
 )  # fmt: skip
-"""prediction: empty where the smoothed classifier abstained, or is not certified yet."""
+"""position: among the certified images. prediction: empty where the smoothed classifier abstained, or the image is not
+certified yet."""
 
 
 def write_rows(found: Evaluation | Certification, path: Path) -> Path:
@@ -54,7 +55,7 @@ def write_rows(found: Evaluation | Certification, path: Path) -> Path:
 
 def _verdict_rows(found: Evaluation) -> Iterator[Cells]:
     verdicts, names = found.verdicts, found.classes
-    sources = _source_rows(verdicts, len(verdicts))
+    sources = _source_rows(verdicts)
     seen = by_class.seen_as(verdicts)
     for i in range(len(verdicts)):
         fell, prediction = int(verdicts.fell_to[i]), int(verdicts.clean_prediction[i])
@@ -76,21 +77,21 @@ def _verdict_rows(found: Evaluation) -> Iterator[Cells]:
 def _certificate_rows(found: Certification) -> Iterator[Cells]:
     own, names = found.certificates, list(found.info.classes)
     known = int(max(own.labels.max(), own.predicted.max())) < len(names)
-    sources, right = _source_rows(own, len(own)), own.certified()
+    right = own.certified()
     for i in range(len(own)):
         label, predicted = int(own.labels[i]), int(own.predicted[i])
         answered = predicted != ABSTAINED
         yield (
-            int(sources[i]), _hex(own.ids[i]), label, names[label] if known else label,
+            i, _hex(own.ids[i]), label, names[label] if known else label,
             predicted if answered else "", (names[predicted] if known else predicted) if answered else "",
             int(right[i]), _number(own.radius[i]), _number(own.lower[i]), int(own.votes[i]), int(own.spent[i]),
         )  # fmt: skip
 
 
-def _source_rows(record: Any, count: int) -> np.ndarray:
-    """(N,) position of each image in its source; 0 .. N - 1 where the record does not say."""
-    rows: np.ndarray | None = getattr(record, "rows", None)
-    return np.arange(count) if rows is None else rows
+def _source_rows(verdicts: Verdicts) -> np.ndarray:
+    """(N,) position of each image in its source; 0 .. N - 1 where the verdicts do not say."""
+    rows: np.ndarray | None = getattr(verdicts, "rows", None)
+    return np.arange(len(verdicts)) if rows is None else rows
 
 
 def _hex(identity: np.integer[Any]) -> str:

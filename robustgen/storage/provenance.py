@@ -40,8 +40,8 @@ def _processor() -> str:
 
 def _commit() -> str:
     """The commit of the source tree this package runs from, if it runs from one."""
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
         return "not in a git checkout"
     done = subprocess.run(
         ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
