@@ -21,6 +21,7 @@ from robustgen.report.evaluation_tables import (
     progress,
     repeat_command,
     robust_after,
+    threat_text,
     weakest_class,
 )
 from robustgen.report.flag_texts import explained
@@ -42,12 +43,12 @@ def render(found: Evaluation) -> str:
     many = class_count(found) > by_class.MOST_CLASSES
     return template("evaluation.html.j2").render(
         title=f"Evaluation of {found.info.model or found.path.name}",
-        subtitle=f"{len(verdicts):,} test images{_source(found)}; {verdicts.suite}, {verdicts.threat}",
+        subtitle=f"{len(verdicts):,} test images{_source(found)}; {verdicts.suite}, {threat_text(verdicts)}",
         answer=answer(found),
         progress=progress(found),
         accuracy=accuracy_table(found),
         suite=verdicts.suite,
-        threat=verdicts.threat,
+        threat=threat_text(verdicts),
         bars=_bars(found),
         flags=[explained(flag) for flag in verdicts.flags],
         attacks=attacks_table(found),

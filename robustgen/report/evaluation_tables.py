@@ -84,7 +84,7 @@ def answer(found: Evaluation) -> list[str]:
     robust, clean = verdicts.robust_accuracy, verdicts.clean_accuracy
     return [
         f"Robust accuracy {robust}: {robust.count:,} of {robust.total:,} {_images(robust.total)} classified correctly "
-        f"under every attack of {verdicts.suite} within {_threat(verdicts)}.",
+        f"under every attack of {verdicts.suite} within {threat_text(verdicts)}.",
         f"Clean accuracy {clean}: {clean.count:,} of {clean.total:,}.",
     ]
 
@@ -106,9 +106,9 @@ def progress(found: Evaluation) -> str:
 def accuracy_table(found: Evaluation) -> Table:
     """Clean and robust accuracy with their 95 % intervals."""
     shares = {"clean": found.verdicts.clean_accuracy, "robust": found.verdicts.robust_accuracy}
-    rows = ((name, f"{s.count:,}", f"{s.total:,}", percent(s.value), percent_range(s.interval))
+    rows = ((name, percent(s.value), percent_range(s.interval), f"{s.count:,}", f"{s.total:,}")
             for name, s in shares.items())  # fmt: skip
-    return Table(("accuracy", "correct", "images", "%", "95 %"), tuple(rows))
+    return Table(("accuracy", "%", "95 %", "correct", "images"), tuple(rows))
 
 
 def attacks_table(found: Evaluation) -> Table:
@@ -125,7 +125,7 @@ def attacks_table(found: Evaluation) -> Table:
             cells.append(f"{int(verdicts.rejected[number]):,}")
         cells.append(f"{int(verdicts.passes[number].sum()):,}")
         if found.seconds:
-            cells.append(show_duration(found.seconds[attack]) if attack in found.seconds else "")
+            cells.append(_time(found.seconds[attack]) if attack in found.seconds else "")
         rows.append((attack, *cells))
     columns = ["attack", "attacked", "broken", "robust after it", "%"]
     columns += [*(["refused"] if refused else []), "image passes", *(["time"] if found.seconds else [])]
@@ -161,7 +161,7 @@ def classes_table(found: Evaluation, most: int | None = None) -> Table:
         mistake = f"{names[other]} ({wrong[k, other]})" if wrong[k, other] else ""
         cells = (percent(clean[k] / share.total), percent(share.value), percent_range(share.interval), mistake)
         rows.append((names[k], f"{share.total:,}", *cells))
-    columns = ("class", "images", "clean %", "robust %", "95 %", "most often classified as")
+    columns = ("class", "images", "clean %", "robust %", "95 %", "confused with")
     return Table(columns, tuple(rows))
 
 
@@ -182,7 +182,7 @@ def evaluated_table(found: Evaluation) -> Table:
     digest, seed, eps = made_for(verdicts)
     rows = [
         *_model_rows(found.info, digest),
-        ("threat model", _threat(verdicts) + (f", radius exactly {eps}" if eps else "")),
+        ("threat model", threat_text(verdicts) + (f" (radius {eps})" if "/" in verdicts.threat and eps else "")),
         ("suite", f"{verdicts.suite}: {', '.join(verdicts.attacks[1:])}"),
         *(("note", note) for note in verdicts.notes),
         *_image_rows(found.info, verdicts.ids, verdicts.labels, verdicts.clean_logits.shape[1]),
@@ -288,9 +288,14 @@ def _session_rows(info: EvaluationInfo) -> list[tuple[str, str]]:
     ]
 
 
-def _threat(verdicts: Verdicts) -> str:
+def threat_text(verdicts: Verdicts) -> str:
+    """The threat model as in sentences: "linf 8/255"."""
     norm, _, eps = verdicts.threat.partition(":")
     return f"{norm} {eps}"
+
+
+def _time(seconds: float) -> str:
+    return show_duration(seconds) if seconds >= 1 else "under 1 s"
 
 
 def _images(count: int) -> str:
