@@ -112,6 +112,7 @@ def certify(
     from robustgen.report.certificates import certificates_table
     from robustgen.stages.certify import Certify
     from robustgen.stages.targets import is_run, name_of_file
+    from robustgen.storage.provenance import command_line
 
     options = {
         "sigma": sigma,
@@ -131,7 +132,7 @@ def certify(
     name = "certificates.npz" if folder.is_dir() else f"{name_of_file(model)}.certificates.npz"
     path = result_file(into) or (folder if folder.is_dir() else Path("evaluations")) / name
     source = Source(model, weights, architecture, normalize)
-    stage = Certify(source, settings.data, config, path, settings.seed, denoise)
+    stage = Certify(source, settings.data, config, path, settings.seed, denoise, command_line())
     one_stage("certify", path.parent, stage, device, dry_run, threads=settings.threads, file_name=path.name)
     if not dry_run:
         table = certificates_table({model: Certificates.load(path)}, "certified %")

@@ -22,6 +22,7 @@ from robustgen.cli.app import (
     one_stage,
     result_file,
 )
+from robustgen.cli.result_files import check_page, report_result
 from robustgen.cli.settings import judged
 
 
@@ -55,6 +56,12 @@ def evaluate(
     keep_images: Annotated[
         bool, typer.Option("--keep-images", help="also write the images as they were broken")
     ] = False,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", metavar="FILE.html", help="also render the page of the verdicts  [none]", show_default=False
+        ),
+    ] = None,
     recipe: JudgedBy = None,
     data: JudgedData = None,
     sets: Sets = None,
@@ -71,11 +78,13 @@ def evaluate(
     \b
       robustgen evaluate models/edm --suite aa+mt
       robustgen evaluate net.py:make --weights net.pt --normalize data --data cifar10=data/cifar10 \\
-        --threat linf:8/255 --suite autoattack
+        --threat linf:8/255 --suite autoattack --report audit.html
     """
     from robustgen.config.source import Source
+    from robustgen.runtime.distributed import place as process
     from robustgen.stages.evaluate import Evaluate
     from robustgen.stages.targets import Target, arms_of, is_run, name_of_file
+    from robustgen.storage.provenance import command_line
     from robustgen.storage.run_folder import RunDir
 
     assignments = [
@@ -96,10 +105,16 @@ def evaluate(
         targets = [Target("", model, result_file(into) or folder / f"{chosen}.npz")]
     else:
         targets = [Target("", model, result_file(into) or Path("evaluations") / f"{name_of_file(model)}.{chosen}.npz")]
+    if report is not None:
+        check_page(report, [target.path for target in targets])
     for target in targets:
         source = Source(target.place, weights, architecture, normalize)
-        stage = Evaluate(source, settings.data, settings.threat, settings.evaluation, target.path, settings.seed)
+        stage = Evaluate(
+            source, settings.data, settings.threat, settings.evaluation, target.path, settings.seed, command_line()
+        )
         one_stage(
             f"evaluate {target.title}".strip(), target.path.parent, stage, device, dry_run, threads=settings.threads,
             file_name=target.path.name,
         )  # fmt: skip
+        if report is not None and not dry_run and process()[0] == 0:
+            report_result(target.path, report)

@@ -1,4 +1,4 @@
-"""report: the page of a run, or of several."""
+"""report: the page of a run, of several, or of one evaluation."""
 
 from __future__ import annotations
 
@@ -8,31 +8,39 @@ from typing import Annotated
 import typer
 
 from robustgen.cli.app import app
+from robustgen.cli.result_files import CSV_HELP, is_result_file, report_result
 
 
 @app.command()
 def report(
     run_folders: Annotated[
         list[Path],
-        typer.Argument(metavar="RUN...", help="folders made by run, of one seed or of several", show_default=False),
+        typer.Argument(
+            metavar="RUN...",
+            help="folders made by run, of one seed or of several, or one .npz of verdicts or certificates",
+            show_default=False,
+        ),
     ],
     into: Annotated[
         Path | None,
         typer.Option(
             "--into",
             metavar="FILE",
-            help="the page  [report.html of the run or study; of several runs, here]",
+            help="the page  [report.html of the run or study; of several runs, here; of FILE.npz, FILE.html]",
             show_default=False,
         ),
     ] = None,
+    csv: Annotated[Path | None, typer.Option("--csv", metavar="FILE", help=CSV_HELP, show_default=False)] = None,
 ) -> None:
-    """Render the report of a run, or of several in one.
+    """Render the report of a run, of several in one, or of one evaluation.
 
     Runs of one recipe with different seeds are averaged, with their spread over seeds; other runs are compared side by
-    side on the same images.
+    side on the same images. A file of verdicts gets a page of its own: the answer, red flags explained, attack by
+    attack, by class, what was evaluated, how to repeat it.
 
     \b
       robustgen report runs/digits
+      robustgen report models/edm/aa+mt.npz --into audit.html
       robustgen report runs/digits-study
       robustgen report runs/digits runs/beta5 --into both.html
     """
@@ -43,6 +51,17 @@ def report(
     from robustgen.storage.provenance import command_line
     from robustgen.storage.run_folder import RunDir
 
+    files = [path for path in run_folders if is_result_file(path)]
+    if files:
+        if len(run_folders) > 1:
+            raise ValueError(
+                f"report takes one .npz at a time, got {len(run_folders)} names; to compare two evaluations: robustgen "
+                "compare"
+            )
+        report_result(files[0], into, csv)
+        return
+    if csv is not None:
+        raise ValueError(f"--csv requires an .npz made by evaluate or certify, got {run_folders[0]}")
     if into is not None and into.is_dir():
         raise ValueError(f"{into} is a folder; --into names the page, such as {into / 'report.html'}")
     folders = folders_of(run_folders)

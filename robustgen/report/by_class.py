@@ -29,7 +29,9 @@ def seen_as(verdicts: Verdicts) -> np.ndarray:
 def confusion(verdicts: Verdicts) -> np.ndarray:
     """(K, K) number of images by true class and predicted class under attack."""
     classes = verdicts.broken_logits.shape[1]
-    flat = np.bincount(verdicts.labels * classes + seen_as(verdicts), minlength=classes**2)
+    seen = seen_as(verdicts)
+    known = seen >= 0  # NaN logits of a clean image predict no class
+    flat = np.bincount(verdicts.labels[known] * classes + seen[known], minlength=classes**2)
     return flat.reshape(classes, classes)
 
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -10,6 +11,7 @@ from robustgen.config.recipe import CertificationConfig, DataConfig
 from robustgen.config.source import Source
 from robustgen.records.certificates import Certificates
 from robustgen.stages.common import images_in_a_pass
+from robustgen.stages.recording import current_info, recording
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
@@ -25,6 +27,8 @@ class Certify:
     path: Path
     seed: int
     denoiser: Path | None = None
+    command: str = ""
+    """The command line, to be stored with the provenance of the certificates; a run keeps its own provenance."""
 
     def __call__(self, device: str, progress: Progress) -> str:
         return f"{self.certificates(device, progress).summary} -> {self.path}"
@@ -50,16 +54,23 @@ class Certify:
             model = Denoised(model, diffusion, settings.sigma)
             check_accepts(model, f"{self.source.place} behind {self.denoiser}", to_unit(test.pixels("cpu")[:2]))
         rows = slice(0, None if settings.images is None else settings.every * settings.images, settings.every)
-        return certification.certify(
-            model.to(device).requires_grad_(False),
-            to_unit(test.pixels(device)[rows]),
-            test.targets(device)[rows],
-            settings.sigma,
-            selection=settings.selection,
-            samples=settings.samples,
-            alpha=settings.alpha,
-            seed=self.seed,
-            batch_size=images_in_a_pass(test.info.shape, device),
-            path=self.path,
-            progress=progress,
-        )
+        provenance: AbstractContextManager[None] = nullcontext()
+        if self.command:
+            info = current_info(self.command, self.source, self.data, tuple(test.info.classes), model, device)
+            info = replace(info, denoiser=str(self.denoiser or ""))
+            begun = self.path.exists()
+            provenance = recording(self.path, info, begun, begun and Certificates.load(self.path).finished)
+        with provenance:
+            return certification.certify(
+                model.to(device).requires_grad_(False),
+                to_unit(test.pixels(device)[rows]),
+                test.targets(device)[rows],
+                settings.sigma,
+                selection=settings.selection,
+                samples=settings.samples,
+                alpha=settings.alpha,
+                seed=self.seed,
+                batch_size=images_in_a_pass(test.info.shape, device),
+                path=self.path,
+                progress=progress,
+            )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,6 +11,7 @@ from robustgen.config.recipe import DataConfig, EvaluationConfig, ThreatConfig
 from robustgen.config.source import Source
 from robustgen.records.verdicts import Verdicts, adversarial_file, clean_file
 from robustgen.stages.common import threat_model
+from robustgen.stages.recording import current_info, recording
 from robustgen.storage.arrays import write_array
 from robustgen.storage.files import read_json, write_json
 
@@ -27,6 +29,8 @@ class Evaluate:
     config: EvaluationConfig
     path: Path
     seed: int
+    command: str = ""
+    """The command line, to be stored with the provenance of the verdicts; a run keeps its own provenance."""
 
     def __call__(self, device: str, progress: Progress) -> str:
         verdicts = self.verdicts(device, progress)
@@ -52,20 +56,26 @@ class Evaluate:
         if settings.keep_images and rank == 0:
             write_array(clean_file(path), test.images)
         part = path if world == 1 else path.with_name(f"{path.stem}.part-{rank}-of-{world}.npz")
+        provenance: AbstractContextManager[None] = nullcontext()
+        if self.command and rank == 0:
+            info = current_info(self.command, self.source, self.data, tuple(test.info.classes), model, device)
+            begun, finished = part.exists() or path.exists(), path.exists() and Verdicts.load(path).finished
+            provenance = recording(path, info, begun, finished)
         if world == 1 or not path.exists():
-            verdicts = evaluate(
-                model,
-                to_unit(test.pixels(device)[rank::world]),
-                test.targets(device)[rank::world],
-                threat_model(self.threat),
-                settings.suite,
-                seed=self.seed,
-                batch_size=settings.batch_size,
-                path=part,
-                keep_images=settings.keep_images,
-                rows=test.source_rows[rank::world],
-                progress=progress,
-            )
+            with provenance:
+                verdicts = evaluate(
+                    model,
+                    to_unit(test.pixels(device)[rank::world]),
+                    test.targets(device)[rank::world],
+                    threat_model(self.threat),
+                    settings.suite,
+                    seed=self.seed,
+                    batch_size=settings.batch_size,
+                    path=part,
+                    keep_images=settings.keep_images,
+                    rows=test.source_rows[rank::world],
+                    progress=progress,
+                )
             if world == 1:
                 return verdicts
         wait_for_all()

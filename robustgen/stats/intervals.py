@@ -32,7 +32,8 @@ class Proportion:
         n, p = self.total, self.value
         middle = (p + _Z**2 / (2 * n)) / (1 + _Z**2 / n)
         half = _Z * math.sqrt(p * (1 - p) / n + _Z**2 / (4 * n**2)) / (1 + _Z**2 / n)
-        return max(0.0, middle - half), min(1.0, middle + half)
+        # Rounding must not leave the value outside at 0 and 1.
+        return max(0.0, min(middle - half, p)), min(1.0, max(middle + half, p))
 
     def __str__(self) -> str:
         return f"{100 * self.value:.1f} % ({percent_range(self.interval)})" if self.total else "no images"

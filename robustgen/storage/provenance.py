@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import shlex
 import subprocess
 import sys
 from importlib import metadata
@@ -39,8 +40,8 @@ def _processor() -> str:
 
 def _commit() -> str:
     """The commit of the source tree this package runs from, if it runs from one."""
-    here = Path(__file__).resolve().parent
-    if not (here.parent / ".git").exists():
+    here = Path(__file__).resolve().parents[2]
+    if not (here / ".git").exists():
         return "not in a git checkout"
     done = subprocess.run(
         ["git", "-C", str(here), "describe", "--always", "--dirty", "--abbrev=12"], capture_output=True, text=True
@@ -50,4 +51,4 @@ def _commit() -> str:
 
 def command_line() -> str:
     """The command that started this process, for the report."""
-    return " ".join(["robustgen", *sys.argv[1:]])
+    return shlex.join(["robustgen", *sys.argv[1:]])
