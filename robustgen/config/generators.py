@@ -153,6 +153,10 @@ class TrainedGeneratorConfig(TrainingBudget, GeneratorConfig):
 class UNetConfig(TrainedGeneratorConfig):
     """The U-Net and the training noise that `edm` and `ect` share."""
 
+    network: Literal["ddpm++", "ncsn++", "adm"] = "ddpm++"
+    """The U-Net of EDM's vp settings, of its ve settings, or of its ImageNet settings (arXiv:2105.05233)."""
+    conditional: bool = True
+    """Whether it is conditioned on the class label. Otherwise images come from any class, and are labeled later."""
     channels: Count = 128
     multipliers: tuple[Count, ...] = (2, 2, 2)
     blocks: Count = 4
@@ -170,7 +174,7 @@ class UNetConfig(TrainedGeneratorConfig):
     """Mean and standard deviation of the logarithm of the training noise."""
 
     SMALLEST_NETWORK = {"channels": 8, "multipliers": (1, 1), "blocks": 1, "attention": (), "augment": 0.0}
-    PUBLISHED_NETWORK = ("channels", "multipliers", "blocks", "attention")
+    PUBLISHED_NETWORK = ("network", "channels", "multipliers", "blocks", "attention")
     FLOPS_PER_EVALUATION = 42.4e9
 
 
