@@ -28,22 +28,25 @@ KNOWN = "NVIDIA's EDM (.pkl)"
 class Opened:
     """A generator from a file.
 
-    layout  whose file it is, in words
-    info    classes and shape of its images; mean and deviation are not known
+    layout       whose file it is, in words
+    info         classes and shape of its images; mean and deviation are not known
+    conditional  whether it is conditioned on the class label
     """
 
     model: Generator
     config: GeneratorConfig
     info: DatasetInfo
     layout: str
+    conditional: bool
 
 
-def read_published(path: Path, names: tuple[str, ...] = (), dataset: str = "") -> Opened:
+def read_published(path: Path, names: tuple[str, ...] = (), dataset: str = "", strict: bool = True) -> Opened:
     """A published generator, in evaluation mode on the CPU. No code in the file is run.
 
     Args:
         names: of the classes; numbers where there are none. An unconditional generator takes any number of them.
         dataset: what it was trained on.
+        strict: refuse another number of names than of classes; otherwise such classes get numbers.
 
     Raises:
         ValueError: not such a file, a layout that cannot be opened, or another number of classes; one line.
@@ -59,10 +62,13 @@ def read_published(path: Path, names: tuple[str, ...] = (), dataset: str = "") -
         raise ValueError(f"{path} holds a {type(content).__name__}{inside}; expected a generator: {KNOWN}")
     config, shape, classes, weights = read_edm(content, path)
     if names and classes not in (0, len(names)):
-        raise ValueError(f"{path} is conditioned on {classes} classes, the data has {len(names)}")
+        if strict:
+            raise ValueError(f"{path} is conditioned on {classes} classes, the data has {len(names)}")
+        names = ()
     blank = (0.0,) * shape[0]
     info = DatasetInfo(dataset, names or tuple(map(str, range(classes or 1))), shape, blank, blank)
-    return Opened(_built(config, info, weights, path), config, info, f"NVIDIA's EDM, network {config.network}")
+    model = _built(config, info, weights, path)
+    return Opened(model, config, info, f"NVIDIA's EDM, network {config.network}", classes > 0)
 
 
 def _built(config: GeneratorConfig, info: DatasetInfo, weights: dict[str, Tensor], path: Path) -> Generator:

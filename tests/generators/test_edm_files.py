@@ -7,6 +7,7 @@ they returned for the numbers that `drawn` makes. The pickles are written here b
 import io
 import json
 import pickle
+import subprocess
 import sys
 import types
 
@@ -16,8 +17,19 @@ import torch
 from torch import nn
 
 from conftest import REPOSITORY
+from robustgen.cli.inventory import known
+from robustgen.config.generators import EDMConfig, SamplerConfig
+from robustgen.config.recipe import DataConfig
+from robustgen.generators import load_generator
 from robustgen.generators.edm_files import holds_edm, read_edm
 from robustgen.generators.published import read_published
+from robustgen.generators.unet import UNet
+from robustgen.images import to_bytes
+from robustgen.randomness import rng_for
+from robustgen.stages.fetch import find
+from robustgen.stages.import_generator import ImportGenerator
+from robustgen.stages.sample import Sample
+from robustgen.storage.published_generators import GENERATOR_FILES, find_generator_file
 from robustgen.storage.torch_files import Inert, load_objects
 
 RECORDED = json.loads((REPOSITORY / "tests" / "fixtures" / "nvidia-edm.json").read_text())
@@ -116,9 +128,6 @@ def test_an_opened_network_denoises_as_nvidias_own(layout, nvidia, tmp_path):
 
 def test_the_published_cifar10_network_has_the_default_settings(nvidia, tmp_path):
     """As train.py of NVlabs/edm makes it for edm-cifar10-32x32-cond-vp.pkl: 419 tensors, 55,735,299 numbers."""
-    from robustgen.config.generators import EDMConfig
-    from robustgen.generators.unet import UNet
-
     arguments = {
         "model_channels": 128, "channel_mult": [2, 2, 2], "dropout": 0.13, "augment_dim": 9, "num_blocks": 4,
         "attn_resolutions": [16],
@@ -218,3 +227,61 @@ def test_modules_that_contain_themselves_are_one_line(nvidia, tmp_path):
     network.state["_modules"]["enc"].state["_modules"]["again"] = network
     with pytest.raises(ValueError, match="contain themselves"):
         read_edm(content, path)
+
+
+def test_an_imported_network_is_an_ordinary_generator(nvidia, tmp_path):
+    path = written(tmp_path / "net-cifar10.pkl", "ddpm++", nvidia)
+    said = ImportGenerator(path, tmp_path / "g")("cpu", lambda *_: None)
+    assert "3 classes" in said and "license" in said
+    content = json.loads((tmp_path / "g" / "generator.json").read_text())
+    assert content["imported"]["layout"] == "NVIDIA's EDM, network ddpm++" and content["classes"] == ["0", "1", "2"]
+    Sample(tmp_path / "g", SamplerConfig(evaluations=3), tmp_path / "set", 0, 5)("cpu", lambda *_: None)
+    drawn = np.load(tmp_path / "set" / "images-00000.npy")
+    model = read_published(path).model
+    model.configure_sampler(SamplerConfig(evaluations=3))
+    wanted = to_bytes(model.sample_images(torch.arange(5) % 3)).permute(0, 2, 3, 1).numpy()
+    assert np.abs(drawn.astype(int) - wanted).max() <= 1
+
+
+def test_an_unconditional_network_takes_the_classes_of_the_data(nvidia, tmp_path):
+    """Its labels are ignored, the manifest says so, and it cannot be guided away from itself."""
+    path = written(tmp_path / "net.pkl", "unconditional", nvidia)
+    ImportGenerator(path, tmp_path / "g", DataConfig(name="cifar10"))("cpu", lambda *_: None)
+    Sample(tmp_path / "g", SamplerConfig(evaluations=3), tmp_path / "set", 0, 12)("cpu", lambda *_: None)
+    manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
+    assert len(manifest["classes"]) == 10 and manifest["generator"]["conditional"] is False
+    model, _ = load_generator(tmp_path / "g")
+    assert model.knows_unlabelled
+    streams = rng_for(0).each(range(3))
+    images = [model.sample(torch.tensor(labels), streams.at(0)) for labels in ([0, 1, 2], [5, 5, 5])]
+    assert torch.equal(*images)
+    with pytest.raises(ValueError, match="guidance .* changes nothing for an unconditional edm"):
+        model.configure_sampler(SamplerConfig(guidance=2.0))
+
+
+def test_the_command_leaves_nothing_behind_when_it_refuses(nvidia, tmp_path):
+    path = written(tmp_path / "net.pkl", "ddpm++", nvidia, outer="VPPrecond")
+
+    def run(*words):
+        command = [sys.executable, "-m", "robustgen", "import-generator", *map(str, words)]
+        return subprocess.run(command, capture_output=True, text=True, cwd=tmp_path)
+
+    done = run(path, "--into", tmp_path / "g")
+    assert done.returncode == 2 and not (tmp_path / "g").exists()
+    assert done.stderr.startswith(f"robustgen: {path} holds a network in VPPrecond") and done.stderr.count("\n") == 1
+    path = written(tmp_path / "net.pkl", "ddpm++", nvidia)
+    done = run(path, "--into", tmp_path / "g", "--data", "cifar10")
+    assert done.returncode == 2 and "is conditioned on 3 classes, the data has 10" in done.stderr
+
+
+def test_published_generators_are_listed_with_address_and_license(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("ROBUSTGEN_WEIGHTS", str(tmp_path))
+    lines = dict(known("generators"))
+    assert "conditional; CC BY-NC-SA 4.0, non-commercial; https://" in lines["edm-cifar10-32x32-cond-vp"]
+    for name, one in GENERATOR_FILES.items():
+        assert find(name).files == (one.file,) and f"-{'cond' if one.conditional else 'uncond'}-" in f"{name}-"
+        with pytest.raises(ValueError, match=f"run: robustgen fetch {name}"):
+            find_generator_file(name)
+    assert "non-commercial" in capsys.readouterr().out
+    (tmp_path / "edm-cifar10-32x32-cond-vp.pkl").touch()
+    assert find_generator_file("edm-cifar10-32x32-cond-vp").parent == tmp_path
