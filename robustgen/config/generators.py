@@ -89,6 +89,17 @@ class AugmentedConfig(GeneratorConfig):
         return 0.0
 
 
+class CustomConfig(GeneratorConfig):
+    """A generator of your own: a function of (labels, seed) or a network with `sample`, or a finished folder."""
+
+    kind: Literal["custom"] = "custom"
+    source: str
+    """FILE.py:NAME or PACKAGE.MODULE:NAME, with arguments if any: `gen.py:make(width=64)`; or the folder of a generator
+    that is finished, such as one made by `import-generator`."""
+    conditional: bool = True
+    """Whether images are of the class of their label. Otherwise labels are ignored, and images are labeled later."""
+
+
 class TrainedGeneratorConfig(TrainingBudget, GeneratorConfig):
     """Settings of every generator that is trained by steps. Counts are in training images."""
 
@@ -366,6 +377,7 @@ GENERATOR_CONFIGS: dict[str, type[GeneratorConfig]] = {
     "biggan": BigGANConfig,
     "stylegan2": StyleGAN2Config,
     "augmented": AugmentedConfig,
+    "custom": CustomConfig,
 }
 """By `kind`. A program may add its own, together with the model in `generators.GENERATORS`."""
 

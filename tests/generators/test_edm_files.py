@@ -255,7 +255,7 @@ def test_an_unconditional_network_takes_the_classes_of_the_data(nvidia, tmp_path
     streams = rng_for(0).each(range(3))
     images = [model.sample(torch.tensor(labels), streams.at(0)) for labels in ([0, 1, 2], [5, 5, 5])]
     assert torch.equal(*images)
-    with pytest.raises(ValueError, match="guidance .* changes nothing for an unconditional edm"):
+    with pytest.raises(ValueError, match=r"guidance .* changes nothing for an unconditional edm"):
         model.configure_sampler(SamplerConfig(guidance=2.0))
 
 
