@@ -11,7 +11,10 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.contracts import Attack, Augment, Batch, Loss
-from robustgen.randomness import rng_for
+from robustgen.generators.contracts import Generator
+from robustgen.generators.custom import Custom
+from robustgen.modes import evaluating
+from robustgen.randomness import Rng, rng_for
 from robustgen.threat import ThreatModel
 
 
@@ -193,6 +196,99 @@ def check_loss(loss: Loss) -> None:
     """Run all checks of a loss. Raises AssertionError that names the violated promise."""
     for check in LOSS_CHECKS.values():
         check(loss)
+
+
+_LABELS = torch.arange(24) % 2
+"""Labels of the images that generators make in their checks; every generator has a class 0, and most a class 1."""
+
+
+def _streams(count: int = len(_LABELS), seed: int = 0) -> Rng:
+    return rng_for(seed, "sample").each(range(count))
+
+
+def _labels(generator: Generator) -> Tensor:
+    return _LABELS % generator.classes
+
+
+def images_have_the_shape_and_the_range(generator: Generator) -> None:
+    """One image a label, (N, C, H, W) float32 in [0, 1]; none for no labels."""
+    images = generator.sample(_labels(generator), _streams())
+    assert images.shape == (len(_LABELS), *generator.shape), f"makes images of shape {tuple(images.shape)}"
+    assert images.dtype == torch.float32, f"makes images of {images.dtype}"
+    assert torch.isfinite(images).all() and images.min() >= 0 and images.max() <= 1, "leaves [0, 1]"
+    assert generator.sample_images([]).shape == (0, *generator.shape), "fails without labels"
+
+
+def same_stream_same_images(generator: Generator) -> None:
+    """Equal streams give equal images, other streams others; torch's generator and the labels stay unchanged."""
+    labels, state = _labels(generator), torch.get_rng_state()
+    first = generator.sample(labels, _streams())
+    assert torch.equal(first, generator.sample(labels, _streams())), "the same stream gives other images"
+    assert not torch.equal(first, generator.sample(labels, _streams(seed=1))), "the stream changes nothing"
+    assert torch.equal(torch.get_rng_state(), state), "draws from torch's global generator"
+    assert torch.equal(labels, _labels(generator)), "changes the labels"
+
+
+def an_image_does_not_depend_on_its_batch(generator: Generator) -> None:
+    """A part of a batch, in any order, gives the same images."""
+    labels = _labels(generator)
+    whole = generator.sample(labels, _streams())
+    for rows in (torch.tensor([5]), torch.tensor([9, 2, 17]), torch.arange(4, 21)):
+        part = generator.sample(labels[rows], _streams().rows(rows))
+        torch.testing.assert_close(part, whole[rows], rtol=0, atol=1e-6, msg="an image depends on its batch")
+
+
+def images_of_one_class_differ(generator: Generator) -> None:
+    """Each stream gives its own image."""
+    images = generator.sample(torch.zeros(8, dtype=torch.int64), _streams(8))
+    assert len({image.numpy().tobytes() for image in images}) == 8, "makes the same image twice"
+
+
+def sampling_leaves_the_model_alone(generator: Generator) -> None:
+    """Parameters, buffers and the mode stay as they are; images carry no graph."""
+    before, mode = {name: value.clone() for name, value in generator.state_dict().items()}, generator.training
+    images = generator.sample(_labels(generator), _streams())
+    assert all(torch.equal(value, before[name]) for name, value in generator.state_dict().items()), (
+        "changes its weights"
+    )
+    assert generator.training == mode and not images.requires_grad, "changes its mode, or images carry a graph"
+
+
+GENERATOR_CHECKS: dict[str, Callable[[Generator], None]] = {
+    check.__name__: check
+    for check in (
+        images_have_the_shape_and_the_range,
+        same_stream_same_images,
+        an_image_does_not_depend_on_its_batch,
+        images_of_one_class_differ,
+        sampling_leaves_the_model_alone,
+    )
+}
+
+
+def check_generator(
+    generator: Generator | nn.Module | Callable[..., object],
+    shape: tuple[int, int, int] | None = None,
+    classes: int = 2,
+) -> None:
+    """Run all checks of a generator in evaluation mode. Raises AssertionError that names the broken promise.
+
+    Args:
+        generator: a `Generator`, or what the kind `custom` takes: a function of (labels, seed), (labels, seeds) or
+            (labels, rng), or a network with such a method `sample`.
+        shape: of its images, (C, H, W), where it is no `Generator`.
+        classes: number of classes, where it is no `Generator`.
+    """
+    if not isinstance(generator, Generator):
+        if shape is None:
+            raise ValueError("expected shape=(C, H, W) of the images, got none")
+        generator = Custom(generator, shape, classes)
+    with evaluating(generator):
+        for check in GENERATOR_CHECKS.values():
+            try:
+                check(generator)
+            except ValueError as error:
+                raise AssertionError(str(error)) from None
 
 
 def _images_and_targets() -> tuple[Tensor, Tensor]:

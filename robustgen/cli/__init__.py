@@ -20,6 +20,7 @@ from robustgen.cli import (
     fetch,
     fit,
     import_,
+    import_generator,
     keep,
     label,
     list,
@@ -40,8 +41,8 @@ from robustgen.cli.app import GROUPS, Options, app
 __all__ = ["app", "main"]
 
 COMMANDS = (
-    analyse, certify, check, compare, evaluate, export, fetch, fit, import_, keep, label, list, measure, merge, plan,
-    publish, report, run, sample, score, show, train, watch,
+    analyse, certify, check, compare, evaluate, export, fetch, fit, import_, import_generator, keep, label, list,
+    measure, merge, plan, publish, report, run, sample, score, show, train, watch,
 )  # fmt: skip
 """Modules of commands: importing one registers it."""
 

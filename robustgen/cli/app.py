@@ -13,7 +13,17 @@ if TYPE_CHECKING:
     from robustgen.stages.common import Stage
 
 GROUPS = {
-    "Make generated images": ("fit", "sample", "label", "keep", "score", "check", "merge", "import"),
+    "Make generated images": (
+        "fit",
+        "sample",
+        "label",
+        "keep",
+        "score",
+        "check",
+        "merge",
+        "import",
+        "import-generator",
+    ),
     "Train": ("run", "train", "plan"),
     "Judge": ("evaluate", "certify", "measure", "compare"),
     "Explain": ("analyse", "report", "watch", "show", "list"),

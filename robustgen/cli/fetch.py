@@ -14,7 +14,7 @@ from robustgen.cli.app import DryRun, app, one_stage
 def fetch(
     name: Annotated[
         str,
-        typer.Argument(metavar="NAME", help="see: robustgen list downloads, robustgen list hub", show_default=False),
+        typer.Argument(metavar="NAME", help="see: robustgen list downloads | hub | generators", show_default=False),
     ],
     into: Annotated[
         Path | None,

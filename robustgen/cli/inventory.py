@@ -141,8 +141,11 @@ def _architectures() -> list[tuple[str, str]]:
 
 def _generators() -> list[tuple[str, str]]:
     from robustgen.config.generators import GENERATOR_CONFIGS
+    from robustgen.storage.published_generators import GENERATOR_FILES
 
-    return [(kind, _first_line(fit)) for kind, fit in GENERATOR_CONFIGS.items()]
+    kinds = [(kind, _first_line(fit)) for kind, fit in GENERATOR_CONFIGS.items()]
+    published = [(name, one.about) for name, one in GENERATOR_FILES.items()]
+    return [*kinds, ("", ""), ("published, for: robustgen fetch NAME, robustgen import-generator NAME", ""), *published]
 
 
 def _solvers() -> list[tuple[str, str]]:

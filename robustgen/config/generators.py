@@ -89,6 +89,17 @@ class AugmentedConfig(GeneratorConfig):
         return 0.0
 
 
+class CustomConfig(GeneratorConfig):
+    """A generator of your own: a function of (labels, seed) or a network with `sample`, or a finished folder."""
+
+    kind: Literal["custom"] = "custom"
+    source: str
+    """FILE.py:NAME or PACKAGE.MODULE:NAME, with arguments if any: `gen.py:make(width=64)`; or the folder of a generator
+    that is finished, such as one made by `import-generator`."""
+    conditional: bool = True
+    """Whether images are of the class of their label. Otherwise labels are ignored, and images are labeled later."""
+
+
 class TrainedGeneratorConfig(TrainingBudget, GeneratorConfig):
     """Settings of every generator that is trained by steps. Counts are in training images."""
 
@@ -153,6 +164,10 @@ class TrainedGeneratorConfig(TrainingBudget, GeneratorConfig):
 class UNetConfig(TrainedGeneratorConfig):
     """The U-Net and the training noise that `edm` and `ect` share."""
 
+    network: Literal["ddpm++", "ncsn++", "adm"] = "ddpm++"
+    """The U-Net of EDM's vp settings, of its ve settings, or of its ImageNet settings (arXiv:2105.05233)."""
+    conditional: bool = True
+    """Whether it is conditioned on the class label. Otherwise images come from any class, and are labeled later."""
     channels: Count = 128
     multipliers: tuple[Count, ...] = (2, 2, 2)
     blocks: Count = 4
@@ -170,7 +185,7 @@ class UNetConfig(TrainedGeneratorConfig):
     """Mean and standard deviation of the logarithm of the training noise."""
 
     SMALLEST_NETWORK = {"channels": 8, "multipliers": (1, 1), "blocks": 1, "attention": (), "augment": 0.0}
-    PUBLISHED_NETWORK = ("channels", "multipliers", "blocks", "attention")
+    PUBLISHED_NETWORK = ("network", "channels", "multipliers", "blocks", "attention")
     FLOPS_PER_EVALUATION = 42.4e9
 
 
@@ -362,6 +377,7 @@ GENERATOR_CONFIGS: dict[str, type[GeneratorConfig]] = {
     "biggan": BigGANConfig,
     "stylegan2": StyleGAN2Config,
     "augmented": AugmentedConfig,
+    "custom": CustomConfig,
 }
 """By `kind`. A program may add its own, together with the model in `generators.GENERATORS`."""
 

@@ -11,7 +11,7 @@ import numpy as np
 from robustgen.config.recipe import DataConfig
 from robustgen.datasets import afhq, celeba, cifar, digits, folder, imagenet64, mnist, npz, svhn, tiny_imagenet
 from robustgen.datasets.sizes import Loaded, at_any_size
-from robustgen.images import ImageSet
+from robustgen.images import DatasetInfo, ImageSet
 from robustgen.randomness import rng_for
 from robustgen.units import show_class, show_names
 
@@ -29,6 +29,12 @@ DATASETS: dict[str, Callable[[Path | None, int | None], Loaded]] = {
     "folder": folder.load,
 }
 """Training images, and test images where there are any; from a place or the usual one, at a size or their own."""
+
+
+INFOS: dict[str, DatasetInfo] = {
+    info.name: info for info in (digits.INFO, mnist.INFO, cifar.INFO, cifar.INFO_100, svhn.INFO)
+}
+"""Facts of the data sets that are known without their files."""
 
 
 @dataclass(frozen=True)

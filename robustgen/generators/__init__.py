@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
 from typing import Any
 
@@ -9,12 +10,13 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from robustgen.config.generators import GeneratorConfig, SamplerConfig, generator_config
+from robustgen.config.generators import CustomConfig, GeneratorConfig, SamplerConfig, generator_config
 from robustgen.config.parsing import explain
 from robustgen.generators.augmented import Augmented
 from robustgen.generators.biggan import BigGAN
 from robustgen.generators.consistency import Consistency
 from robustgen.generators.contracts import Generator
+from robustgen.generators.custom import SOURCE, Custom, reference_of
 from robustgen.generators.ddpm import DDPM
 from robustgen.generators.ddpm_files import holds_diffusers, load_diffusers, save_diffusers, weights_of
 from robustgen.generators.ddpm_unet import DDPMUNet
@@ -26,7 +28,8 @@ from robustgen.generators.vdvae import VDVAE
 from robustgen.images import DatasetInfo
 from robustgen.modes import channels_last
 from robustgen.randomness import Rng, rng_for
-from robustgen.storage.files import read_json, write_json
+from robustgen.storage.files import Note, read_json, write_json
+from robustgen.storage.references import find_code, note_of_change
 from robustgen.storage.weights import load_weights, save_weights
 
 GENERATORS: dict[str, type[Generator]] = {
@@ -38,6 +41,7 @@ GENERATORS: dict[str, type[Generator]] = {
     "biggan": BigGAN,
     "stylegan2": StyleGAN2,
     "augmented": Augmented,
+    "custom": Custom,
 }
 
 
@@ -50,11 +54,26 @@ def check_sampler(config: GeneratorConfig, sampler: SamplerConfig) -> None:
     """Try sampler settings on the generator with its smallest network, before anything is trained.
 
     Raises:
-        ValueError: an unknown solver, or settings that the generator does not have or cannot honor.
+        ValueError: an unknown solver, or settings that the generator does not have or cannot honor; of a generator of
+            the user's own, that its source names nothing.
     """
+    if isinstance(config, CustomConfig):
+        finished = finished_folder(config)
+        if finished is None:
+            find_code(reference_of(config))
+            sampler.refuse("custom", *(SamplerConfig.model_fields.keys() - {"solver", "evaluations"}))
+        else:
+            check_sampler(generator_config(load_generator(finished)[1]["settings"]), sampler)
+        return
     info = DatasetInfo("", ("0", "1"), (1, 8, 8), (0.0,), (1.0,))
     model = build_generator(config.model_copy(update=dict(config.SMALLEST_NETWORK)), info, rng_for(0))
     model.configure_sampler(sampler, Diffusion(nn.Identity(), model.shape, model.classes) if sampler.guide else None)
+
+
+def finished_folder(config: CustomConfig) -> Path | None:
+    """The folder of a finished generator, where a config's source is one."""
+    folder = Path(config.source)
+    return folder if folder.is_dir() else None
 
 
 def save_generator(folder: Path, model: Generator, config: GeneratorConfig, info: DatasetInfo, **about: Any) -> None:
@@ -103,11 +122,22 @@ def load_generator(folder: Path) -> tuple[Generator, dict[str, Any]]:
     channels, height, width = about["shape"]
     blank = (0.0,) * channels
     info = DatasetInfo(about["dataset"], tuple(about["classes"]), (channels, height, width), blank, blank)
-    model = build_generator(config, info, rng_for(0))
+    model = _of_config(config, info, folder)
     model.resize(about)
-    load_weights(model, folder / "weights.safetensors")
+    if model.state_dict():
+        load_weights(model, folder / "weights.safetensors")
     channels_last(model).eval()
     return model, about
+
+
+def _of_config(config: GeneratorConfig, info: DatasetInfo, folder: Path) -> Generator:
+    """The model that a finished folder is for; one of the user's own comes from the copy of its source there."""
+    if not isinstance(config, CustomConfig):
+        return build_generator(config, info, rng_for(0))
+    kept = folder / SOURCE
+    if kept.exists() and (message := note_of_change(reference_of(config), kept)):
+        warnings.warn(message, Note, stacklevel=4)
+    return Custom.from_source(config, info, rng_for(0), kept if kept.exists() else None)
 
 
 def open_generator(
@@ -136,6 +166,7 @@ __all__ = [
     "Augmented",
     "BigGAN",
     "Consistency",
+    "Custom",
     "DDPMUNet",
     "Diffusion",
     "Gaussian",

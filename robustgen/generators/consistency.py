@@ -10,7 +10,7 @@ from torch import Tensor, nn
 from robustgen.config.generators import ECTConfig, GeneratorConfig, SamplerConfig, TrainedGeneratorConfig
 from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.generators.diffusion import Diffusion
-from robustgen.generators.unet import UNet
+from robustgen.generators.unet_adm import unet_of
 from robustgen.images import DatasetInfo
 from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
@@ -37,12 +37,13 @@ class Consistency(Diffusion):
     def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
         assert isinstance(config, ECTConfig)
         return cls(
-            UNet.from_config(config, info, rng),
+            unet_of(config, info, rng),
             info.shape,
             len(info.classes),
             log_mean=config.log_mean,
             log_std=config.log_std,
             label_dropout=config.label_dropout,
+            conditional=config.conditional,
         )
 
     def training_spec(self, config: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
@@ -76,7 +77,7 @@ class Consistency(Diffusion):
         if evaluations > 2:
             raise ValueError(f"ect makes an image in 1 or 2 evaluations, not in {evaluations}")
         self.evaluations = evaluations
-        return {"evaluations": evaluations}
+        return {"evaluations": evaluations} if self.conditional else {"evaluations": evaluations, "conditional": False}
 
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:

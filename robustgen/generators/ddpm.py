@@ -47,8 +47,8 @@ class DDPM(Diffusion):
         betas: str = "linear",
         label_dropout: float = 0.0,
     ):
-        super().__init__(network, shape, classes, label_dropout=label_dropout)
-        self.conditional, self.timesteps, self.betas = conditional, timesteps, betas
+        super().__init__(network, shape, classes, label_dropout=label_dropout, conditional=conditional)
+        self.timesteps, self.betas = timesteps, betas
         self.alphas_bar = alphas_bar(timesteps, betas)
         sigmas = torch.from_numpy(np.sqrt((1 - self.alphas_bar) / self.alphas_bar)).float()
         self.register_buffer("sigmas", sigmas, persistent=False)
@@ -75,10 +75,6 @@ class DDPM(Diffusion):
             betas=config.betas,
             label_dropout=config.label_dropout,
         )
-
-    @property
-    def knows_unlabelled(self) -> bool:
-        return not self.conditional or super().knows_unlabelled
 
     def time(self, sigma: Tensor) -> Tensor:
         """t(s), rounded to 1/64, so that the timesteps' own noise levels, rounded to float32, give integers."""
@@ -114,8 +110,7 @@ class DDPM(Diffusion):
             ValueError: an unknown solver, a number of evaluations that it cannot make, or guidance without a guide.
         """
         self.refuse_all_but(settings, "solver", "evaluations", "guidance", "guide")
-        if not self.conditional and guide is None:
-            settings.refuse("an unconditional ddpm", "guidance")
+        self._refuse_guidance(settings, guide)
         solver = settings.solver or "ancestral"
         self.chain = CHAINS.get(solver)
         if self.chain is not None:

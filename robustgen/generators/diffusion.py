@@ -11,7 +11,8 @@ from robustgen.config.generators import EDMConfig, GeneratorConfig, SamplerConfi
 from robustgen.generators.augmentation import augmented
 from robustgen.generators.contracts import Generator, LossTerm, Optimization, TrainingSpec
 from robustgen.generators.solvers import Sampler
-from robustgen.generators.unet import NO_LABEL, UNet
+from robustgen.generators.unet import NO_LABEL
+from robustgen.generators.unet_adm import unet_of
 from robustgen.images import DatasetInfo
 from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
@@ -43,12 +44,14 @@ class Diffusion(Generator):
         label_dropout: float = 0.0,
         augment: float = 0.0,
         min_snr: float | None = None,
+        conditional: bool = True,
     ):
         super().__init__()
         self.network = network
         self.shape, self.classes = shape, classes
         self.sigma_data, self.log_mean, self.log_std = sigma_data, log_mean, log_std
         self.label_dropout, self.augment, self.min_snr = label_dropout, augment, min_snr
+        self.conditional = conditional
         self.sampler = Sampler()
         self.guidance = 1.0
         self._guide: tuple[Diffusion, ...] = ()  # in a tuple, so that it is not a submodule
@@ -57,7 +60,7 @@ class Diffusion(Generator):
     def from_config(cls, config: GeneratorConfig, info: DatasetInfo, rng: Rng) -> Self:
         assert isinstance(config, EDMConfig)
         return cls(
-            UNet.from_config(config, info, rng),
+            unet_of(config, info, rng),
             info.shape,
             len(info.classes),
             log_mean=config.log_mean,
@@ -65,6 +68,7 @@ class Diffusion(Generator):
             label_dropout=config.label_dropout,
             augment=config.augment,
             min_snr=config.min_snr,
+            conditional=config.conditional,
         )
 
     def denoise(self, x: Tensor, sigma: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
@@ -78,7 +82,7 @@ class Diffusion(Generator):
     @property
     def knows_unlabelled(self) -> bool:
         """Whether it was trained to denoise images without a class label."""
-        return self.classes == 1 or self.label_dropout > 0
+        return not self.conditional or self.classes == 1 or self.label_dropout > 0
 
     def unlabelled(self, images: Tensor) -> Tensor:
         """(N,) the labels by which `denoise` takes images of unknown class."""
@@ -118,9 +122,17 @@ class Diffusion(Generator):
             ValueError: an unknown solver, a number of evaluations that it cannot make, or guidance without a guide.
         """
         self.refuse_all_but(settings, "solver", "evaluations", "guidance", "guide")
+        self._refuse_guidance(settings, guide)
         solver = settings.solver or "heun"
         self.sampler = Sampler(solver, settings.evaluations or (35 if solver == "heun" else 18))
-        return {"solver": solver, "evaluations": self.sampler.evaluations, **self._guided_by(settings, guide)}
+        how: dict[str, Any] = {"solver": solver, "evaluations": self.sampler.evaluations}
+        if not self.conditional:
+            how["conditional"] = False
+        return how | self._guided_by(settings, guide)
+
+    def _refuse_guidance(self, settings: SamplerConfig, guide: nn.Module | None) -> None:
+        if not self.conditional and guide is None:
+            settings.refuse(f"an unconditional {self.kind}", "guidance")
 
     def _guided_by(self, settings: SamplerConfig, guide: nn.Module | None) -> dict[str, Any]:
         self.guidance, self._guide = settings.guidance, ()

@@ -1,4 +1,4 @@
-"""The DDPM++ U-Net of EDM (Karras et al. 2022, arXiv:2206.00364; NVlabs/edm, training/networks.py)."""
+"""The U-Nets DDPM++ and NCSN++ of EDM (Karras et al. 2022, arXiv:2206.00364; NVlabs/edm, training/networks.py)."""
 
 from __future__ import annotations
 
@@ -37,11 +37,32 @@ def _conv(inputs: int, outputs: int, size: int, gain: float = 1.0) -> nn.Module:
     return _scaled(nn.Conv2d(inputs, outputs, size, padding=size // 2), gain)
 
 
-def _resampled(x: Tensor, resample: str | None) -> Tensor:
-    """Half the size by 2x2 means, or twice the size by repetition."""
+def _binomial(x: Tensor) -> Tensor:
+    """The separable filter (1, 3, 3, 1) / 8 for each channel of an image: (C, 1, 4, 4)."""
+    taps = torch.tensor([1.0, 3.0, 3.0, 1.0], device=x.device, dtype=x.dtype) / 8
+    return torch.outer(taps, taps).expand(x.shape[1], 1, 4, 4)
+
+
+def resampled(x: Tensor, resample: str | None, smooth: bool = False) -> Tensor:
+    """Half the size by 2x2 means, or twice the size by repetition; `smooth`: by the filter (1, 3, 3, 1) / 8."""
+    if smooth and resample == "down":
+        return F.conv2d(x, _binomial(x), stride=2, padding=1, groups=x.shape[1])
+    if smooth and resample == "up":
+        return F.conv_transpose2d(x, 4 * _binomial(x), stride=2, padding=1, groups=x.shape[1])
     if resample == "down":
         return F.avg_pool2d(x, 2)
     return F.interpolate(x, scale_factor=2, mode="nearest") if resample == "up" else x
+
+
+def check_halvings(shape: tuple[int, int, int], multipliers: Sequence[int]) -> None:
+    """Raise ValueError where images cannot be halved once for each multiplier after the first."""
+    _, height, width = shape
+    halvings = len(multipliers) - 1
+    if height % 2**halvings or width % 2**halvings:
+        raise ValueError(
+            f"images of {height}x{width} cannot be halved {halvings} times; use fewer multipliers "
+            f"than {len(multipliers)}"
+        )
 
 
 class _Attention(nn.Module):
@@ -72,9 +93,10 @@ class _Block(nn.Module):
         *,
         attention: bool = False,
         resample: str | None = None,
+        smooth: bool = False,
     ):
         super().__init__()
-        self.resample = resample
+        self.resample, self.smooth = resample, smooth
         self.dropout = dropout
         self.norm_0 = _norm(inputs)
         self.conv_0 = _conv(inputs, outputs, 3)
@@ -85,13 +107,27 @@ class _Block(nn.Module):
         self.attention = _Attention(outputs) if attention else None
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
-        h = self.conv_0(_resampled(F.silu(self.norm_0(x)), self.resample))
+        h = self.conv_0(resampled(F.silu(self.norm_0(x)), self.resample, self.smooth))
         h = F.silu(self.norm_1(h + self.embed(embedding)[:, :, None, None]))
         h = self.conv_1(F.dropout(h, self.dropout, self.training))
         if self.skip is not None:
-            x = self.skip(_resampled(x, self.resample))
+            x = self.skip(resampled(x, self.resample, self.smooth))
         x = (x + h) * math.sqrt(0.5)
         return x if self.attention is None else self.attention(x)
+
+
+class _Residual(nn.Module):
+    """The encoder's residual connection of NCSN++: its own path at half the size, added to the features."""
+
+    def __init__(self, inputs: int, outputs: int):
+        super().__init__()
+        self.conv = _scaled(nn.Conv2d(inputs, outputs, 3, padding=2))
+
+    def forward(self, x: Tensor) -> Tensor:
+        weight, bias = self.conv.weight, self.conv.bias
+        assert bias is not None
+        h = F.conv2d(x, weight, padding=2)
+        return F.conv2d(h, _binomial(h), stride=2, groups=h.shape[1]) + bias.view(-1, 1, 1)
 
 
 class UNet(nn.Module):
@@ -103,6 +139,9 @@ class UNet(nn.Module):
     attention     sizes (in pixels) at which blocks have attention; (16,)
     dropout       0.13 for CIFAR-10
     augmented     whether it is conditioned on how an image was augmented: (N, 9), zeros where it was not
+    conditional   whether it is conditioned on the class; labels are ignored where it is not
+    ncsn          NCSN++ in place of DDPM++: random Fourier features of the noise level, twice as many; resampling by
+                  the filter (1, 3, 3, 1); a second, residual path down the encoder
 
     With these values 55.7 million parameters.
 
@@ -121,33 +160,35 @@ class UNet(nn.Module):
         attention: Sequence[int] = (16,),
         dropout: float = 0.13,
         augmented: bool = False,
+        conditional: bool = True,
+        ncsn: bool = False,
     ):
         super().__init__()
-        colours, height, width = shape
-        halvings = len(multipliers) - 1
-        if height % 2**halvings or width % 2**halvings:
-            raise ValueError(
-                f"images of {height}x{width} cannot be halved {halvings} times; use fewer multipliers "
-                f"than {len(multipliers)}"
-            )
+        colours, height, _ = shape
+        check_halvings(shape, multipliers)
         self.channels, self.classes = channels, classes
-        width_of_embedding = 4 * channels
-        self.class_in = _scaled(nn.Linear(classes, channels))
-        self.augmentation_in = _scaled(nn.Linear(AUGMENTATIONS, channels, bias=False)) if augmented else None
-        self.embed_0 = _scaled(nn.Linear(channels, width_of_embedding))
+        width_of_embedding, width_of_noise = 4 * channels, (2 if ncsn else 1) * channels
+        self.class_in = _scaled(nn.Linear(classes, width_of_noise)) if conditional else None
+        self.augmentation_in = _scaled(nn.Linear(AUGMENTATIONS, width_of_noise, bias=False)) if augmented else None
+        self.embed_0 = _scaled(nn.Linear(width_of_noise, width_of_embedding))
         self.embed_1 = _scaled(nn.Linear(width_of_embedding, width_of_embedding))
 
         def block(inputs: int, outputs: int, attends: bool = False, resample: str | None = None) -> _Block:
-            return _Block(inputs, outputs, width_of_embedding, dropout, attention=attends, resample=resample)
+            return _Block(
+                inputs, outputs, width_of_embedding, dropout, attention=attends, resample=resample, smooth=ncsn
+            )
 
         self.stem = _conv(colours, channels, 3)
         self.down = nn.ModuleList()
         skips, here = [channels], channels
+        residual, before = [], colours
         for level, multiplier in enumerate(multipliers):
             attends = height >> level in attention
             if level:
                 self.down.append(block(here, here, resample="down"))
                 skips.append(here)
+                residual += [_Residual(before, here)] if ncsn else []
+                before = here
             for _ in range(blocks):
                 self.down.append(block(here, channels * multiplier, attends))
                 here = channels * multiplier
@@ -155,7 +196,7 @@ class UNet(nn.Module):
         self.middle = nn.ModuleList([block(here, here, True), block(here, here)])
         self.up = nn.ModuleList()
         for level, multiplier in reversed(list(enumerate(multipliers))):
-            if level < halvings:
+            if level < len(multipliers) - 1:
                 self.up.append(block(here, here, resample="up"))
             for i in range(blocks + 1):
                 attends = i == blocks and height >> level in attention
@@ -163,6 +204,9 @@ class UNet(nn.Module):
                 here = channels * multiplier
         self.norm = _norm(here)
         self.out = _conv(here, colours, 3, 1e-5)
+        self.residual = nn.ModuleList(residual)
+        self.frequencies: Tensor | None
+        self.register_buffer("frequencies", 16 * torch.randn(channels) if ncsn else None)
 
     @classmethod
     def from_config(cls, config: UNetConfig, info: DatasetInfo, rng: Rng) -> Self:
@@ -176,22 +220,32 @@ class UNet(nn.Module):
                 attention=config.attention,
                 dropout=config.dropout,
                 augmented=config.augment > 0,
+                conditional=config.conditional,
+                ncsn=config.network == "ncsn++",
             )
 
     def forward(self, x: Tensor, noise: Tensor, labels: Tensor, augmentation: Tensor | None = None) -> Tensor:
-        half = self.channels // 2
-        frequencies = 10_000 ** -(torch.arange(half, device=x.device) / max(1, half - 1))
+        if self.frequencies is None:
+            half = self.channels // 2
+            frequencies = 10_000 ** -(torch.arange(half, device=x.device) / max(1, half - 1))
+        else:
+            frequencies = 2 * math.pi * self.frequencies
         angles = noise[:, None] * frequencies
-        kind = F.one_hot(labels.clamp_min(0), self.classes).to(x.dtype) * math.sqrt(self.classes)
-        kind = kind * (labels != NO_LABEL)[:, None]
-        embedding = torch.cat([angles.sin(), angles.cos()], dim=1) + self.class_in(kind)
+        embedding = torch.cat([angles.sin(), angles.cos()], dim=1)
+        if self.class_in is not None:
+            kind = F.one_hot(labels.clamp_min(0), self.classes).to(x.dtype) * math.sqrt(self.classes)
+            embedding = embedding + self.class_in(kind * (labels != NO_LABEL)[:, None])
         if self.augmentation_in is not None and augmentation is not None:
             embedding = embedding + self.augmentation_in(augmentation)
         embedding = F.silu(self.embed_1(F.silu(self.embed_0(embedding))))
+        aside = x
         x = self.stem(x)
         skips = [x]
+        residual = iter(self.residual)
         for block in self.down:
             x = block(x, embedding)
+            if block.resample and (path := next(residual, None)) is not None:
+                x = aside = (x + path(aside)) * math.sqrt(0.5)
             skips.append(x)
         for block in self.middle:
             x = block(x, embedding)

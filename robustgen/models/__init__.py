@@ -18,7 +18,7 @@ import torch
 from torch import nn
 
 from robustgen.images import DatasetInfo
-from robustgen.models.foreign import Adapted, Reference, build_network
+from robustgen.models.foreign import Adapted, build_network
 from robustgen.models.preact_resnet import PreActResNet
 from robustgen.models.rawrn import RaWRN
 from robustgen.models.resnest import ResNeSt
@@ -28,6 +28,7 @@ from robustgen.models.robust_wide_resnet import WideResNetA, WideResNetR
 from robustgen.models.trades_wide_resnet import TradesWideResNet
 from robustgen.models.wide_resnet import ACTIVATIONS, CosineLinear, Standardize, WideResNet
 from robustgen.randomness import Rng
+from robustgen.storage.references import Reference
 
 MODELS: dict[str, Callable[..., nn.Module]] = {
     "wrn": WideResNet,

@@ -9,9 +9,10 @@ from torch import nn
 
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
-from robustgen.models.foreign import Reference, adapted, build_network, open_program
+from robustgen.models.foreign import adapted, build_network, open_program
 from robustgen.models.hub import PREFIX, load
 from robustgen.models.wide_resnet import Normalize
+from robustgen.storage.references import Reference
 from robustgen.storage.weights import load_weights
 
 

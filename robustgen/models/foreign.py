@@ -2,20 +2,13 @@
 
 from __future__ import annotations
 
-import ast
 import copy
-import hashlib
 import importlib
-import importlib.util
 import inspect
-import re
-import sys
 import warnings
 import zipfile
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
 from pathlib import Path
-from types import ModuleType
 from typing import Any
 
 import torch
@@ -23,7 +16,7 @@ from torch import Tensor, nn
 
 from robustgen.images import DatasetInfo
 from robustgen.models.wide_resnet import Normalize
-from robustgen.units import show_names
+from robustgen.storage.references import Reference, find_code, one_line
 
 COUNTS = ("classes", "num_classes", "n_classes", "num_labels")
 """Arguments that receive the number of classes, where a network's constructor has them."""
@@ -33,52 +26,6 @@ SIDES = ("img_size", "image_size", "input_size")
 """Those that receive the height in pixels."""
 CHANNELS = ("in_chans", "in_channels", "num_channels")
 """Those that receive the number of channels."""
-
-
-@dataclass(frozen=True)
-class Reference:
-    """The name of a network that is not built in.
-
-    where      a file `net.py`, a module `package.module`, `timm`, `hf`, or `object` for one that was built in Python
-    name       a function or class that returns an `nn.Module`, or an `nn.Module`; for hf a folder
-    arguments  keyword arguments, of plain values: `net.py:make(width=64)`
-    """
-
-    where: str
-    name: str
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-
-    @classmethod
-    def parse(cls, text: str) -> Reference | None:
-        """A reference from text; None where the text has another form.
-
-        Raises:
-            ValueError: arguments that are not plain values by name.
-        """
-        if text.startswith("hf:"):
-            return cls("hf", text.removeprefix("hf:"))
-        name = r"[\w.\-/]+" if text.startswith("timm:") else r"[A-Za-z_]\w*"
-        found = re.fullmatch(rf"(timm|[^:()]*[^:()\s]):({name})(\(.*\))?", text, re.DOTALL)
-        return cls(found[1], found[2], _arguments(found[3] or "()", text)) if found and found[1] != "hub" else None
-
-    @property
-    def file(self) -> Path | None:
-        """The source file, where one is named."""
-        return Path(self.where) if self.where.endswith(".py") else None
-
-    def __str__(self) -> str:
-        inner = ", ".join(f"{name}={value!r}" for name, value in self.arguments.items())
-        return f"{self.where}:{self.name}" + (f"({inner})" if inner else "")
-
-
-def _arguments(text: str, reference: str) -> dict[str, Any]:
-    try:
-        call = ast.parse(f"f{text}", mode="eval").body
-        if isinstance(call, ast.Call) and not call.args and all(one.arg for one in call.keywords):
-            return {str(one.arg): ast.literal_eval(one.value) for one in call.keywords}
-    except (SyntaxError, ValueError):
-        pass
-    raise ValueError(f"{reference}: expected arguments by name with plain values, such as (width=64), got {text}")
 
 
 def build_network(reference: Reference, info: DatasetInfo, file: Path | None = None) -> nn.Module:
@@ -102,7 +49,7 @@ def build_network(reference: Reference, info: DatasetInfo, file: Path | None = N
         return _from_timm(reference, info)
     if reference.where == "hf":
         return _from_hugging_face(reference, info)
-    found = _resolved(reference, file)
+    found = find_code(reference, file)
     if isinstance(found, nn.Module):
         if reference.arguments:
             raise ValueError(f"{reference}: {reference.name} is a network already; leave out the arguments")
@@ -110,7 +57,7 @@ def build_network(reference: Reference, info: DatasetInfo, file: Path | None = N
     try:
         model = found(**{**_facts(found, info), **reference.arguments})
     except Exception as error:  # whatever somebody else's code raises
-        raise ValueError(f"{reference} fails: {type(error).__name__}: {_line(error)}") from error
+        raise ValueError(f"{reference} fails: {type(error).__name__}: {one_line(error)}") from error
     if not isinstance(model, nn.Module):
         raise ValueError(f"{reference} must return an nn.Module, got {type(model).__name__}")
     return model
@@ -130,17 +77,7 @@ def find_network(reference: Reference) -> None:
         if not (Path(reference.name) / "config.json").is_file():
             raise ValueError(f"{reference}: expected a folder with config.json and weights, there is none")
     else:
-        _resolved(reference, None)
-
-
-def _resolved(reference: Reference, file: Path | None) -> Callable[..., Any] | nn.Module:
-    """The function, class or network that a reference to Python code names."""
-    module = _module(reference, file)
-    found = getattr(module, reference.name, None)
-    if callable(found):
-        return found
-    known = [name for name, thing in vars(module).items() if callable(thing) and not name.startswith("_")]
-    raise ValueError(f"{reference}: no function {reference.name!r}; known: {show_names(known) or 'none'}")
+        find_code(reference)
 
 
 def _facts(maker: Callable[..., Any], info: DatasetInfo) -> dict[str, Any]:
@@ -164,7 +101,7 @@ def _from_timm(reference: Reference, info: DatasetInfo) -> nn.Module:
         except TypeError:  # networks without position embeddings take images of any size
             model = timm.create_model(reference.name, **arguments)
     except Exception as error:
-        raise ValueError(f"{reference} fails: {type(error).__name__}: {_line(error)}") from error
+        raise ValueError(f"{reference} fails: {type(error).__name__}: {one_line(error)}") from error
     assert isinstance(model, nn.Module)
     return model
 
@@ -178,7 +115,7 @@ def _from_hugging_face(reference: Reference, info: DatasetInfo) -> nn.Module:
             reference.name, local_files_only=True, trust_remote_code=False
         )
     except Exception as error:
-        raise ValueError(f"{reference} fails: {type(error).__name__}: {_line(error)}") from error
+        raise ValueError(f"{reference} fails: {type(error).__name__}: {one_line(error)}") from error
     if model.config.num_labels != len(info.classes):
         raise ValueError(f"{reference} has {model.config.num_labels} classes, the images have {len(info.classes)}")
     assert isinstance(model, nn.Module)
@@ -190,39 +127,6 @@ def _library(name: str, extra: str) -> Any:
         return importlib.import_module(name)
     except ImportError as error:
         raise ValueError(f"{name} is needed for this network: pip install 'robustgen[{extra}]' ({error})") from None
-
-
-def _module(reference: Reference, file: Path | None) -> ModuleType:
-    path = file or reference.file
-    if path is None:
-        try:
-            return importlib.import_module(reference.where)
-        except ImportError as error:
-            raise ValueError(f"cannot import {reference.where} ({error})") from None
-    if not path.is_file():
-        raise ValueError(f"there is no file {path}")
-    spec = importlib.util.spec_from_file_location(f"robustgen_external_{path.stem}", path)
-    assert spec is not None and spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    # As if the file were run: modules beside it, or beside the file that it was copied from, can be imported.
-    beside = [str(place.resolve().parent) for place in (path, reference.file) if place is not None]
-    sys.path[:0] = beside
-    try:
-        spec.loader.exec_module(module)
-    except Exception as error:
-        raise ValueError(f"{path} fails when it is imported: {type(error).__name__}: {_line(error)}") from error
-    finally:
-        del sys.path[: len(beside)]
-    return module
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())
-
-
-def digest_of_file(path: Path) -> str:
-    """SHA-256 of a source file."""
-    return hashlib.sha256(path.read_bytes()).hexdigest()
 
 
 def logits_of(output: object) -> Tensor:
@@ -325,5 +229,5 @@ def open_program(path: Path) -> nn.Module | None:
             return torch.export.load(path).module() if exported else torch.jit.load(path, map_location="cpu")
     except Exception as error:
         raise ValueError(
-            f"{path} is damaged, or is not a program that this torch reads ({_line(error)[:200]})"
+            f"{path} is damaged, or is not a program that this torch reads ({one_line(error)[:200]})"
         ) from None

@@ -10,9 +10,9 @@ from torch import nn
 
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
-from robustgen.models.foreign import Reference, digest_of_file
 from robustgen.modes import channels_last
-from robustgen.storage.files import Note, atomic_write, read_json, write_json
+from robustgen.storage.files import Note, read_json, write_json
+from robustgen.storage.references import Reference, keep_copy, note_of_change
 from robustgen.storage.weights import load_weights, save_weights
 
 SOURCE = "network.py"
@@ -68,19 +68,7 @@ def keep_source(folder: Path, architecture: str) -> Path | None:
         ValueError: no such file, or one that has changed since training began in this folder.
     """
     reference = Reference.parse(architecture)
-    if reference is None or reference.file is None:
-        return None
-    if not reference.file.is_file():
-        raise ValueError(f"there is no file {reference.file}")
-    kept = folder / SOURCE
-    if kept.exists() and digest_of_file(kept) != digest_of_file(reference.file):
-        raise ValueError(
-            f"{reference.file} has changed since training began in {folder}; choose another folder, or remove it"
-        )
-    if not kept.exists():
-        with atomic_write(kept) as file:
-            file.write(reference.file.read_bytes())
-    return kept
+    return None if reference is None else keep_copy(reference, folder / SOURCE)
 
 
 def load_classifier(folder: Path) -> nn.Module:
@@ -95,9 +83,7 @@ def load_classifier(folder: Path) -> nn.Module:
     about = read_about(folder)
     source = folder / SOURCE
     reference = Reference.parse(about["architecture"]) if source.exists() else None
-    file = None if reference is None else reference.file
-    if file is not None and file.is_file() and digest_of_file(file) != digest_of_file(source):
-        message = f"{file} has changed since {folder} was trained; the copy from then, {source}, is used"
+    if reference is not None and (message := note_of_change(reference, source)):
         warnings.warn(message, Note, stacklevel=2)
     model = build_model(about["architecture"], info_of(about), source=source if source.exists() else None)
     load_weights(model, folder / "weights.safetensors")

@@ -222,7 +222,8 @@ def check(recipe: Recipe) -> None:
     from robustgen.evaluation.suites import find_suite
     from robustgen.images import DatasetInfo
     from robustgen.models import build_model
-    from robustgen.models.foreign import Reference, find_network
+    from robustgen.models.foreign import find_network
+    from robustgen.storage.references import Reference
 
     if recipe.data.name not in DATASETS:
         raise ValueError(f"unknown data set {recipe.data.name!r}; known: {', '.join(DATASETS)}")

@@ -32,7 +32,7 @@ class Wanted:
 
 
 def find(name: str, into: Path | None = None) -> Wanted:
-    """A data set, a published proxy set, or the weights of a published classifier, by name.
+    """A data set, a published proxy set, or the weights of a published classifier or generator, by name.
 
     Raises:
         ValueError: unknown; names what is known.
@@ -40,6 +40,7 @@ def find(name: str, into: Path | None = None) -> Wanted:
     from robustgen.datasets.sources import SOURCES
     from robustgen.models import hub
     from robustgen.storage.feature_weights import PUBLISHED
+    from robustgen.storage.published_generators import GENERATOR_FILES
 
     if name in SOURCES:
         found = SOURCES[name]
@@ -49,13 +50,20 @@ def find(name: str, into: Path | None = None) -> Wanted:
         file = PUBLISHED[name]
         one = Download(file.url, file.name, f"sha256:{file.sha256}")
         return Wanted(name, into or weights_folder(), (one,), ((one.name, one.digest),))
+    if name in GENERATOR_FILES:
+        generator = GENERATOR_FILES[name]
+        print(f"{name}: license of the weights: {generator.license}")
+        return Wanted(name, into or weights_folder(), (generator.file,), ())
     try:
         full, release = hub.find(name.removeprefix(hub.PREFIX))
     except ValueError as error:
         if hub.find_absent(name.removeprefix(hub.PREFIX)):
             raise
         others = ", ".join([*SOURCES, *PUBLISHED])
-        raise ValueError(f"{error}; nor is it one of the data sets and feature networks: {others}") from None
+        raise ValueError(
+            f"{error}; nor is it one of the data sets and feature networks: {others}; nor a generator of: robustgen "
+            "list generators"
+        ) from None
     first = release.files[0]
     by_hand = "" if first.url else f"ask its authors ({release.cited}) for {first.name}, and put it there"
     return Wanted(full, into or weights_folder(), (first,), (), by_hand)

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustgen.config.generators import GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generators import CustomConfig, GeneratorConfig, TrainedGeneratorConfig, generator_config
 from robustgen.config.recipe import DataConfig
 from robustgen.stages.common import load_data
 
@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from robustgen.contracts import Progress
+    from robustgen.images import ImageSet
 
 
 @dataclass(frozen=True)
@@ -35,6 +36,8 @@ class Fit:
 
         config, folder, seed = self.config, self.folder, self.seed
         images = load_data(self.data).train
+        if isinstance(config, CustomConfig):
+            return _adopted(config, images, folder, seed, device)
         model = build_generator(config, images.info, rng_for(seed, "initialise generator"))
         if self.base is not None:
             _start_from(model, self.base)
@@ -52,6 +55,51 @@ class Fit:
             (folder / "checkpoint.pt").unlink(missing_ok=True)
         wait_for_all()
         return sentence
+
+
+def _adopted(config: CustomConfig, images: ImageSet, folder: Path, seed: int, device: str) -> str:
+    """Keep a generator that is not fitted here: the user's own code, or a finished folder.
+
+    Raises:
+        ValueError: it makes other images or has other classes than the data, or breaks a generator's contract.
+    """
+    from robustgen.generators import finished_folder, load_generator, save_generator
+    from robustgen.generators.custom import SOURCE, Custom, reference_of
+    from robustgen.randomness import rng_for
+    from robustgen.runtime.distributed import place, wait_for_all
+    from robustgen.storage.files import atomic_write, read_json, write_json
+    from robustgen.storage.references import keep_copy
+
+    info, found = images.info, finished_folder(config)
+    if place()[0] != 0:
+        wait_for_all()
+        return "kept"
+    if found is None:
+        kept = keep_copy(reference_of(config), folder / SOURCE)
+        model = Custom.from_source(config, info, rng_for(seed, "initialise generator"), kept)
+        sentence = model.to(device).fit(images)
+        save_generator(folder, model, config, info, seed=seed)
+    else:
+        finished, about = load_generator(found)
+        conditional = getattr(finished, "conditional", True)
+        if finished.shape != info.shape or (conditional and finished.classes != len(info.classes)):
+            classes = f"{finished.classes} classes" if conditional else "no classes"
+            raise ValueError(
+                f"{found} makes images of shape {finished.shape} of {classes}; {info.name} has {info.shape} of "
+                f"{len(info.classes)} classes"
+            )
+        if (found / "generator.json").exists():
+            for name in ("weights.safetensors", SOURCE):
+                if (found / name).exists():
+                    with atomic_write(folder / name) as file:
+                        file.write((found / name).read_bytes())
+            about = {**read_json(found / "generator.json"), "classes": list(info.classes), "taken_from": str(found)}
+            write_json(folder / "generator.json", about)
+        else:
+            save_generator(folder, finished, generator_config(about["settings"]), info, taken_from=str(found))
+        sentence = f"taken from {found}"
+    wait_for_all()
+    return sentence
 
 
 def _start_from(model: Any, base: Path) -> None:

@@ -1,7 +1,11 @@
-"""Read files of torch.save without running code: plain ones, and the tensors of those that hold other objects."""
+"""Read files of torch.save without running code: plain ones, and the tensors of those that hold other objects.
+
+Plain pickles of networks too, such as NVIDIA's, which carry the source code of their classes: it is not looked at.
+"""
 
 from __future__ import annotations
 
+import io
 import pickle
 import re
 import types
@@ -75,6 +79,20 @@ def _rebuild_from_type(function: Any, _: object, arguments: tuple[Any, ...], __:
     return function(*arguments)
 
 
+def _storage(content: bytes) -> Any:
+    """The storage of a tensor in a plain pickle: a file of torch.save within the file."""
+    with warnings.catch_warnings(action="ignore"):
+        return torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
+
+
+def _persistent(meta: Mapping[str, Any]) -> Inert:
+    """An object of NVIDIA's torch_utils.persistence: its state, without the class whose source code comes with it."""
+    name = str(meta["class_name"])
+    found: Inert = type(name, (Inert,), {"origin": name})()
+    found.state = meta["state"]
+    return found
+
+
 ALLOWED: dict[tuple[str, str], object] = {
     ("collections", "OrderedDict"): OrderedDict,
     ("builtins", "set"): set,
@@ -83,6 +101,9 @@ ALLOWED: dict[tuple[str, str], object] = {
     ("torch._utils", "_rebuild_tensor_v2"): torch._utils._rebuild_tensor_v2,
     ("torch._utils", "_rebuild_parameter"): torch._utils._rebuild_parameter,
     ("torch._tensor", "_rebuild_from_type_v2"): _rebuild_from_type,
+    ("torch.storage", "_load_from_bytes"): _storage,
+    ("torch_utils.persistence", "_reconstruct_persistent_obj"): _persistent,
+    ("dnnlib.util", "EasyDict"): dict,
     **{("torch", name): kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)},
 }
 """What a file may name; every other class or function becomes `Inert`."""
@@ -120,6 +141,29 @@ def load_tensors(path: Path) -> Any:
                 return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT)
         except Exception:  # damaged in ways that only a second reading meets
             raise error from None
+
+
+def load_objects(path: Path) -> Any:
+    """As `load_tensors`, of plain pickles too; objects of NVIDIA's persistence become `Inert` with their class's name.
+
+    Raises:
+        ValueError: why the file cannot be read, as part of a sentence.
+    """
+    with path.open("rb") as file:
+        start = file.read(len(_LEGACY))
+        if not start.startswith(b"\x80") or start == _LEGACY:
+            return load_tensors(path)
+        file.seek(0)
+        try:
+            return _InertUnpickler(file).load()
+        except MemoryError:
+            raise
+        except Exception:  # a damaged pickle may raise nearly anything
+            raise ValueError("it is cut off, damaged, or a pickle of other things than tensors") from None
+
+
+_LEGACY = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)
+"""How files of torch.save begin that are no zip archives."""
 
 
 def _reason(path: Path, error: Exception) -> str:

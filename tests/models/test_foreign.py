@@ -11,10 +11,11 @@ import robustgen
 from robustgen.config.source import Source
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
-from robustgen.models.foreign import Adapted, Reference, logits_of
+from robustgen.models.foreign import Adapted, logits_of
 from robustgen.models.saved import load_classifier
 from robustgen.models.sources import open_classifier
 from robustgen.randomness import rng_for
+from robustgen.storage.references import Reference
 
 INFO = DatasetInfo("x", ("a", "b", "c", "d"), (1, 8, 8), (0.5,), (0.3,))
 NETWORKS = """
