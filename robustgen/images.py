@@ -37,6 +37,7 @@ class ImageSet:
 
     images  (N, H, W, C) uint8, possibly memory-mapped
     labels  (N,) int64 in [0, number of classes)
+    rows    (N,) int64: where each image lies in the file or data set it was taken from; None for 0 .. N - 1
 
     Raises:
         ValueError: shapes, types or labels do not fit `info`; says which.
@@ -46,6 +47,7 @@ class ImageSet:
     labels: np.ndarray
     info: DatasetInfo
     origin: str = field(default="images")
+    rows: np.ndarray | None = None
 
     def __post_init__(self) -> None:
         channels, height, width = self.info.shape
@@ -65,7 +67,12 @@ class ImageSet:
 
     def take(self, index: np.ndarray) -> ImageSet:
         """The images at these positions, in this order."""
-        return ImageSet(self.images[index], self.labels[index], self.info, self.origin)
+        return ImageSet(self.images[index], self.labels[index], self.info, self.origin, self.source_rows[index])
+
+    @property
+    def source_rows(self) -> np.ndarray:
+        """(N,) int64: `rows`, written out."""
+        return np.arange(len(self)) if self.rows is None else self.rows
 
     def pixels(self, device: torch.device | str = "cpu") -> Tensor:
         """(N, C, H, W) uint8 on a device, laid out channels-last as the bytes are."""

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -138,7 +139,7 @@ def judged(
     from robustgen.config.recipe import CertificationConfig
     from robustgen.recipes import RECIPES, find_recipe
     from robustgen.runtime.distributed import place as process
-    from robustgen.stages.targets import judged_on
+    from robustgen.stages.targets import judged_on, trained_for
 
     named = None if recipe is None else find_recipe(recipe)
     words = (text.partition("=") for text in sets or [])
@@ -154,4 +155,12 @@ def judged(
     settings = command_settings(command, base, [*more, *(sets or [])], None, seed)
     if process()[0] == 0:
         print(said, flush=True)
+    known = named.data if named else trained_for(place).data
+    if settings.data.path and wanted[0] is not None and not _same_files(settings.data, known):
+        return settings.model_copy(update={"data": settings.data.model_copy(update={"only_test": True})})
     return settings
+
+
+def _same_files(data: DataConfig, other: DataConfig | None) -> bool:
+    """Whether both name the same files, of which some may have been trained on."""
+    return other is not None and data.name == other.name and Path(data.path or "") == Path(other.path or "")

@@ -62,8 +62,10 @@ class DataConfig(Config):
     validation: Annotated[int, Field(ge=0)] = 1024
     """Images kept from the training images for early stopping and selection."""
     test: Count | None = None
-    """Test images, the first so many; all when not given."""
+    """Test images, the first so many; all when not given. A data set without test images has them drawn from all."""
     split_seed: int = 0
+    only_test: bool = Field(default=False, exclude=True)
+    """All images are test images, none of them trained on, so that nothing is drawn: `test` takes the first so many."""
 
 
 class SamplingConfig(SamplerConfig):

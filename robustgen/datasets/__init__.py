@@ -81,7 +81,7 @@ def load_splits(data: DataConfig) -> Splits:
 
 def load_test(data: DataConfig) -> ImageSet:
     """The test images alone: those of `load_splits`, or all there are when the data set has no test set of its own
-    and no number is given."""
+    and no number is given. Of images that are `only_test`, the first so many."""
     everything, test = _load(data)
     found = everything if test is None else test
     count = len(found) if data.test is None else data.test
@@ -89,7 +89,8 @@ def load_test(data: DataConfig) -> ImageSet:
         raise ValueError(f"data.test asks for {count} images, {data.name} has {len(found)} to test on")
     if data.test is None:
         return found
-    return found.take(np.arange(count) if test is not None else _order(data, everything)[:count])
+    in_order = test is not None or data.only_test
+    return found.take(np.arange(count) if in_order else _order(data, everything)[:count])
 
 
 def _order(data: DataConfig, images: ImageSet) -> np.ndarray:

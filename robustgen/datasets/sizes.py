@@ -34,7 +34,9 @@ def resized(images: ImageSet, size: int) -> ImageSet:
     pixels = np.empty((len(images), size, size, channels), dtype=np.uint8)
     for i, image in enumerate(images.images):
         pixels[i] = np.asarray(squared(Image.fromarray(image.squeeze()), size)).reshape(size, size, channels)
-    return ImageSet(pixels, images.labels, replace(images.info, shape=(channels, size, size)), images.origin)
+    return ImageSet(
+        pixels, images.labels, replace(images.info, shape=(channels, size, size)), images.origin, images.rows
+    )
 
 
 def at_any_size(load: Callable[[Path | None], Loaded]) -> Callable[[Path | None, int | None], Loaded]:

@@ -72,6 +72,7 @@ def evaluate(
     path: Path | None = None,
     keep_images: bool = False,
     prepare: bool = True,
+    rows: np.ndarray | None = None,
     progress: Progress = silent,
 ) -> Verdicts:
     """Find the images that a model classifies correctly under every attack of a suite.
@@ -88,6 +89,7 @@ def evaluate(
         path: file in which verdicts are saved while the evaluation runs, and from which it resumes.
         keep_images: also save each adversarial example, in `adversarial_file(path)`; requires `path`.
         prepare: let attacks use a faster copy of the model (`evaluation.prepare`); the model itself verifies them.
+        rows: (N,) where each image lies in its source, to be kept in the verdicts; default 0 .. N - 1.
 
     Returns:
         Verdicts, one row per image. An image counts as robust only if it survives all attacks; every success is
@@ -98,6 +100,8 @@ def evaluate(
         ValueError: images, labels or logits cannot be evaluated, or `path` holds verdicts of another evaluation.
     """
     check_images(images, labels)
+    if rows is not None and len(rows) != len(images):
+        raise ValueError(f"expected one row number for each of {len(images)} images, got {len(rows)}")
     if keep_images and path is None:
         raise ValueError("keep_images requires a path to save them at; pass path")
     ids = content_ids(images.cpu().numpy())
@@ -108,6 +112,7 @@ def evaluate(
         if verdicts is None:
             verdicts = _clean_pass(_CountingModel(model), images, labels, threat, suite, ids, batch_size)
             verdicts.made_for = made_for
+        verdicts.rows = np.arange(len(images)) if rows is None else np.asarray(rows, dtype=np.int64)
         classes = verdicts.clean_logits.shape[1]
         attacks = find_suite(suite, threat.norm, classes).attacks
         evaluator = _Evaluator(model, images, labels, threat, verdicts, seed, batch_size, prepare)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +44,7 @@ class Verdicts:
     flags             what makes the numbers doubtful, a sentence each
     notes             what was done otherwise than the suite's name says, a sentence each
     made_for          digest of the model's weights, seed and exact radius
+    rows              (N,) int64: where each image lies in the test set, file or data set that it was taken from
     """
 
     suite: str
@@ -68,6 +69,11 @@ class Verdicts:
     flags: tuple[str, ...] = ()
     notes: tuple[str, ...] = ()
     made_for: str = ""
+    rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+
+    def __post_init__(self) -> None:
+        if len(self.rows) != len(self.labels):  # not known: taken in order, from the first on
+            self.rows = np.arange(len(self.labels))
 
     @classmethod
     def unjudged(
@@ -113,7 +119,7 @@ class Verdicts:
                 raise ValueError(f"part {number} is of another evaluation: {part.suite} at {part.threat}")
             if len(part) != len(range(number, count, len(parts))):
                 raise ValueError(f"part {number} of {len(parts)} holds {len(part)} images of {count}: some are missing")
-            for name in _ROWS:
+            for name in (*_ROWS, "rows"):
                 getattr(whole, name)[number :: len(parts)] = getattr(part, name)
             for name in _SUMS:
                 getattr(whole, name)[...] += getattr(part, name)
@@ -166,6 +172,8 @@ class Verdicts:
         names = ("suite", "threat", "attacks", "flags", "notes", "made_for")
         about = json.dumps({name: getattr(self, name) for name in names})
         rows = {name: getattr(self, name) for name in _ROWS + _SUMS}
+        if not np.array_equal(self.rows, np.arange(len(self))):  # left out in version 0.1, and where it says nothing
+            rows["rows"] = self.rows
         save_arrays(path, {"about": np.array(about), **rows})
 
     @classmethod
@@ -182,6 +190,7 @@ class Verdicts:
                 notes=tuple(about["notes"]),
                 made_for=about["made_for"],
                 **rows,
+                **({"rows": arrays["rows"]} if "rows" in arrays else {}),
             )
         except (KeyError, json.JSONDecodeError) as error:
             raise ValueError(f"{path} is not a verdicts file (no {error})") from None

@@ -63,6 +63,7 @@ class Evaluate:
                 batch_size=settings.batch_size,
                 path=part,
                 keep_images=settings.keep_images,
+                rows=test.source_rows[rank::world],
                 progress=progress,
             )
             if world == 1:

@@ -183,7 +183,7 @@ def test_splits_are_disjoint_balanced_and_of_their_seed():
         ({"train": 5000}, "ask for 5250 images, digits has 1000"),
         ({"test": None}, "no test set of its own"),
         ({"test": 5000}, "no test set of its own"),
-        ({"train": 5}, "no training images of class"),
+        ({"train": 5}, r"no training images of 5 classes \(5, 6, 7, 8, 9\)"),
         ({"name": "kmnist"}, "known: digits, mnist, cifar10"),
     ],
 )
