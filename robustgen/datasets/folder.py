@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from robustgen.datasets.npz import info_from
-from robustgen.datasets.sizes import read_files
+from robustgen.datasets.sizes import Loaded, Reading, read_files
 from robustgen.images import ImageSet
 from robustgen.units import show_names
 
@@ -19,7 +19,7 @@ SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", "
 SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 224)
 
 
-def load(path: Path | None = None, size: int | None = None, name: str = "folder") -> tuple[ImageSet, ImageSet | None]:
+def load(path: Path | None = None, size: int | None = None, how: Reading | None = None, name: str = "folder") -> Loaded:
     """All images, cropped to a square about the centre and brought to one size.
 
     Args:

@@ -202,7 +202,7 @@ def adversarial_file(path: Path) -> Path:
 
 
 def clean_file(path: Path) -> Path:
-    """Where the same images are kept as they were before: `.npy` uint8 (N, H, W, C)."""
+    """Where the same images are kept as they were before: `.npy` (N, H, W, C), uint8 or float32."""
     return path.with_name(f"{path.stem}.clean.npy")
 
 
