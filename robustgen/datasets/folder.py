@@ -224,7 +224,7 @@ def _decoded(file: Path, mode: str) -> tuple[Any, bool, bool]:
             return Image.fromarray(levels).convert(mode), False, True
         if image.mode in ("LA", "La", "PA", "RGBA", "RGBa") or "transparency" in image.info:
             picture = image.convert("RGBA")
-            if picture.getchannel("A").getextrema()[0] < 255:
+            if np.asarray(picture.getchannel("A")).min() < 255:
                 white = Image.new("RGBA", picture.size, (255, 255, 255, 255))
                 return Image.alpha_composite(white, picture).convert(mode), True, False
         return image.convert(mode), False, False
@@ -237,7 +237,7 @@ def _common_size(headers: dict[Path, _Header], folder: Path) -> int:
         ValueError: sizes that differ so much that the smallest image would decide about all.
     """
     sides = {file: min(size) for file, (size, _) in headers.items()}
-    small, large = (pick(sides, key=lambda file: sides[file]) for pick in (min, max))
+    small, large = min(sides, key=lambda file: sides[file]), max(sides, key=lambda file: sides[file])
     if sides[large] > MOST_DIFFERENT * sides[small]:
         raise ValueError(
             f"{folder}: sizes differ too much to choose one: {small.relative_to(folder)} has {_shown(headers[small])} "
@@ -246,7 +246,7 @@ def _common_size(headers: dict[Path, _Header], folder: Path) -> int:
         )
     if len({size for size, _ in headers.values()}) == 1:
         return sides[small]
-    return max([side for side in SIZES if side <= sides[small]], default=sides[small])
+    return max((side for side in SIZES if side <= sides[small]), default=sides[small])
 
 
 def _conversions(
