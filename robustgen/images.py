@@ -1,4 +1,4 @@
-"""Sets of labeled images, kept as uint8."""
+"""Sets of labeled images, kept as uint8; test images may be float32."""
 
 from __future__ import annotations
 
@@ -35,9 +35,11 @@ class DatasetInfo:
 class ImageSet:
     """N labeled images.
 
-    images  (N, H, W, C) uint8, possibly memory-mapped
-    labels  (N,) int64 in [0, number of classes)
-    rows    (N,) int64: where each image lies in the file or data set it was taken from; None for 0 .. N - 1
+    images    (N, H, W, C) uint8, possibly memory-mapped; or float32 in [0, 1], for test sets that must not be rounded
+    labels    (N,) int64 in [0, number of classes)
+    rows      (N,) int64: where each image lies in the file or data set it was taken from; None for 0 .. N - 1
+    notes     how the images were converted when they were read, one line each
+    numbered  the classes are 0 .. the largest label found: a classifier may have more
 
     Raises:
         ValueError: shapes, types or labels do not fit `info`; says which.
@@ -48,14 +50,17 @@ class ImageSet:
     info: DatasetInfo
     origin: str = field(default="images")
     rows: np.ndarray | None = None
+    notes: tuple[str, ...] = ()
+    numbered: bool = False
 
     def __post_init__(self) -> None:
         channels, height, width = self.info.shape
-        if self.images.dtype != np.uint8:
+        if self.images.dtype not in (np.uint8, np.float32):
             raise ValueError(
-                f"{self.origin}: images must be uint8 (0..255), got {self.images.dtype}; "
-                "multiply by 255 and round if they are in [0, 1]"
+                f"{self.origin}: images must be uint8 (0..255) or float32 in [0, 1], got {self.images.dtype}"
             )
+        if self.is_float and not ((self.images >= 0) & (self.images <= 1)).all():
+            raise ValueError(f"{self.origin}: float32 images must lie in [0, 1]")
         if self.images.shape[1:] != (height, width, channels):
             raise ValueError(
                 f"{self.origin}: images must have shape (N, {height}, {width}, {channels}), got {self.images.shape}"
@@ -67,7 +72,20 @@ class ImageSet:
 
     def take(self, index: np.ndarray) -> ImageSet:
         """The images at these positions, in this order."""
-        return ImageSet(self.images[index], self.labels[index], self.info, self.origin, self.source_rows[index])
+        return replace(self, images=self.images[index], labels=self.labels[index], rows=self.source_rows[index])
+
+    def noting(self, *notes: str) -> ImageSet:
+        """The same with further notes."""
+        return replace(self, notes=(*self.notes, *notes))
+
+    @property
+    def is_float(self) -> bool:
+        """Whether pixels are float32 in [0, 1] instead of bytes."""
+        return self.images.dtype == np.float32
+
+    def rounded(self) -> ImageSet:
+        """The same with pixels rounded to bytes."""
+        return replace(self, images=to_bytes(torch.from_numpy(self.images)).numpy()) if self.is_float else self
 
     @property
     def source_rows(self) -> np.ndarray:
@@ -75,7 +93,7 @@ class ImageSet:
         return np.arange(len(self)) if self.rows is None else self.rows
 
     def pixels(self, device: torch.device | str = "cpu") -> Tensor:
-        """(N, C, H, W) uint8 on a device, laid out channels-last as the bytes are."""
+        """(N, C, H, W) on a device, uint8 or float32 in [0, 1] as they are, laid out channels-last as in `images`."""
         return torch.from_numpy(np.ascontiguousarray(self.images)).to(device).permute(0, 3, 1, 2)
 
     def targets(self, device: torch.device | str = "cpu") -> Tensor:
@@ -95,7 +113,9 @@ def check_labels(labels: np.ndarray, count: int, classes: int, origin: str) -> N
 
 
 def to_unit(pixels: Tensor) -> Tensor:
-    """uint8 to float32 in [0, 1]: divided by 255."""
+    """uint8 to float32 in [0, 1]: divided by 255. Floats are in [0, 1] and stay as they are."""
+    if pixels.is_floating_point():
+        return pixels
     return pixels.float().div_(255)
 
 

@@ -131,6 +131,31 @@ JudgedData = Annotated[
         show_default=False,
     ),
 ]
+TestFile = Annotated[
+    str | None,
+    typer.Option(
+        "--test",
+        metavar="FILE",
+        help="instead of --data: judge all images of this .npz, .npy, .tar or folder, in their order",
+        show_default=False,
+    ),
+]
+ImageKey = Annotated[
+    str | None,
+    typer.Option(
+        "--image-key", metavar="NAME", help="array or column of the images  [image, images, x ...]", show_default=False
+    ),
+]
+LabelKey = Annotated[
+    str | None,
+    typer.Option(
+        "--label-key", metavar="NAME", help="array or column of the labels  [label, labels, y ...]", show_default=False
+    ),
+]
+Balanced = Annotated[
+    bool, typer.Option("--balanced", help="with --images N: the first of each class in turn, not the first N")
+]
+SkipBad = Annotated[bool, typer.Option("--skip-bad", help="leave out image files that cannot be read")]
 JudgedThreat = Annotated[
     str | None,
     typer.Option(

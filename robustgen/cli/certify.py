@@ -11,17 +11,21 @@ from robustgen.cli.app import (
     Architecture,
     Device,
     DryRun,
+    ImageKey,
     JudgedBy,
     JudgedData,
+    LabelKey,
     Normalization,
     Seed,
     Sets,
+    SkipBad,
+    TestFile,
     Weights,
     app,
     one_stage,
     result_file,
 )
-from robustgen.cli.settings import judged
+from robustgen.cli.settings import image_settings, judged
 
 
 @app.command()
@@ -92,6 +96,10 @@ def certify(
     normalize: Normalization = "none",
     recipe: JudgedBy = None,
     data: JudgedData = None,
+    test: TestFile = None,
+    image_key: ImageKey = None,
+    label_key: LabelKey = None,
+    skip_bad: SkipBad = False,
     sets: Sets = None,
     seed: Seed = None,
     device: Device = "auto",
@@ -123,10 +131,11 @@ def certify(
         "images": images,
     }
     given = [f"certification.{name}={value}" for name, value in options.items() if value is not None]
+    given += image_settings(image_key, label_key, skip_bad=skip_bad)
     folder = Path(model)
     if is_run(folder):
         raise ValueError(f"{model} is a run; certify one of the classifiers in {folder / 'classifiers'}")
-    settings = judged("certify", model, recipe, [*given, *(sets or [])], data, None, seed)
+    settings = judged("certify", model, recipe, [*given, *(sets or [])], data, None, seed, test=test)
     config = settings.certification
     assert config is not None
     name = "certificates.npz" if folder.is_dir() else f"{name_of_file(model)}.certificates.npz"

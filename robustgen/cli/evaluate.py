@@ -9,21 +9,26 @@ import typer
 
 from robustgen.cli.app import (
     Architecture,
+    Balanced,
     Device,
     DryRun,
+    ImageKey,
     JudgedBy,
     JudgedData,
     JudgedThreat,
+    LabelKey,
     Normalization,
     Seed,
     Sets,
+    SkipBad,
+    TestFile,
     Weights,
     app,
     one_stage,
     result_file,
 )
 from robustgen.cli.result_files import check_page, report_result
-from robustgen.cli.settings import judged
+from robustgen.cli.settings import image_settings, judged
 
 
 @app.command()
@@ -64,6 +69,11 @@ def evaluate(
     ] = None,
     recipe: JudgedBy = None,
     data: JudgedData = None,
+    test: TestFile = None,
+    image_key: ImageKey = None,
+    label_key: LabelKey = None,
+    balanced: Balanced = False,
+    skip_bad: SkipBad = False,
     sets: Sets = None,
     seed: Seed = None,
     device: Device = "auto",
@@ -91,12 +101,13 @@ def evaluate(
         f"evaluation.suite={suite}",
         f"evaluation.batch_size={batch_size}",
         f"evaluation.keep_images={str(keep_images).lower()}",
+        *image_settings(image_key, label_key, balanced, skip_bad),
         *(sets or []),
     ]
     folder = Path(model)
     run = RunDir(folder) if is_run(folder) else None
     place = str(run.recipe) if run else recipe
-    settings = judged("evaluate", model, place, assignments, data, threat, seed, images)
+    settings = judged("evaluate", model, place, assignments, data, threat, seed, images, test)
     chosen = settings.evaluation.suite
     if run:
         arms = arms_of(folder, "evaluate", into)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,7 +10,13 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from robustgen.config.recipe import DataConfig, Recipe, ThreatConfig
 
-_TEST_IMAGES = ("data.name", "data.path", "data.resize", "data.test", "data.split_seed")
+_TEST_IMAGES = tuple(
+    f"data.{name}"
+    for name in (
+        "name", "path", "resize", "test", "split_seed", "test_path", "balanced_test", "image_key", "label_key", "color",
+        "skip_bad",
+    )
+)  # fmt: skip
 
 _CERTIFICATION = ("sigma", "selection", "samples", "alpha", "every", "images")
 
@@ -40,7 +47,7 @@ def whole_recipe(
     settings = find_recipe(name)
     if data:
         kind, _, path = data.partition("=")
-        settings = override(settings, [f"data.name={kind}", f"data.path={path or 'none'}"])
+        settings = override(settings, [f"data.name={kind}", f"data.path={path or 'none'}", "data.test_path=none"])
     if scale:
         settings = scaled(settings, scale)
     return override(settings, [*(sets or []), *([] if seed is None else [f"seed={seed}"])])
@@ -60,7 +67,7 @@ def command_settings(
     changed: dict[str, None] = {}
     if data:
         kind, _, path = data.partition("=")
-        content["data"] |= {"name": kind, "path": path or None}
+        content["data"] |= {"name": kind, "path": path or None, "test_path": None}
         changed["data"] = None
     assignments = [*(sets or []), *([] if seed is None else [f"seed={seed}"])]
     assign(content, assignments)
@@ -116,6 +123,16 @@ def of_analysis(sets: list[str] | None, threat: str | None) -> tuple[tuple[str, 
     return own, [*rest, *([f"threat={threat}"] if threat else [])]
 
 
+def image_settings(
+    image_key: str | None, label_key: str | None, balanced: bool = False, skip_bad: bool = False
+) -> list[str]:
+    """The options of images of one's own as settings."""
+    given = {"image_key": image_key, "label_key": label_key}
+    settings = [f"data.{name}={json.dumps(value)}" for name, value in given.items() if value is not None]
+    settings += ["data.balanced_test=true"] if balanced else []
+    return settings + (["data.skip_bad=true"] if skip_bad else [])
+
+
 def checked(kind: Any, **values: Any) -> Any:
     """A configuration made of options; a value that does not fit is one line."""
     from pydantic import ValidationError
@@ -130,35 +147,51 @@ def checked(kind: Any, **values: Any) -> Any:
 
 def judged(
     command: str, place: str, recipe: str | None, sets: list[str] | None, data: str | None, threat: str | None,
-    seed: int | None, images: int | None = None,
+    seed: int | None, images: int | None = None, test: str | None = None,
 ) -> Recipe:  # fmt: skip
     """The settings by which a classifier is judged; prints what it is judged on.
 
     Images and threat model are what the user gives, else the named recipe's, else what the classifier was trained for.
+
+    Args:
+        test: a file or folder all of whose images are judged, instead of `data`.
     """
     from robustgen.config.recipe import CertificationConfig
     from robustgen.recipes import RECIPES, find_recipe
     from robustgen.runtime.distributed import place as process
     from robustgen.stages.targets import judged_on, trained_for
+    from robustgen.storage.kinds import kind_of_images
 
     named = None if recipe is None else find_recipe(recipe)
     words = (text.partition("=") for text in sets or [])
     assigned = {name.strip(): value.strip() for name, _, value in words}
+    if test is not None:
+        if data is not None:
+            raise ValueError("--data and --test both say which images are judged; leave out one of them")
+        data = kind_of_images(Path(test))
     wanted = data_of(data or assigned.get("data.name")), threat_of(threat or assigned.get("threat"))
-    images_of, adversary, said = judged_on(place, command, named, *wanted)
+    images_of, adversary, said = judged_on(place, command, named, *wanted, test)
     base = (named or RECIPES["digits"]).model_copy(update={"data": images_of})
     if adversary is not None:
         base = base.model_copy(update={"threat": adversary})
     if base.certification is None:
         base = base.model_copy(update={"certification": CertificationConfig()})
     more = [f"data.test={images}"] if images else []
+    more += [f"data.test_path={json.dumps(test)}"] if test is not None else []
     settings = command_settings(command, base, [*more, *(sets or [])], None, seed)
-    if process()[0] == 0:
-        print(said, flush=True)
     known = named.data if named else trained_for(place).data
-    if settings.data.path and wanted[0] and not _same_files(settings.data, known):
-        return settings.model_copy(update={"data": settings.data.model_copy(update={"only_test": True})})
+    if settings.data.path and wanted[0] is not None and not _same_files(settings.data, known):
+        settings = settings.model_copy(update={"data": settings.data.model_copy(update={"only_test": True})})
+    if process()[0] == 0:
+        print(f"{said}{_which(settings.data)}", flush=True)
     return settings
+
+
+def _which(data: DataConfig) -> str:
+    """Which images of a file of test images are judged, where not all are."""
+    if data.test is None or not (data.only_test or data.test_path):
+        return ""
+    return f", {data.test} images, the first of each class" if data.balanced_test else f", the first {data.test} images"
 
 
 def _same_files(data: DataConfig, other: DataConfig | None) -> bool:

@@ -63,7 +63,19 @@ class DataConfig(Config):
     """Images kept from the training images for early stopping and selection."""
     test: Count | None = None
     """Test images, the first so many; all when not given. A data set without test images has them drawn from all."""
+    balanced_test: bool = False
+    """Take the first images of each class in turn for the test, instead of the first of all."""
     split_seed: int = 0
+    test_path: str | None = None
+    """A file or folder of test images, all of which are used in their order; the data set's own when not given."""
+    image_key: str | None = None
+    """Array (npz) or column (hf-data) of the images; the only one with a usual name when not given."""
+    label_key: str | None = None
+    """The same of the labels."""
+    color: Literal["rgb", "gray"] | None = None
+    """rgb repeats the channel of gray images, gray adds up the channels of RGB images; as they are when not given."""
+    skip_bad: bool = False
+    """Leave out files of a folder that cannot be read as images, instead of refusing the folder."""
     only_test: bool = Field(default=False, exclude=True)
     """All images are test images, none of them trained on, so that nothing is drawn: `test` takes the first so many."""
 

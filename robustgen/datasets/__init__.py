@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
 
 from robustgen.config.recipe import DataConfig
 from robustgen.datasets import afhq, celeba, cifar, digits, folder, imagenet64, mnist, npz, svhn, tiny_imagenet
-from robustgen.datasets.sizes import Loaded, at_any_size
+from robustgen.datasets.sizes import Loaded, Reading, at_any_size
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.randomness import rng_for
+from robustgen.runtime.distributed import place
+from robustgen.storage.files import Note
+from robustgen.storage.kinds import kind_of_images
 from robustgen.units import show_class, show_names
 
-DATASETS: dict[str, Callable[[Path | None, int | None], Loaded]] = {
+DATASETS: dict[str, Callable[..., Loaded]] = {
     "digits": at_any_size(digits.load),
     "mnist": at_any_size(mnist.load),
     "cifar10": at_any_size(cifar.load),
@@ -25,10 +29,16 @@ DATASETS: dict[str, Callable[[Path | None, int | None], Loaded]] = {
     "imagenet64": at_any_size(imagenet64.load),
     "celeba": celeba.load,
     "afhq": afhq.load,
-    "npz": at_any_size(npz.load),
+    "npz": npz.load,
     "folder": folder.load,
 }
-"""Training images, and test images where there are any; from a place or the usual one, at a size or their own."""
+"""Training images, and test images where there are any; from a place or the usual one, at a size or their own.
+
+Those in OWN are also given a `Reading`.
+"""
+
+OWN = ("npz", "folder")
+"""Images of one's own."""
 
 
 INFOS: dict[str, DatasetInfo] = {
@@ -57,6 +67,8 @@ def load_splits(data: DataConfig) -> Splits:
         ValueError: unknown data set, missing files, or fewer images than asked for.
     """
     everything, test = _load(data)
+    _tell(everything, test)
+    everything, test = everything.rounded(), None if test is None else test.rounded()
     order = _order(data, everything)
     if test is None:
         if data.test is None or data.test >= len(everything):
@@ -68,7 +80,7 @@ def load_splits(data: DataConfig) -> Splits:
     elif data.test is not None:
         if data.test > len(test):
             raise ValueError(f"data.test asks for {data.test} images, {data.name} has {len(test)} test images")
-        test = test.take(np.arange(data.test))
+        test = _first(test, data)
     needed = data.validation + (data.train or 1)
     if needed > len(order):
         raise ValueError(
@@ -85,18 +97,54 @@ def load_splits(data: DataConfig) -> Splits:
     return Splits(train, validation, test)
 
 
-def load_test(data: DataConfig) -> ImageSet:
+def load_test(data: DataConfig, classes: tuple[str, ...] | None = None, where: str = "") -> ImageSet:
     """The test images alone: those of `load_splits`, or all there are when the data set has no test set of its own
-    and no number is given. Of images that are `only_test`, the first so many."""
-    everything, test = _load(data)
+    and no number is given. Of images that are `only_test`, the first so many.
+
+    Floats are not rounded. With `test_path` nothing else is read.
+
+    Args:
+        classes: names of the classes of a classifier, by which labels of one's own images are numbered.
+        where: what they are of.
+    """
+    if data.test_path is not None:
+        everything, test = _test_of(data), None
+    else:
+        everything, test = _load(data)
     found = everything if test is None else test
-    count = len(found) if data.test is None else data.test
-    if count > len(found):
-        raise ValueError(f"data.test asks for {count} images, {data.name} has {len(found)} to test on")
+    own = data.test_path is not None or data.name in OWN
+    if classes is not None and own:
+        found = in_classes(found, classes, where)
+    _tell(found)
+    if data.test is None or test is not None or data.only_test or data.test_path is not None:
+        return _chosen(found, data)
+    _first(found, data)
+    return found.take(_order(data, everything)[: data.test])
+
+
+def _chosen(images: ImageSet, data: DataConfig) -> ImageSet:
+    """The images that are judged; warns where the first of images of one's own lack classes, as in sorted files."""
+    chosen = _first(images, data)
+    if len(chosen) < len(images) and (data.test_path is not None or data.name in OWN) and place()[0] == 0:
+        seen, known = len(np.unique(chosen.labels)), len(np.unique(images.labels))
+        if seen < min(known, len(chosen)):
+            warnings.warn(
+                f"the first {len(chosen)} of the {len(images)} images of {images.origin} are of {seen} of {known} "
+                "classes; --balanced takes images of each class in turn",
+                Note,
+                stacklevel=3,
+            )
+    return chosen
+
+
+def _first(images: ImageSet, data: DataConfig) -> ImageSet:
+    """The first `data.test` images, or the first of each class in turn, or all."""
     if data.test is None:
-        return found
-    in_order = test is not None or data.only_test
-    return found.take(np.arange(count) if in_order else _order(data, everything)[:count])
+        return images
+    if data.test > len(images):
+        name = data.test_path or data.name
+        raise ValueError(f"data.test asks for {data.test} images, {name} has {len(images)} to test on")
+    return images.take(balanced(images.labels, data.test) if data.balanced_test else np.arange(data.test))
 
 
 def load_all(data: DataConfig) -> tuple[ImageSet, ImageSet | None]:
@@ -108,10 +156,90 @@ def _order(data: DataConfig, images: ImageSet) -> np.ndarray:
     return rng_for(data.split_seed, "split", data.name).permutation(len(images))
 
 
-def _load(data: DataConfig) -> tuple[ImageSet, ImageSet | None]:
+def _load(data: DataConfig) -> Loaded:
     if data.name not in DATASETS:
         raise ValueError(f"unknown data set {data.name!r}; known: {', '.join(DATASETS)}")
-    return DATASETS[data.name](Path(data.path) if data.path else None, data.resize)
+    images, test = _read(data.name, Path(data.path) if data.path else None, data)
+    if data.test_path is not None:
+        test = in_classes(_test_of(data), images.info.classes, images.origin)
+        _, test = npz.of_one_kind(images, test)
+    return images, test
+
+
+def _read(name: str, path: Path | None, data: DataConfig, partner: bool = True) -> Loaded:
+    """Images of a data set, in the colors that are wanted."""
+    if name in OWN:
+        how = Reading(data.image_key, data.label_key, data.skip_bad, partner)
+        images, test = DATASETS[name](path, data.resize, how)
+    else:
+        given = {"image_key": data.image_key, "label_key": data.label_key, "skip_bad": data.skip_bad or None}
+        unused = [f"data.{key}" for key, value in given.items() if value is not None]
+        if unused and data.test_path is None:
+            raise ValueError(f"{name} does not use {' and '.join(unused)}; these are for {', '.join(OWN)}")
+        images, test = DATASETS[name](path, data.resize)
+    return colored(images, data.color), None if test is None else colored(test, data.color)
+
+
+def _test_of(data: DataConfig) -> ImageSet:
+    """The images of `test_path`: its test part where it has several, else all."""
+    assert data.test_path is not None
+    path = Path(data.test_path)
+    images, test = _read(kind_of_images(path), path, data, partner=False)
+    return images if test is None else test
+
+
+def in_classes(images: ImageSet, classes: tuple[str, ...], where: str) -> ImageSet:
+    """The same images, their labels numbered as `classes` are, by their names.
+
+    Numbered classes keep their numbers. So do names of which none is in `classes`, where there are as many.
+
+    Args:
+        where: what the classes are of, for messages.
+
+    Raises:
+        ValueError: labels or names that are not among the classes.
+    """
+    own = images.info.classes
+    if own == classes:
+        return replace(images, numbered=False)
+    if images.numbered:
+        if len(own) > len(classes):
+            raise ValueError(f"{images.origin} has labels up to {len(own) - 1}, {where} has {len(classes)} classes")
+        return replace(images, info=replace(images.info, classes=classes), numbered=False)
+    unknown = [name for name in own if name not in classes]
+    if len(unknown) == len(own) == len(classes):
+        note = f"{images.origin} and {where} name their classes otherwise: {own[0]!r} is taken for {classes[0]!r} ..."
+        return replace(images, info=replace(images.info, classes=classes)).noting(note)
+    if unknown:
+        raise ValueError(
+            f"{images.origin} has classes that {where} has not: {show_names(unknown)}; it has {show_names(classes)}"
+        )
+    numbers = np.array([classes.index(name) for name in own], dtype=np.int64)
+    note = f"{images.origin}: labels are numbered by the names of the {len(classes)} classes of {where}"
+    moved = replace(images, labels=numbers[images.labels], info=replace(images.info, classes=classes))
+    return moved.noting(note)
+
+
+def colored(images: ImageSet, color: str | None) -> ImageSet:
+    """The same images as RGB, gray repeated, or as gray, 0.299 R + 0.587 G + 0.114 B."""
+    info = images.info
+    if color is None or info.shape[0] == {"rgb": 3, "gray": 1}[color]:
+        return images
+    if color == "rgb":
+        info = replace(info, shape=(3, *info.shape[1:]), mean=info.mean * 3, std=info.std * 3)
+        note = f"{images.origin}: gray images became RGB by repeating their channel"
+        return replace(images, images=np.repeat(images.images, 3, axis=3), info=info).noting(note)
+    gray = (images.images @ np.array([[0.299], [0.587], [0.114]], dtype=np.float32)).astype(np.float32)
+    gray = gray.clip(0, 1) if images.is_float else (gray + 0.5).clip(0, 255).astype(np.uint8)
+    measured = npz.info_from(info.name, gray, images.labels, info.classes)
+    return replace(images, images=gray, info=measured).noting(f"{images.origin}: RGB images became gray")
+
+
+def _tell(*parts: ImageSet | None) -> None:
+    """Print how images were converted, once."""
+    if place()[0] == 0:
+        for note in dict.fromkeys(note for part in parts if part is not None for note in part.notes):
+            warnings.warn(note, Note, stacklevel=3)
 
 
 def balanced(labels: np.ndarray, count: int) -> np.ndarray:

@@ -21,7 +21,7 @@ def load(path: Path | None = None, size: int | None = None) -> tuple[ImageSet, I
     root = Path("data/afhq") if path is None else path
     for place in (root / "afhq", root):
         if (place / "train").is_dir() and ((place / "val").is_dir() or (place / "test").is_dir()):
-            return folder.load(place, size or 224, "afhq")
+            return folder.load(place, size or 224, name="afhq")
     raise ValueError(
         f"no AFHQ in {root}: expected afhq/train and afhq/val with cat, dog and wild in each; get it with robustgen "
         "fetch afhq, or from https://github.com/clovaai/stargan-v2, unpack it, and say where with "

@@ -1,95 +1,122 @@
 """Images of one's own in a folder for each class, of any size, in any format that Pillow reads.
 
 `FOLDER/CLASS/*.png`, or `FOLDER/train/CLASS/...` with `FOLDER/test/...` (or val) next to it. Classes are numbered in
-the order of their names.
+the order of their names. Hidden files and what systems leave in folders (`.DS_Store`, `Thumbs.db`, `__MACOSX`) are
+ignored, symbolic links are followed.
 """
 
 from __future__ import annotations
 
+import os
+import unicodedata
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 
-from robustgen.datasets.npz import info_from
-from robustgen.datasets.sizes import read_files
-from robustgen.images import ImageSet
+from robustgen.datasets.pictures import SUFFIXES, Pictures, image_set
+from robustgen.datasets.sizes import Loaded, Reading
 from robustgen.units import show_names
 
-SUFFIXES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp", ".tif", ".tiff", ".ppm", ".pgm"}
-SIZES = (8, 16, 28, 32, 48, 64, 96, 128, 224)
+_PARTS = {"train": ("train", "training"), "test": ("test", "testing"), "val": ("val", "valid", "validation")}
 
 
-def load(path: Path | None = None, size: int | None = None, name: str = "folder") -> tuple[ImageSet, ImageSet | None]:
-    """All images, cropped to a square about the centre and brought to one size.
+def load(path: Path | None = None, size: int | None = None, how: Reading | None = None, name: str = "folder") -> Loaded:
+    """All images, cropped to a square about the center and brought to one size.
 
     Args:
         path: the folder.
         size: pixels a side; when not given that of the smallest image's shorter side, rounded down to one of SIZES
             when images differ.
+        how: whether unreadable files are left out.
         name: what the data set is called.
 
     Raises:
-        ValueError: no such folder, no classes or images in it, an unreadable image, other classes in the test part.
+        ValueError: no such folder, no classes or images in it, unreadable images, sizes that differ much, other
+            classes in the test part.
     """
     if path is None:
         raise ValueError("data set folder needs its place; say which with --data folder=PATH")
     if not path.is_dir():
         raise ValueError(f"there is no folder {path}; expected one folder a class in it")
-    parts = {part: path / part for part in ("train", "test", "val") if (path / part).is_dir()}
+    skip, quiet = how is not None and how.skip_bad, name != "folder"
+    parts = _parts(path)
     if "train" not in parts:
-        images, labels, classes = _read(path, size)
-        return ImageSet(images, labels, info_from(name, images, labels, classes), str(path)), None
-    images, labels, classes = _read(parts["train"], size)
-    info = info_from(name, images, labels, classes)
-    train = ImageSet(images, labels, info, str(parts["train"]))
+        place = parts.get("test", parts.get("val", path))
+        return image_set(_find(place), size, skip, name, quiet=quiet), None
+    train = image_set(_find(parts["train"]), size, skip, name, quiet=quiet)
     held_out = parts.get("test", parts.get("val"))
     if held_out is None:
         return train, None
-    images, labels, others = _read(held_out, images.shape[1], "L" if images.shape[3] == 1 else "RGB")
-    if others != classes:
-        ours, theirs = (sorted(set(a) - set(b)) for a, b in ((classes, others), (others, classes)))
+    found = _find(held_out, fewest=1)
+    classes = found.classes or ()
+    ours = [one for one in train.info.classes if one not in classes]
+    theirs = [one for one in classes if one not in train.info.classes]
+    if theirs:
         raise ValueError(
             f"{parts['train']} and {held_out} must have the same classes: only the first has "
-            f"{show_names(ours) or 'none'}, only the second {show_names(theirs) or 'none'}"
+            f"{show_names(ours) or 'none'}, only the second {show_names(theirs)}"
         )
-    return train, ImageSet(images, labels, info, str(held_out))
+    found = replace(
+        found,
+        classes=train.info.classes,
+        labels=np.array([train.info.classes.index(classes[k]) for k in found.labels], dtype=np.int64),
+    )
+    test = image_set(found, size, skip, name, like=train, quiet=quiet)
+    if ours:
+        test = test.noting(f"{held_out} has no images of {show_names(ours)}")
+    if "val" in parts and not quiet:
+        unused = "is the test set" if "test" not in parts else "is not used; validation images are drawn from train"
+        train = train.noting(f"{parts['val']} {unused}")
+    return train, replace(test, info=train.info)
 
 
-def _read(folder: Path, size: int | None, mode: str | None = None) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
-    """Images (N, S, S, C) uint8, labels, and class names; gray if all images are, unless `mode` is given."""
-    classes = tuple(sorted(place.name for place in folder.iterdir() if place.is_dir() and place.name[0] != "."))
-    files = [
-        (file, label)
-        for label, name in enumerate(classes)
-        for file in sorted((folder / name).rglob("*"))
-        if file.suffix.lower() in SUFFIXES
-    ]
-    if len(classes) < 2 or not files:
-        raise ValueError(
-            f"{folder} holds {len(classes)} class folders and {len(files)} images; expected FOLDER/CLASS/*.png"
-        )
-    empty = sorted(set(range(len(classes))) - {label for _, label in files})
-    if empty:
-        raise ValueError(f"{folder / classes[empty[0]]} holds no images")
-    if size is None or mode is None:
-        found_size, found_mode = _alike([file for file, _ in files])
-        size, mode = size or found_size, mode or found_mode
-    labels = np.array([label for _, label in files], dtype=np.int64)
-    return read_files([file for file, _ in files], size, mode), labels, classes
+def _parts(path: Path) -> dict[str, Path]:
+    """Folders of training, test and validation images by part; without one for training, all folders must be parts."""
+    entries = [entry for entry in path.iterdir() if entry.is_dir() and not _ignored(entry)]
+    found = {
+        part: entry
+        for part, names in _PARTS.items()
+        for entry in entries
+        if entry.name.lower() in names and any(inner.is_dir() and not _ignored(inner) for inner in entry.iterdir())
+    }
+    return found if "train" in found or len(found) == len(entries) else {}
 
 
-def _alike(files: list[Path]) -> tuple[int, str]:
-    """The size that images are brought to, and the mode of all of them, from their headers."""
-    from PIL import Image
+def _ignored(entry: Path) -> bool:
+    return entry.name[0] == "." or entry.name in ("__MACOSX", "Thumbs.db", "desktop.ini")
 
-    sizes, modes = set(), set()
-    for file in files:
-        try:
-            with Image.open(file) as image:
-                sizes.add(image.size)
-                modes.add(image.mode)
-        except (OSError, ValueError, Image.DecompressionBombError) as error:
-            raise ValueError(f"{file} cannot be read as an image ({error})") from None
-    shortest = min(min(size) for size in sizes)
-    size = shortest if len(sizes) == 1 else max([s for s in SIZES if s <= shortest], default=shortest)
-    return size, "L" if modes <= {"1", "L", "I", "I;16", "F"} else "RGB"
+
+def _find(folder: Path, fewest: int = 2) -> Pictures:
+    """The image files in the folders of the classes, at least so many, in the order of their names."""
+    places = {
+        unicodedata.normalize("NFC", place.name): place
+        for place in folder.iterdir()
+        if place.is_dir() and not _ignored(place)
+    }
+    classes = tuple(sorted(places))
+    per_class = [_images_below(places[name]) for name in classes]
+    count = sum(map(len, per_class))
+    if len(classes) < fewest or not count:
+        raise ValueError(f"{folder} holds {len(classes)} class folders and {count} images; expected FOLDER/CLASS/*.png")
+    for name, files in zip(classes, per_class, strict=True):
+        if not files:
+            raise ValueError(f"{places[name]} holds no images")
+    loose = sum(entry.suffix.lower() in SUFFIXES and not _ignored(entry) for entry in folder.iterdir())
+    notes = (f"{folder}: {loose} images outside the folders of classes are left out",) if loose else ()
+    files = [file for files in per_class for file in files]
+    labels = np.repeat(np.arange(len(classes)), list(map(len, per_class)))
+    names = tuple(str(file.relative_to(folder)) for file in files)
+    return Pictures(str(folder), names, files.__getitem__, labels, classes, notes)
+
+
+def _images_below(folder: Path) -> list[Path]:
+    """Files with an image's ending, also behind links, which may lead in a circle; broken links are among them."""
+    found, seen = [], set()
+    for root, folders, names in os.walk(folder, followlinks=True):
+        seen.add(os.path.realpath(root))
+        inner = [Path(root, name) for name in folders]
+        folders[:] = [one.name for one in inner if not _ignored(one) and os.path.realpath(one) not in seen]
+        files = (Path(root, name) for name in names)
+        found += [file for file in files if file.suffix.lower() in SUFFIXES and not _ignored(file)]
+    return sorted(found)

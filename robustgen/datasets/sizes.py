@@ -1,9 +1,9 @@
-"""Images brought to another size."""
+"""Images brought to another size; how images of one's own are read."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import wraps
 from pathlib import Path
 
@@ -12,6 +12,22 @@ import numpy as np
 from robustgen.images import ImageSet
 
 Loaded = tuple[ImageSet, ImageSet | None]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """How images of one's own are read: settings that data sets in official layouts do not have.
+
+    image_key  array or column of the images; one with a usual name when not given
+    label_key  the same of the labels
+    skip_bad   leave out files that cannot be read as images
+    partner    look for a test set next to the file
+    """
+
+    image_key: str | None = None
+    label_key: str | None = None
+    skip_bad: bool = False
+    partner: bool = True
 
 
 def squared(image, size: int):  # type: ignore[no-untyped-def]
@@ -31,12 +47,16 @@ def resized(images: ImageSet, size: int) -> ImageSet:
     channels, height, width = images.info.shape
     if (height, width) == (size, size):
         return images
-    pixels = np.empty((len(images), size, size, channels), dtype=np.uint8)
+    pixels = np.empty((len(images), size, size, channels), dtype=images.images.dtype)
     for i, image in enumerate(images.images):
-        pixels[i] = np.asarray(squared(Image.fromarray(image.squeeze()), size)).reshape(size, size, channels)
-    return ImageSet(
-        pixels, images.labels, replace(images.info, shape=(channels, size, size)), images.origin, images.rows
-    )
+        if images.is_float:  # Pillow has floats for one channel alone; a bicubic filter overshoots
+            planes = [np.asarray(squared(Image.fromarray(plane), size)) for plane in image.transpose(2, 0, 1)]
+            pixels[i] = np.stack(planes, axis=2).clip(0, 1)
+        else:
+            pixels[i] = np.asarray(squared(Image.fromarray(image[..., 0] if channels == 1 else image), size)).reshape(
+                size, size, channels
+            )
+    return replace(images, images=pixels, info=replace(images.info, shape=(channels, size, size)))
 
 
 def at_any_size(load: Callable[[Path | None], Loaded]) -> Callable[[Path | None, int | None], Loaded]:

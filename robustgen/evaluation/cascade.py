@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -73,6 +73,7 @@ def evaluate(
     keep_images: bool = False,
     prepare: bool = True,
     rows: np.ndarray | None = None,
+    notes: Sequence[str] = (),
     progress: Progress = silent,
 ) -> Verdicts:
     """Find the images that a model classifies correctly under every attack of a suite.
@@ -90,6 +91,7 @@ def evaluate(
         keep_images: also save each adversarial example, in `adversarial_file(path)`; requires `path`.
         prepare: let attacks use a faster copy of the model (`evaluation.prepare`); the model itself verifies them.
         rows: (N,) where each image lies in its source, to be kept in the verdicts; default 0 .. N - 1.
+        notes: sentences about the images, to be kept in the verdicts.
 
     Returns:
         Verdicts, one row per image. An image counts as robust only if it survives all attacks; every success is
@@ -112,6 +114,7 @@ def evaluate(
         if verdicts is None:
             verdicts = _clean_pass(_CountingModel(model), images, labels, threat, suite, ids, batch_size)
             verdicts.made_for = made_for
+            verdicts.notes = (*verdicts.notes, *notes)
         verdicts.rows = np.arange(len(images)) if rows is None else np.asarray(rows, dtype=np.int64)
         classes = verdicts.clean_logits.shape[1]
         attacks = find_suite(suite, threat.norm, classes).attacks

@@ -39,15 +39,28 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
     return model if any(map(is_scripted, model.modules())) else model.requires_grad_(False)
 
 
-def check_accepts(model: nn.Module, place: str, images: Tensor, classes: int | None = None) -> None:
-    """Run a classifier on two images, to find out early whether it accepts them.
+def images_known_to(source: Source) -> DatasetInfo | None:
+    """Facts about the images that a classifier was trained for, where it knows them: made by train, or of the hub."""
+    from robustgen.models import hub
+    from robustgen.models.catalog import INFOS
+    from robustgen.models.saved import info_of, read_about
 
+    if Path(source.place).is_dir():
+        return info_of(read_about(Path(source.place)))
+    if source.place.startswith(hub.PREFIX):
+        return INFOS[hub.find(source.place.removeprefix(hub.PREFIX))[1].data]
+    return None
+
+
+def check_accepts(model: nn.Module, place: str, images: Tensor, classes: int | None = None, more: bool = False) -> None:
+    """Run a classifier on two images, to find out early whether it accepts them.
 
     Args:
         model: in evaluation mode, or a function.
         place: what the user calls it.
         images: (N, C, H, W) in [0, 1]; the first two are used.
         classes: number of classes, where the logits must have as many.
+        more: the logits may have more than that.
 
     Raises:
         ValueError: the model raises an error, which the message repeats in one line with the shape of the input; or it
@@ -67,15 +80,27 @@ def check_accepts(model: nn.Module, place: str, images: Tensor, classes: int | N
         reason = text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")
         raise ValueError(
             f"{place} does not accept these images: for input {tuple(images[:2].shape)} in [0, 1] it raised: "
-            f"{reason}; choose other images, or another model"
+            f"{reason}; {_advice(images)}"
         ) from error
-    if isinstance(logits, Tensor) and classes is not None and logits.shape[1:] != (classes,):
+    if (
+        isinstance(logits, Tensor)
+        and classes is not None
+        and logits.shape[1:] != (classes,)
+        and not (more and logits.dim() == 2 and logits.shape[1] > classes)
+    ):
         raise ValueError(
             f"{place} returns {tuple(logits.shape)} for 2 images, expected (2, {classes}): the images have {classes} "
             "classes; choose other images, or another model"
         )
     if not isinstance(logits, Tensor):
         raise ValueError(f"{place} must return logits, a tensor (N, classes); it returned {type(logits).__name__}")
+
+
+def _advice(images: Tensor) -> str:
+    other = "choose other images, or another model"
+    if images.shape[1] == 1:
+        return f"if it takes RGB images, add --set data.color=rgb, which repeats the gray channel; else {other}"
+    return other
 
 
 def _normalization(text: str, info: DatasetInfo) -> tuple[Sequence[float], Sequence[float]]:

@@ -207,7 +207,7 @@ def adversarial_file(path: Path) -> Path:
 
 
 def clean_file(path: Path) -> Path:
-    """The file with the clean images of the verdicts at `path`: `.npy` uint8 (N, H, W, C)."""
+    """The file with the clean images of the verdicts at `path`: `.npy` (N, H, W, C), uint8 or float32."""
     return path.with_name(f"{path.stem}.clean.npy")
 
 

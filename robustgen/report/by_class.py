@@ -148,7 +148,7 @@ def examples_of(verdicts: Verdicts, clean: np.ndarray, adversarial: np.ndarray, 
     found = []
     for k in range(classes):
         for row in np.flatnonzero((verdicts.labels == k) & (verdicts.fell_to != UNBROKEN) & (verdicts.fell_to > 0)):
-            if np.abs(adversarial[row] - clean[row] / np.float32(255)).max() > 1e-6:
+            if np.abs(adversarial[row] - _unit(clean[row])).max() > 1e-6:
                 found.append(int(row))
                 break
     return np.array(found[:MOST_CLASSES], dtype=np.int64)
@@ -156,10 +156,15 @@ def examples_of(verdicts: Verdicts, clean: np.ndarray, adversarial: np.ndarray, 
 
 def example_grid(clean: np.ndarray, adversarial: np.ndarray) -> tuple[Image.Image, float]:
     """Three rows of n images each, and the largest pixel difference, which is drawn at full contrast."""
-    difference = adversarial - clean / np.float32(255)
+    difference = adversarial - _unit(clean)
     most = float(np.abs(difference).max()) or 1.0
-    rows = [clean, _bytes(adversarial), _bytes(0.5 + difference / (2 * most))]
+    rows = [_bytes(_unit(clean)), _bytes(adversarial), _bytes(0.5 + difference / (2 * most))]
     return figures.image_grid(np.concatenate(rows), len(clean)), most
+
+
+def _unit(clean: np.ndarray) -> np.ndarray:
+    """Pixels in [0, 1] of images that were kept as bytes, or as float32 as they were read."""
+    return clean / np.float32(255) if clean.dtype == np.uint8 else clean
 
 
 def _bytes(pixels: np.ndarray) -> np.ndarray:

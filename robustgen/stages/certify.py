@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from robustgen.config.recipe import CertificationConfig, DataConfig
 from robustgen.config.source import Source
 from robustgen.records.certificates import Certificates
-from robustgen.stages.common import images_in_a_pass
+from robustgen.stages.common import images_in_a_pass, load_judged
 from robustgen.stages.recording import current_info, recording
 
 if TYPE_CHECKING:
@@ -35,17 +35,15 @@ class Certify:
 
     def certificates(self, device: str, progress: Progress) -> Certificates:
         """The certificates, which are also saved to `path`."""
-        from robustgen.datasets import load_test
         from robustgen.evaluation import certification
         from robustgen.evaluation.denoising import Denoised
         from robustgen.generators import Diffusion, load_generator
         from robustgen.images import to_unit
-        from robustgen.models.sources import check_accepts, open_classifier
+        from robustgen.models.sources import check_accepts
 
         settings = self.config
-        test = load_test(self.data)
-        model = open_classifier(self.source, test.info)
-        check_accepts(model, self.source.place, to_unit(test.pixels("cpu")[:2]), len(test.info.classes))
+        test, model = load_judged(self.data, self.source)
+        check_accepts(model, self.source.place, to_unit(test.pixels("cpu")[:2]), len(test.info.classes), test.numbered)
         if self.denoiser is not None:
             diffusion, about = load_generator(self.denoiser)
             if not isinstance(diffusion, Diffusion):

@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 from robustgen.config.recipe import DataConfig, ThreatConfig
 
 if TYPE_CHECKING:
-    from torch import Tensor
+    from torch import Tensor, nn
 
+    from robustgen.config.source import Source
     from robustgen.contracts import Progress
     from robustgen.datasets import Splits
-    from robustgen.images import DatasetInfo
+    from robustgen.images import DatasetInfo, ImageSet
     from robustgen.proxy.store import ProxySet
     from robustgen.threat import ThreatModel
 
@@ -31,6 +32,25 @@ def load_data(data: DataConfig) -> Splits:
     from robustgen.datasets import load_splits
 
     return load_splits(data)
+
+
+def load_judged(data: DataConfig, source: Source) -> tuple[ImageSet, nn.Module]:
+    """The test images, labels numbered by the names of the classifier's classes where it knows them, and it.
+
+    Raises:
+        ValueError: nothing there, or images and classifier that do not fit each other.
+    """
+    from robustgen.datasets import load_test
+    from robustgen.models.sources import images_known_to, open_classifier
+
+    known = images_known_to(source)
+    test = load_test(data, None if known is None else known.classes, source.place)
+    if known is not None and known.shape[0] != test.info.shape[0]:
+        raise ValueError(
+            f"{source.place} takes {'RGB' if known.shape[0] == 3 else 'gray'} images, those of {test.origin} have "
+            f"{test.info.shape[0]} channels; add --set data.color={'rgb' if known.shape[0] == 3 else 'gray'}"
+        )
+    return test, open_classifier(source, test.info)
 
 
 def first_images(proxies: ProxySet, device: str) -> Tensor:

@@ -10,13 +10,16 @@ from typing import TYPE_CHECKING
 from robustgen.config.recipe import DataConfig, EvaluationConfig, ThreatConfig
 from robustgen.config.source import Source
 from robustgen.records.verdicts import Verdicts, adversarial_file, clean_file
-from robustgen.stages.common import threat_model
+from robustgen.stages.common import load_judged, threat_model
 from robustgen.stages.recording import current_info, recording
 from robustgen.storage.arrays import write_array
 from robustgen.storage.files import read_json, write_json
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
+
+ABOUT_IMAGES = "images: "
+"""How notes begin that say how images were converted; they were printed when the images were read."""
 
 
 @dataclass(frozen=True)
@@ -35,23 +38,22 @@ class Evaluate:
     def __call__(self, device: str, progress: Progress) -> str:
         verdicts = self.verdicts(device, progress)
         said = [f"clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy} -> {self.path}"]
-        said += [f"Note: {note}" for note in verdicts.notes]
+        said += [f"Note: {note}" for note in verdicts.notes if not note.startswith(ABOUT_IMAGES)]
         return "\n".join(said + [f"Red flag: {flag}" for flag in verdicts.flags])
 
     def verdicts(self, device: str, progress: Progress) -> Verdicts:
         """The verdicts, which are also saved to `path`."""
-        from robustgen.datasets import load_test
         from robustgen.evaluation.cascade import evaluate, times_file
         from robustgen.evaluation.suites import find_suite
         from robustgen.images import to_unit
-        from robustgen.models.sources import check_accepts, open_classifier
+        from robustgen.models.sources import check_accepts
         from robustgen.runtime.distributed import place, wait_for_all
 
         settings, path = self.config, self.path
         find_suite(settings.suite)
-        test = load_test(self.data)
-        model = open_classifier(self.source, test.info).to(device)
-        check_accepts(model, self.source.place, to_unit(test.pixels(device)[:2]), len(test.info.classes))
+        test, model = load_judged(self.data, self.source)
+        model.to(device)
+        check_accepts(model, self.source.place, to_unit(test.pixels(device)[:2]), len(test.info.classes), test.numbered)
         rank, world = place()
         if settings.keep_images and rank == 0:
             write_array(clean_file(path), test.images)
@@ -74,6 +76,7 @@ class Evaluate:
                     path=part,
                     keep_images=settings.keep_images,
                     rows=test.source_rows[rank::world],
+                    notes=[f"{ABOUT_IMAGES}{note}" for note in test.notes],
                     progress=progress,
                 )
             if world == 1:

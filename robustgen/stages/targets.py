@@ -92,7 +92,12 @@ def _of_the_hub(place: str) -> Origin:
 
 
 def judged_on(
-    place: str, command: str, settings: Recipe | None, data: DataConfig | None, threat: ThreatConfig | None
+    place: str,
+    command: str,
+    settings: Recipe | None,
+    data: DataConfig | None,
+    threat: ThreatConfig | None,
+    test: str | None = None,
 ) -> tuple[DataConfig, ThreatConfig | None, str]:
     """The images and the threat model by which a classifier is judged, and a line that says so.
 
@@ -101,6 +106,7 @@ def judged_on(
     Args:
         settings: the recipe that the user names, if any.
         data, threat: what the user gives on the command line, if anything.
+        test: the file or folder of test images that the user gives.
 
     Raises:
         ValueError: nothing says which images or which threat model; says what to add.
@@ -114,7 +120,7 @@ def judged_on(
         raise ValueError(
             f"nothing says what {place} was trained for: {command} needs {' and '.join(missing)}, or --recipe NAME"
         )
-    said = f"{images.name} ({'the command line' if data else origin.where})"
+    said = f"{test or images.name} ({'the command line' if data else origin.where})"
     if adversary is not None and command != "certify":
         said += f", {adversary} ({'the command line' if threat else origin.where})"
     return images, adversary, f"{command} {place}: {said}"

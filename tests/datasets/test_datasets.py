@@ -118,17 +118,20 @@ def test_npz_round_trip(tmp_path, cifar_like):
 @pytest.mark.parametrize(
     ("arrays", "message"),
     [
-        ({"image": np.zeros((4, 8, 8, 3), np.uint8)}, "expected arrays 'image' and 'label', got image"),
-        ({"image": np.zeros((4, 8, 8, 3), np.float32), "label": np.zeros(4, int)}, "must be uint8 .* got float32"),
+        (
+            {"image": np.zeros((4, 8, 8, 3), np.uint8)},
+            "no array is known to be the labels: it has image; say",
+        ),
+        ({"image": np.zeros((4, 8, 8, 3), bool), "label": np.zeros(4, int)}, "must be uint8 .* got bool"),
         ({"image": np.full((4, 8, 8, 3), np.nan), "label": np.zeros(4, int)}, "NaN or infinite"),
-        ({"image": np.zeros((4, 3, 8, 8), np.uint8), "label": np.zeros(4, int)}, "1 or 3 channels"),
+        ({"image": np.zeros((4, 2, 8, 8), np.uint8), "label": np.zeros(4, int)}, "1 or 3 channels"),
         ({"image": np.zeros((4, 8), np.uint8), "label": np.zeros(4, int)}, "shape"),
         ({"image": np.zeros((0, 8, 8, 3), np.uint8), "label": np.zeros(0, int)}, "is empty"),
         ({"image": np.zeros((4, 8, 8, 3), np.uint8), "label": np.zeros(3, int)}, "one label for each of 4"),
-        ({"image": np.zeros((4, 8, 8, 3), np.uint8), "label": np.zeros(4)}, "labels must be integers"),
+        ({"image": np.zeros((4, 8, 8, 3), np.uint8), "label": np.full(4, 0.5)}, "labels must be integers"),
         ({"image": np.zeros((4, 8, 8, 3), np.uint8), "label": np.array([0, 1, -1, 0])}, "got -1 at image 2"),
         ({"image": np.zeros((4, 8, 8, 3), np.uint8), "label": np.array([0, 1, 2**40, 0])}, "at image 2"),
-        ({"image": np.array([None]), "label": np.zeros(1, int)}, "damaged or not an .npz"),
+        ({"image": np.array([None]), "label": np.zeros(1, int)}, "'image' holds Python objects"),
     ],
 )
 def test_bad_npz_is_one_clear_line(tmp_path, arrays, message):
@@ -183,7 +186,7 @@ def test_splits_are_disjoint_balanced_and_of_their_seed():
         ({"train": 5000}, "ask for 5250 images, digits has 1000"),
         ({"test": None}, "no test set of its own"),
         ({"test": 5000}, "no test set of its own"),
-        ({"train": 5}, "no training images of class"),
+        ({"train": 5}, r"no training images of 5 classes \(5, 6, 7, 8, 9\)"),
         ({"name": "kmnist"}, "known: digits, mnist, cifar10"),
     ],
 )

@@ -342,6 +342,7 @@ def write_folders(place, sizes=((8, 8),), classes=("cat", "dog"), each=3):
             Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8)).save(place / name / f"{i}.png")
 
 
+@pytest.mark.filterwarnings("ignore::robustgen.storage.files.Note")
 def test_class_folders_are_read(tmp_path):
     write_folders(tmp_path / "one")
     images, test = load_folder(tmp_path / "one")
