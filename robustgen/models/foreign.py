@@ -91,7 +91,7 @@ def build_network(reference: Reference, info: DatasetInfo, file: Path | None = N
         file: a copy of the source file to use in place of the reference's.
 
     Raises:
-        ValueError: nothing there, code that fails, a result that is no network, or a library that is not installed.
+        ValueError: nothing there, code that fails, a result that is not a network, or a library that is not installed.
     """
     if reference.where == "object":
         raise ValueError(
@@ -204,15 +204,15 @@ def _module(reference: Reference, file: Path | None) -> ModuleType:
     spec = importlib.util.spec_from_file_location(f"robustgen_external_{path.stem}", path)
     assert spec is not None and spec.loader is not None
     module = importlib.util.module_from_spec(spec)
-    # As if the file were run: modules beside it, or beside the file that it was copied from, can be imported.
-    beside = [str(place.resolve().parent) for place in (path, reference.file) if place is not None]
-    sys.path[:0] = beside
+    # As for a script: modules in its folder, or in the folder of the file that it was copied from, can be imported.
+    folders = [str(place.resolve().parent) for place in (path, reference.file) if place is not None]
+    sys.path[:0] = folders
     try:
         spec.loader.exec_module(module)
     except Exception as error:
         raise ValueError(f"{path} fails when it is imported: {type(error).__name__}: {_line(error)}") from error
     finally:
-        del sys.path[: len(beside)]
+        del sys.path[: len(folders)]
     return module
 
 
