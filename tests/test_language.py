@@ -14,7 +14,7 @@ CLEAN = (
     "robustgen/evaluation", "robustgen/models", "robustgen/datasets", "robustgen/proxy", "robustgen/storage",
     "robustgen/report", "robustgen/records", "robustgen/analysis",
     "robustgen/stats", "robustgen/planning", "robustgen/runtime", "robustgen/augment",
-    "robustgen/recipes",
+    "robustgen/recipes", "robustgen/losses",
 )  # fmt: skip
 """Folders and files that are held to it: Python, templates and Markdown."""
 

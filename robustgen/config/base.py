@@ -1,4 +1,4 @@
-"""What settings are made of: frozen values, checked at birth, with numbers that may be written as fractions."""
+"""Base classes and types of settings: frozen, validated values; numbers may be written as fractions."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ Count = Annotated[int, Field(ge=1)]
 
 
 class Config(BaseModel):
-    """A part of a recipe: frozen, and without room for unknown names."""
+    """A part of a recipe: frozen; unknown names are refused."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -27,7 +27,7 @@ class Config(BaseModel):
 
 
 class TrainingBudget(Config):
-    """What learns by steps: counts are in training images."""
+    """The length of a training by steps. Counts are in training images."""
 
     total_images: Count
     batch_size: Count

@@ -22,7 +22,7 @@ class SamplerConfig(Config):
     """Network evaluations per image of a diffusion model. Default: 35 for heun, 18 for the other solvers; all timesteps
     for ancestral, 50 for ddim; 2 for ect."""
     guidance: NotNegative = 1.0
-    """w in guide + w (denoised - guide), for diffusion models; 1 is no guidance."""
+    """w in guide + w (denoised - guide), for diffusion models; 1 means no guidance."""
     guide: str | None = None
     """The generator to be guided away from, a weaker one of the same classes (autoguidance): a generator of the same
     recipe, or a folder. Default: the network itself without the class label (classifier-free guidance)."""
@@ -37,7 +37,7 @@ class SamplerConfig(Config):
 
 
 class GeneratorConfig(Config):
-    """Settings of one generative model, and what is known of it without its network.
+    """Settings of one generative model, and what can be computed from them without its network.
 
     `GENERATOR_CONFIGS` lists the classes by `kind`; `generators.GENERATORS` the models that they configure.
     """
@@ -45,20 +45,20 @@ class GeneratorConfig(Config):
     kind: str
 
     SMALLEST_NETWORK: ClassVar[Mapping[str, Any]] = {}
-    """Settings of the smallest network that makes images of 8x8."""
+    """Settings of the smallest network for images of 8x8 pixels."""
     SHORTEST_RUN: ClassVar[Mapping[str, Any]] = {}
-    """Settings of the shortest training with it that learns anything."""
+    """Settings of the shortest useful training of that network."""
 
     def smallest(self) -> Self:
         """The same kind with its smallest network and shortest training, for recipes at `--scale tiny`."""
         return type(self).model_validate({**dict(self), **self.SMALLEST_NETWORK, **self.SHORTEST_RUN})
 
     def fit_flops(self, side: int) -> float | None:
-        """Operations of the whole training on images of `side` x `side` pixels; None where they were not counted."""
+        """Operations of the whole training on images of `side` x `side` pixels; None if not counted."""
         return None
 
     def sample_flops(self, sampler: SamplerConfig, side: int) -> float | None:
-        """Operations per sampled image; None where they were not counted."""
+        """Operations per sampled image; None if not counted."""
         return None
 
 
@@ -117,7 +117,7 @@ class TrainedGeneratorConfig(TrainingBudget, GeneratorConfig):
     flip: bool = False
     """Mirror training images at random."""
     precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: matrix products and convolutions of the training passes in it, by torch's autocast."""
+    """bfloat16: torch's autocast for matrix products and convolutions of the training passes."""
     previews: Images = 8
     """Number of sample grids drawn into `grids/` during training, evenly over the run."""
 
@@ -125,12 +125,12 @@ class TrainedGeneratorConfig(TrainingBudget, GeneratorConfig):
         "averaging_images": "ema_half_life_images",
         "averaging_share": "ema_half_life_share",
     }
-    """Names of version 0.1, which files on disk still have, and today's."""
+    """Names of version 0.1, which files on disk still have, and the current ones."""
     SHORTEST_RUN = {
         "total_images": 160 * 32, "batch_size": 32, "warmup_images": 0, "previews": 1, "precision": "float32",
     }  # fmt: skip
     PUBLISHED_NETWORK: ClassVar[tuple[str, ...]] = ()
-    """Settings that must be at their defaults, the published network, for the two counts below to hold."""
+    """Settings that must be at their defaults (the published network) for the two counts below to be valid."""
     FLOPS_PER_TRAINING_IMAGE: ClassVar[float | None] = None
     """Operations per training image of 3x32x32, forward and backward."""
     FLOPS_PER_EVALUATION: ClassVar[float | None] = None
@@ -209,7 +209,7 @@ class EDMConfig(UNetConfig):
 
 
 class ECTConfig(UNetConfig):
-    """An EDM tuned to make images in one or two evaluations (ECT). Its network must be that of its base."""
+    """An EDM fine-tuned to sample in one or two evaluations (ECT). Its network must be that of its base."""
 
     kind: Literal["ect"] = "ect"
     base: str = "edm"
@@ -220,7 +220,7 @@ class ECTConfig(UNetConfig):
     """Number of stages, all equally long."""
     dropout: Fraction01 = 0.2
     augment: Fraction01 = 0.12
-    """As in its base: above 0 the network has an input for augmentations. Tuning itself does not augment."""
+    """As in its base: above 0 the network has an input for augmentations. ECT itself trains without augmentation."""
     log_mean: Number = -1.1
     log_std: Positive = 2.0
     total_images: Count = 51_200_000
@@ -248,7 +248,7 @@ class DDPMConfig(TrainedGeneratorConfig):
     """Sizes in pixels at which blocks have attention."""
     dropout: Fraction01 = 0.1
     conditional: bool = False
-    """Whether it is conditioned on the class label. Otherwise images come from any class, and are labeled later."""
+    """Whether it is conditioned on the class label. Otherwise images are of any class, and are pseudo-labeled later."""
     label_dropout: Fraction01 = 0.0
     """Share of training images whose class label is withheld from a conditional network. Above 0 it can denoise for
     `certify --denoise`, and supports classifier-free guidance."""
@@ -351,7 +351,7 @@ class StyleGAN2Config(TrainedGeneratorConfig):
     r1: NotNegative = 0.01
     """gamma of the gradient penalty."""
     ada_target: Fraction01 = 0.6
-    """Target of E[sign(D(real))], above which the augmentation strength grows."""
+    """Target of E[sign(D(real))]; the augmentation strength grows while it is above the target."""
     ada_images: Positive = 500_000.0
     """Training images over which the augmentation strength may grow by 1."""
     ada: bool = True
@@ -363,7 +363,7 @@ class StyleGAN2Config(TrainedGeneratorConfig):
 
     SMALLEST_NETWORK = {"channels": 8, "latents": 8, "class_mapping": 1}
     PUBLISHED_NETWORK = ("channels", "latents", "mapping", "class_mapping")
-    # Without the gradient penalty, which comes every 16th step.
+    # Without the gradient penalty, which is computed every 16th step.
     FLOPS_PER_TRAINING_IMAGE = 3 * 12.8e9 + 3 * 8.0e9 + 12.8e9 + 6 * 8.0e9
     FLOPS_PER_EVALUATION = 12.8e9
 

@@ -1,4 +1,4 @@
-"""Recipes from JSON, YAML and `--set`: what is unknown or ill-typed is named, with what is known."""
+"""Load recipes from JSON, YAML and `--set`. Errors name the unknown or invalid setting, and the known ones."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def from_content(content: Mapping[str, Any], origin: str) -> Recipe:
 
 
 def with_defaults(content: Any) -> Any:
-    """JSON-like content of a recipe with the settings that it lacks, as an older version wrote it; else as it is."""
+    """JSON-like content of a recipe of an older version, completed with new settings; unchanged if it is invalid."""
     try:
         return Recipe.model_validate(content).to_json()
     except ValidationError:
@@ -39,7 +39,7 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     """A recipe with dotted settings changed: `override(recipe, ["train.loss.beta=5", "threat=linf:8/255"])`.
 
     Raises:
-        ValueError: not of the form a.b=c, an unknown setting (the known ones are named), or a bad value.
+        ValueError: not of the form a.b=c, an unknown setting (the known ones are named), or an invalid value.
     """
     content = recipe.to_json()
     assign(content, assignments)
@@ -47,10 +47,10 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
 
 
 def read_recipe(path: Path, known: Mapping[str, Recipe]) -> Recipe:
-    """A user's recipe from a YAML or JSON file: whole, or `base: NAME` and the settings that differ.
+    """A user's recipe from a YAML or JSON file: complete, or `base: NAME` and the settings that differ.
 
     Raises:
-        ValueError: not readable, an unknown base, or settings that do not fit.
+        ValueError: not readable, an unknown base, or invalid settings.
     """
     try:
         content = yaml.safe_load(path.read_text())
@@ -70,7 +70,7 @@ def read_recipe(path: Path, known: Mapping[str, Recipe]) -> Recipe:
 
 
 def unknown_recipe(name: str, known: Mapping[str, Recipe]) -> str:
-    """What there is instead: the likest rows of papers, and the recipes that are none."""
+    """Suggestions for an unknown recipe: the closest paper rows, then all other recipes."""
     close = difflib.get_close_matches(name, [row for row in known if "/" in row], n=3) if "/" in name else []
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     rows = sum("/" in row for row in known)

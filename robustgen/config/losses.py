@@ -17,28 +17,28 @@ class InnerAttackConfig(Config):
 
     steps: Count = 10
     optimizer: Literal["adam", "steepest", "n-fgsm"] = "adam"
-    """adam: the official code's, with step size 0.1 and then 0.01 at eps 8/255. steepest: steps of `step_size` along
-    the sign or the normalized gradient, as in the PyTorch ports. n-fgsm: one step of eps from noise of twice eps,
-    whatever `steps` says; the fastest."""
+    """adam: as in the official code, with step size 0.1 and then 0.01 at eps 8/255. steepest: steps of `step_size`
+    along the sign or the normalized gradient, as in the PyTorch ports. n-fgsm: one step of eps from noise of 2 eps,
+    ignoring `steps`; the fastest."""
     step_size: Positive = 0.25
-    """For steepest: a step as a share of eps; 0.25 is 2/255 at 8/255."""
+    """Step size of steepest, as a share of eps; 0.25 is 2/255 at 8/255."""
     start: Literal["uniform", "normal"] = "uniform"
-    """uniform: a random point of the ball. normal: the image plus Gaussian noise of standard deviation 0.001, as in the
+    """uniform: a random point in the ball. normal: the image plus Gaussian noise of standard deviation 0.001, as in the
     code of TRADES."""
     mode: Literal["train", "eval", "updating"] = "train"
-    """Batch norms in the attack's passes. train: statistics of the batch, running statistics unchanged. eval: running
-    statistics, as in the code of TRADES. updating: statistics of the batch, and every pass updates the running ones, as
-    in the code of PORT."""
+    """Batch norms during the attack. train: batch statistics, running statistics unchanged. eval: running statistics,
+    as in the code of TRADES. updating: batch statistics, and every pass updates the running ones, as in the code of
+    PORT."""
     first_steps: Count | None = None
-    """Steps in the first part of the training, one more in each further, equal part, up to `steps`. Default: `steps`
-    all along."""
+    """Number of steps in the first part of the training; it grows by one in each further, equal part, up to `steps`.
+    Default: `steps` throughout."""
     first_eps: Fraction01 = 1.0
-    """Radius at the beginning, as a share of the threat model's; it grows linearly to it."""
+    """Initial radius as a share of the threat model's eps; it grows linearly to eps."""
 
     @model_validator(mode="before")
     @classmethod
     def _from_older_names(cls, value: object) -> object:
-        """Recipes of version 0.1 wrote `optimiser`."""
+        """Accept the British spelling of `optimizer` in recipes of version 0.1."""
         if isinstance(value, dict) and "optimiser" in value:
             value = {"optimizer": value["optimiser"], **{k: v for k, v in value.items() if k != "optimiser"}}
         return value
@@ -48,16 +48,16 @@ class InnerAttackConfig(Config):
         if self.first_steps is not None and self.first_steps > self.steps:
             raise ValueError(f"first_steps ({self.first_steps}) must be at most steps ({self.steps})")
         if self.optimizer == "n-fgsm" and self.first_steps is not None:
-            raise ValueError("n-fgsm takes one step all along; leave out first_steps")
+            raise ValueError("n-fgsm always takes one step; leave out first_steps")
         if self.optimizer == "n-fgsm" and (self.start, self.mode) != ("uniform", "train"):
             raise ValueError(
-                "n-fgsm has a start of its own and leaves batch norms in training; leave out start and mode"
+                "n-fgsm has its own start, and batch norms stay in training mode; leave out start and mode"
             )
         return self
 
     @property
     def passes(self) -> float:
-        """Cost in forward passes of the network, a backward pass counting as one: 2 a step."""
+        """Cost in forward passes of the network; a backward pass counts as one: 2 per step."""
         return 2.0 if self.optimizer == "n-fgsm" else 2.0 * self.steps
 
     def smallest(self) -> InnerAttackConfig:
@@ -67,7 +67,7 @@ class InnerAttackConfig(Config):
 
 
 class LossConfig(Config):
-    """Settings of one training loss, and what is known of it without torch.
+    """Settings of one training loss, and what can be computed from them without torch.
 
     Fields are the arguments of the loss, under the same names and with the same defaults. `LOSS_CONFIGS` lists the
     classes by `kind`; `losses.LOSSES` the losses that they configure.
@@ -76,10 +76,10 @@ class LossConfig(Config):
     kind: str
 
     PURPOSE: ClassVar[Literal["standard", "robust", "smoothed"]] = "robust"
-    """What the classifier is for: clean accuracy, robust accuracy under attack, or certificates by smoothing."""
+    """Purpose of the classifier: clean accuracy, robust accuracy under attack, or certificates by smoothing."""
 
     def passes(self) -> float | None:
-        """A training image's cost in forward passes, a backward pass counting as two; None where it was not counted."""
+        """Cost of a training image in forward passes; a backward pass counts as two. None if not counted."""
         return None
 
     def smallest(self) -> Self:
@@ -102,7 +102,7 @@ class PlainConfig(LossConfig):
 
 
 class AttackedConfig(LossConfig):
-    """What losses on attacked images share."""
+    """Settings that losses on adversarial examples share."""
 
     attack: InnerAttackConfig = InnerAttackConfig()
     real_weight: Fraction01 | None = None
@@ -110,7 +110,7 @@ class AttackedConfig(LossConfig):
     CIFAR-10). Default: every image counts the same."""
 
     OTHER_PASSES: ClassVar[float]
-    """Those beside the attack."""
+    """Forward passes in addition to the attack."""
 
     def passes(self) -> float:
         return self.attack.passes + self.OTHER_PASSES
@@ -120,7 +120,7 @@ class AttackedConfig(LossConfig):
 
 
 class AdversarialConfig(AttackedConfig):
-    """Cross-entropy on attacked images (arXiv:1706.06083)."""
+    """Cross-entropy on adversarial examples (arXiv:1706.06083)."""
 
     kind: Literal["adversarial"] = "adversarial"
 
@@ -144,29 +144,30 @@ class TRADESConfig(AttackedConfig):
     beta: NotNegative = 6.0
     """Weight of the divergence of attacked predictions from clean ones; 5 and 6 are usual."""
     statistics: Literal["adversarial", "both"] = "adversarial"
-    """Which passes update running batch-norm statistics: the adversarial one alone (official code), or both (the
+    """Which passes update running batch-norm statistics: only the adversarial one (official code), or both (the
     PyTorch ports)."""
     aim: Aim = "automatic"
-    """What the attack moves away from: the clean predictions, or the targets; automatic takes the targets where the
-    augmentation mixes labels, as the official code does."""
+    """What the attack moves away from: the clean predictions, or the targets. automatic: the targets if the
+    augmentation mixes labels, as in the official code."""
 
     OTHER_PASSES = 7.0
-    """1 for the predictions that the attack moves away from, 3 each for the clean and the attacked images: with 10
-    steps 27 in all, where the scaling law's 7822 N D (arXiv:2404.09349) is 27.2 for WRN-28-10."""
+    """1 for the clean predictions that the attack needs, 3 each for the clean images and the adversarial examples. With
+    10 steps the total is 27; the scaling law's 7822 N D (arXiv:2404.09349) corresponds to 27.2 for WRN-28-10."""
 
 
 class HATConfig(AttackedConfig):
-    """HAT (Rade & Moosavi-Dezfooli 2022): also images beyond the ball, labeled by a standard classifier."""
+    """HAT (Rade & Moosavi-Dezfooli 2022): TRADES plus helper examples beyond the ball, labeled by a standard
+    classifier."""
 
     kind: Literal["hat"] = "hat"
     beta: NotNegative = 2.5
     """Weight of the divergence of attacked predictions from clean ones; 2.5 and 3.5 are usual."""
     weight: NotNegative = 0.5
-    """Weight of the cross-entropy of the helper images, gamma in the paper."""
+    """Weight of the cross-entropy of the helper examples, gamma in the paper."""
     factor: Annotated[Number, Field(gt=1)] = 2.0
-    """How far beyond: 2 is twice as far from the image as the attacked image."""
+    """Distance of a helper example from the image, relative to that of the adversarial example."""
     standard: str | None = None
-    """Folder of the standard classifier, made by `robustgen train --plain`. Default: in a run, its labeler."""
+    """Folder of the standard classifier, from `robustgen train --plain`. Default: in a run, its labeler."""
     aim: Aim = "automatic"
     """As for trades."""
 
@@ -178,7 +179,7 @@ class SCOREConfig(AttackedConfig):
 
     kind: Literal["score"] = "score"
     beta: NotNegative = 4.0
-    """Weight of the squared difference of attacked and clean predictions; 3 and 4 are usual."""
+    """Weight of the squared difference of adversarial and clean predictions; 3 and 4 are usual."""
     aim: Aim = "automatic"
     """As for trades."""
 
@@ -186,11 +187,11 @@ class SCOREConfig(AttackedConfig):
 
 
 class GKLConfig(AttackedConfig):
-    """GKL: the two parts of the divergence (arXiv:2305.13948). The defaults are those of the paper's code."""
+    """GKL: the decoupled KL divergence (arXiv:2305.13948). The defaults are those of the paper's code."""
 
     kind: Literal["gkl"] = "gkl"
     alpha: NotNegative = 4.0
-    """Weight of the cross-entropy between clean and attacked predictions."""
+    """Weight of the cross-entropy between clean and adversarial predictions."""
     beta: NotNegative = 20.0
     """Weight of the squared differences of logits."""
     temperature: Positive = 4.0
@@ -204,16 +205,16 @@ class GKLConfig(AttackedConfig):
 
 
 class SmoothedConfig(LossConfig):
-    """What losses of classifiers for randomized smoothing share: Gaussian noise, and no threat model."""
+    """Settings that losses for randomized smoothing share: Gaussian noise, and no threat model."""
 
     sigma: Positive = 0.25
-    """Standard deviation of the noise, in pixels of [0, 1]; that of the certificates."""
+    """Standard deviation of the noise, in pixels of [0, 1]; the same as in certification."""
 
     PURPOSE = "smoothed"
 
 
 class _ManyDrawsConfig(SmoothedConfig):
-    """Losses of several noisy copies of each image."""
+    """Losses on several noisy copies of each image."""
 
     draws: Count = 1
     """Noisy copies of each image."""
@@ -272,7 +273,7 @@ class SmoothAdvConfig(_ManyDrawsConfig):
 
 
 class MACERConfig(_ManyDrawsConfig):
-    """MACER: larger certified radii without attacks (arXiv:2001.02378)."""
+    """MACER: maximizes certified radii without attacks (arXiv:2001.02378)."""
 
     kind: Literal["macer"] = "macer"
     draws: Count = 16
@@ -305,7 +306,7 @@ def loss_config(value: object) -> LossConfig:
     """The settings in a dictionary, validated by the class of their `kind`; a name alone means its defaults.
 
     Raises:
-        ValueError: an unknown kind (the known ones are listed), or settings that do not fit.
+        ValueError: an unknown kind (the known ones are listed), or invalid settings.
     """
     if isinstance(value, LossConfig):
         return value
@@ -321,12 +322,12 @@ AnyLossConfig = Annotated[SerializeAsAny[LossConfig], BeforeValidator(loss_confi
 
 
 def purpose_of(kind: str) -> str:
-    """ "standard", "robust" or "smoothed"; losses that this program does not know count as robust."""
+    """ "standard", "robust" or "smoothed"; unknown losses count as robust."""
     return LOSS_CONFIGS[kind].PURPOSE if kind in LOSS_CONFIGS else "robust"
 
 
 def switched(content: Mapping[str, Any], kind: str) -> dict[str, Any]:
-    """JSON-like settings of another loss: its defaults, but what both losses have with the same default is kept."""
+    """JSON-like settings of another loss: its defaults, but settings with the same default in both losses are kept."""
     old, new = LOSS_CONFIGS.get(content["kind"]), LOSS_CONFIGS.get(kind)
     if old is None or new is None or old is new:
         return {**content, "kind": kind} if old is new else {"kind": kind}
@@ -336,20 +337,20 @@ def switched(content: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 
 FLAT_NAMES = ("beta", "attack", "aim", "real_weight", "statistics")
-"""Settings of losses that version 0.1 wrote beside the loss's name."""
+"""Settings of losses that version 0.1 wrote next to the name of the loss."""
 GROUPS: Mapping[str, tuple[str, ...]] = {
     "helper": ("standard", "weight", "factor"),
     "decoupled": ("alpha", "beta", "temperature", "power"),
     "noise": ("sigma", "draws", "weight", "entropy", "eps", "steps", "gamma", "temperature"),
 }
-"""Settings of single losses that it wrote in groups of their own: of hat, of gkl, and of the losses under noise."""
+"""Settings that version 0.1 wrote in separate groups: of hat, of gkl, and of the losses under noise."""
 _GROUP_OF = {"hat": "helper", "gkl": "decoupled"}
 
 
 def from_flat(content: Mapping[str, Any]) -> dict[str, Any]:
-    """Settings of a training as version 0.1 wrote them, with the loss's own settings inside it.
+    """Convert settings of a training from version 0.1, with the settings of the loss moved into it.
 
-    Version 0.1 wrote the settings of every loss, whichever was used; those of others are left out.
+    Version 0.1 wrote the settings of every loss; those of other losses are dropped.
     """
     others = {name: value for name, value in content.items() if name not in (*FLAT_NAMES, *GROUPS)}
     kind = content.get("loss", "trades")
@@ -358,10 +359,10 @@ def from_flat(content: Mapping[str, Any]) -> dict[str, Any]:
     fields = LOSS_CONFIGS[kind].model_fields if kind in LOSS_CONFIGS else {}
     own = {name: content[name] for name in FLAT_NAMES if name in content and name in fields}
     if kind == "gkl":
-        own.pop("beta", None)  # its own stood in the group
+        own.pop("beta", None)  # beta of gkl was in its group
     for name, nothing in (("aim", "automatic"), ("real_weight", None)):
         if content.get(name, nothing) != nothing:
-            own[name] = content[name]  # was refused where it did nothing, and still is
+            own[name] = content[name]  # refused by losses without it, now as then
     group = _GROUP_OF.get(kind, "noise")
     inner = content.get(group) or {}
     own |= {n: v for n, v in inner.items() if n not in GROUPS[group] or (n in fields and v is not None)}

@@ -1,4 +1,4 @@
-"""Dotted settings written as text, and what is wrong with them in one line: which setting, what is known, what came."""
+"""Parse dotted settings from text. Errors are one line: which setting, what was expected, what came."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def explain(error: ValidationError, prefix: str = "") -> str:
 
 
 def assign(content: dict[str, Any], assignments: Iterable[str], example: str = "train.loss.beta=5") -> None:
-    """Change JSON-like content in place by "a.b=c" each; a loss is chosen before its settings are.
+    """Change JSON-like content in place by assignments "a.b=c"; a loss is changed before its settings.
 
     Raises:
-        ValueError: not of that form, or an unknown setting; names the known ones.
+        ValueError: not of that form, or an unknown setting (the known ones are named).
     """
     pairs = []
     for assignment in assignments:
@@ -65,12 +65,12 @@ def _assign(content: dict[str, Any], place: str, text: str) -> None:
 
 
 def is_loss(content: object) -> bool:
-    """Whether JSON-like content is the settings of a loss, not a value that happens to be called so."""
+    """Whether JSON-like content is the settings of a loss, not another value of the name `loss`."""
     return isinstance(content, dict) and "kind" in content
 
 
 def todays_names(steps: Sequence[str], here: Mapping[str, Any]) -> Sequence[str]:
-    """The path to a setting today, where its first step is a name of version 0.1."""
+    """The current path to a setting, if its first step is a name of version 0.1."""
     first, *rest = steps
     if first in here:
         return steps
@@ -85,7 +85,7 @@ def todays_names(steps: Sequence[str], here: Mapping[str, Any]) -> Sequence[str]
 
 
 def unknown(place: str, upto: str, step: str, here: Mapping[str, Any]) -> str:
-    """That there is no such setting, with the closest one and all that are known there."""
+    """Error text for an unknown setting, with the closest known one and all known ones."""
     parent = upto.rpartition(".")[0]
     prefix = f"{parent}." if parent else ""
     names = {name: f"{prefix}{name}" for name in here}
@@ -98,7 +98,7 @@ def unknown(place: str, upto: str, step: str, here: Mapping[str, Any]) -> str:
 
 
 def _value(text: str, is_list: bool) -> Any:
-    """JSON where it is JSON, None for none, a list for commas where a list is expected, else the text."""
+    """Parse text as JSON if possible, "none" as None, comma-separated text as a list if one is expected."""
     if text.lower() in ("none", "null"):
         return None
     try:

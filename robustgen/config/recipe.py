@@ -1,7 +1,6 @@
-"""Everything a run is told: frozen values, checked at birth, the same in Python, JSON, YAML and `--set`.
+"""All settings of a run: frozen, validated values, the same in Python, JSON, YAML and `--set`.
 
-Plain data: no torch here. Names of members (architectures, solvers ...) are checked by their families when the
-pipeline builds them.
+Plain data: no torch here. Names of architectures, solvers ... are checked when the pipeline builds them.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ from robustgen.units import show_number
 
 
 class ThreatConfig(Config):
-    """What the adversary may do; written "linf:8/255" for short."""
+    """The threat model: a norm and a radius, "linf:8/255" for short."""
 
     norm: Literal["linf", "l2", "l1"]
     eps: NotNegative
@@ -49,20 +48,21 @@ class ThreatConfig(Config):
 
 
 class DataConfig(Config):
-    """Which images, and how many of them. The split depends on `split_seed` alone, not on the run's seed."""
+    """Dataset and sizes of its splits. The split depends only on `split_seed`, not on the run's seed."""
 
     name: str = "digits"
-    """A data set: see `robustgen list datasets`."""
+    """A dataset: see `robustgen list datasets`."""
     path: str | None = None
-    """Where its files lie; data sets that come with a package need none."""
+    """Folder or file of its images. Datasets that come with a package need none."""
     resize: Count | None = None
-    """Pixels a side to bring images to, the largest square about the centre; their own size when not given."""
+    """Side length in pixels to resize images to, after a center crop to the largest square. Default: no resizing."""
     train: Count | None = None
-    """Training images, the same number of each class as far as possible; all that remain when not given."""
+    """Number of training images, class-balanced as far as possible. Default: all that remain."""
     validation: Annotated[int, Field(ge=0)] = 1024
-    """Images kept from the training images for early stopping and selection."""
+    """Number of images held out from the training set for early stopping and model selection."""
     test: Count | None = None
-    """Test images, the first so many; all when not given. A data set without test images has them drawn from all."""
+    """Number of test images, from the start of the test set. Default: all. If a dataset has no test set, they are drawn
+    from all its images."""
     balanced_test: bool = False
     """Take the first images of each class in turn for the test, instead of the first of all."""
     split_seed: int = 0
@@ -77,45 +77,45 @@ class DataConfig(Config):
     skip_bad: bool = False
     """Leave out files of a folder that cannot be read as images, instead of refusing the folder."""
     only_test: bool = Field(default=False, exclude=True)
-    """All images are test images, none of them trained on, so that nothing is drawn: `test` takes the first so many."""
+    """All images are test images, and none are for training, so none are drawn: `test` takes the first N."""
 
 
 class SamplingConfig(SamplerConfig):
-    """How proxy sets are drawn."""
+    """How proxy sets are sampled."""
 
     count: Count = 5_000_000
-    """Images of each generator, classes in turn."""
+    """Number of images per generator, with the classes in turn."""
     shard_images: Count = 100_000
-    """Images in a file."""
+    """Number of images per file."""
     special: dict[str, SamplerConfig] = {}
-    """Generators that are drawn otherwise, by name."""
+    """Sampler settings of single generators, by name."""
 
     def of(self, generator: str) -> SamplerConfig:
-        """How one generator is drawn."""
+        """Sampler settings of one generator."""
         common = SamplerConfig(**{name: getattr(self, name) for name in SamplerConfig.model_fields})
         return self.special.get(generator, common)
 
 
 class KeepConfig(Config):
-    """Which generated images are used."""
+    """Which generated images are used for training."""
 
     rule: Literal["top-confidence", "above-confidence", "balanced", "boundary", "discriminator", "by-column", "all"] = (
         "top-confidence"
     )
-    """top-confidence: the `per_class` images of each label of which the labeller is surest. above-confidence: all of
-    which it is at least as sure as `confidence`. balanced: the first `per_class` of each label. boundary: those nearest
-    to the labeller's decision boundary. discriminator: those that look most real to robust discriminators. by-column:
-    those with the highest values of `column`."""
+    """top-confidence: the `per_class` images of each label with the labeler's highest confidence. above-confidence: all
+    with a confidence of at least `confidence`. balanced: the first `per_class` of each label. boundary: those nearest
+    to the labeler's decision boundary. discriminator: those that robust discriminators find most real. by-column: those
+    with the highest values of `column`."""
     per_class: Count = 100_000
-    """Of every rule but above-confidence and all."""
+    """Number of images per label, for every rule except above-confidence and all."""
     confidence: Fraction01 = 0.9
-    """Of above-confidence: the least."""
+    """For above-confidence: the lowest confidence."""
     uniform: Fraction01 = 0.5
-    """Of boundary: share of `per_class` that is drawn uniformly instead."""
+    """For boundary: share of `per_class` that is drawn uniformly instead."""
     column: str | None = None
-    """Of by-column: which."""
+    """For by-column: name of the column."""
     without_copies: bool = False
-    """Leave out what `robustgen check` found to be a duplicate or a copy of a real image."""
+    """Exclude images that `robustgen check` marked as duplicates or copies of real images."""
 
     @model_validator(mode="after")
     def _names_its_column(self) -> KeepConfig:
@@ -125,46 +125,46 @@ class KeepConfig(Config):
 
 
 class Phase(Config):
-    """A stretch of the run with its own proxy sets."""
+    """A part of the run with its own proxy sets."""
 
     until: Fraction01 = 1.0
     """Share of the run at which it ends."""
     proxies: dict[str, Positive] = {}
-    """Their weights among the generated images, by generator."""
+    """Weight of each generator among the generated images."""
     real_share: Fraction01 | None = None
-    """Original images in a batch; `train.real_share` when not given."""
+    """Share of original images in a batch. Default: `train.real_share`."""
 
 
 class Arm(Config):
-    """One robust classifier of the comparison: real images, and those of one generator, of several, or of none."""
+    """One robust classifier of the comparison: real images, and images of one generator, of several, or of none."""
 
     proxy: str | None = None
-    """The generator, for the whole run."""
+    """The generator for the whole run."""
     phases: tuple[Phase, ...] = ()
-    """Instead: several at a time, or one after the other (arXiv:2404.09349)."""
+    """Instead of `proxy`: several generators at the same time, or one after the other (arXiv:2404.09349)."""
     changes: tuple[str, ...] = ()
-    """Settings of `train` in which this arm differs: "real_share=0.5", "augment=cutmix", "schedule.peak_lr=0.1"."""
+    """Settings of `train` that differ in this arm: "real_share=0.5", "augment=cutmix", "schedule.peak_lr=0.1"."""
 
     @model_validator(mode="after")
     def _to_the_end(self) -> Arm:
         if self.proxy is not None and self.phases:
-            raise ValueError("an arm has either a proxy or phases")
+            raise ValueError("an arm has either a proxy or phases, got both")
         ends = [phase.until for phase in self.phases]
         if ends and (ends != sorted(set(ends)) or ends[0] == 0 or ends[-1] != 1):
-            raise ValueError(f"phases must end later and later, the last at 1, got {', '.join(map(str, ends))}")
+            raise ValueError(f"phases must end in increasing order, the last at 1, got {', '.join(map(str, ends))}")
         for phase in self.phases:
             if not phase.proxies and phase.real_share != 1:
-                raise ValueError("a phase without proxy sets has real images alone: say real_share=1")
+                raise ValueError("a phase without proxy sets has only real images: set its real_share to 1")
         return self
 
     @property
     def proxies(self) -> tuple[str, ...]:
-        """All of them, in the order of their first use."""
+        """All proxy sets, in the order of their first use."""
         alone = () if self.proxy is None else (self.proxy,)
         return tuple(dict.fromkeys([*alone, *(name for phase in self.phases for name in phase.proxies)]))
 
     def placed(self, where: Callable[[str], str]) -> Arm:
-        """Its images with folders for names: what a training is told beside its settings."""
+        """The same arm with generator names replaced by proxy-set folders."""
         return Arm(
             proxy=None if self.proxy is None else where(self.proxy),
             phases=tuple(
@@ -175,20 +175,20 @@ class Arm(Config):
 
 
 class EvaluationConfig(Config):
-    """How the classifiers are judged."""
+    """How the classifiers are evaluated."""
 
     suite: str = "aa+mt"
     batch_size: Count = 512
-    """Images attacked together; verdicts do not depend on it."""
+    """Number of images attacked at a time; verdicts do not depend on it."""
     keep_images: bool = True
-    """Also keep every image as it was broken, and as it was: five bytes a value of the test images for each arm."""
+    """Save the adversarial examples and their originals: five bytes per value of the test images for each arm."""
 
 
 class MeasureConfig(Config):
-    """How generated images are measured beside real ones."""
+    """How generated images are measured against real ones."""
 
     judged: Count = 10_000
-    """Images of each kind for nearest neighbours, precision and recall, as far as there are so many."""
+    """Maximal number of real and of generated images for nearest neighbors, precision and recall."""
     which: Literal["all", "kept"] = "all"
     """Which images of a proxy set."""
 
@@ -199,32 +199,32 @@ class CertificationConfig(Config):
     sigma: Positive = 0.25
     """Standard deviation of the noise, in pixels of [0, 1]."""
     selection: Count = 100
-    """Noisy copies of an image by which its class is selected."""
+    """Number of noisy copies of an image that select its class."""
     samples: Count = 100_000
-    """New noisy copies by which it is judged; more reach larger radii."""
+    """Number of further noisy copies that certify it; more allow larger radii."""
     alpha: Annotated[Number, Field(gt=0, lt=0.5)] = 0.001
-    """How likely each certificate may be wrong."""
+    """Failure probability of each certificate."""
     every: Count = 1
-    """Every so-manieth test image; the usual protocol on CIFAR-10 takes every 20th."""
+    """Certify every N-th test image. The usual CIFAR-10 protocol uses N = 20."""
     images: Count | None = None
-    """At most so many of those; all when not given."""
+    """Maximal number of images to certify. Default: all."""
     arms: tuple[str, ...] = ()
-    """Whose classifiers; all when not given. A run's alone."""
+    """Arms to certify. Default: all. Only used by `run`."""
 
 
 class Reported(Config):
-    """What a paper reports for a row, in per cent. None of it is ours."""
+    """Results that a paper reports for a row, in percent. None of them are ours."""
 
     clean: Number | None = None
     robust: Number
     by: Literal["AA+MT", "AutoAttack", "certified"] = "AA+MT"
     """The attacks behind the robust accuracy."""
     autoattack: Number | None = None
-    """Under AutoAttack, where both are known."""
+    """Robust accuracy under AutoAttack, if both are known."""
     where: str
-    """Paper and place."""
+    """Paper, and place in it."""
     unsure: str = ""
-    """What of the row no source at hand confirms."""
+    """Settings of the row that no available source confirms."""
 
     def __str__(self) -> str:
         return f"{'-' if self.clean is None else f'{self.clean:.2f}'} / {self.robust:.2f} {self.by}"
@@ -238,29 +238,31 @@ class Recipe(Config):
     """One sentence for `robustgen list recipes`."""
     seed: int = 0
     seeds: tuple[int, ...] = ()
-    """A study: the whole run once for each of these instead, and a report of all; a single run when not given."""
+    """A study: one whole run for each of these seeds, and a report about all. Default: a single run with `seed`."""
     threads: Count = 1
-    """CPU threads of each stage; several stages run side by side. Results depend on it in their last bits."""
+    """CPU threads per stage; several stages run in parallel. The last bits of results depend on it."""
     data: DataConfig
     threat: ThreatConfig
     labeller: TrainingConfig
     generators: dict[str, AnyGeneratorConfig]
     published: dict[str, tuple[str, ...]] = {}
-    """Proxy sets that are imported instead of made: files by name, as `robustgen import` takes them. A generator of the
-    same name is then neither fitted nor drawn from. Their labels stay, and all of their images are used."""
+    """Proxy sets that are imported instead of generated: files by name, as for `robustgen import`. A generator of the
+    same name is then neither trained nor sampled. Their labels are kept, and all of their images are used."""
     sampling: SamplingConfig
     labels: Literal["predicted", "condition"] = "predicted"
-    """Of drawn images: the labeller's, or the class asked for, by whose probability they are then ranked."""
+    """Labels of generated images: the labeler's predictions, or the class that the generator was conditioned on. Images
+    are ranked by the labeler's probability of that label."""
     keep: KeepConfig
     train: TrainingConfig
     arms: dict[str, Arm]
     evaluation: EvaluationConfig = EvaluationConfig()
     measure: MeasureConfig | None = None
-    """The quality of every proxy set; not measured when not given."""
+    """How to measure the quality of every proxy set. Default: not measured."""
     analyses: tuple[Literal["arc", "transport", "conditions", "transfer"], ...] = ()
-    """Of every generator's images: arc, transport, conditions; of every arm with one generator: transfer."""
+    """Analyses of every generator's images (arc, transport, conditions) or of every arm with one generator (transfer).
+    """
     certification: CertificationConfig | None = None
-    """Certificates by randomised smoothing, beside the evaluation; none when not given."""
+    """Certification by randomized smoothing, in addition to the evaluation. Default: none."""
     reported: Reported | None = None
 
     @model_validator(mode="after")
@@ -269,7 +271,7 @@ class Recipe(Config):
             for proxy in arm.proxies:
                 if proxy not in self.generators and proxy not in self.published:
                     raise ValueError(
-                        f"arm {name} wants generator {proxy!r}, which the recipe does not have; "
+                        f"arm {name} names generator {proxy!r}, which the recipe does not have; "
                         f"it has: {', '.join([*self.generators, *self.published]) or 'none'}"
                     )
         for name, fit in self.generators.items():
@@ -277,7 +279,7 @@ class Recipe(Config):
                 self._must_be_a_generator(fit.base, f"generators.{name}.base")
         for name in self.certification.arms if self.certification else ():
             if name not in self.arms:
-                raise ValueError(f"certification.arms names {name!r}; the recipe's arms: {', '.join(self.arms)}")
+                raise ValueError(f"certification.arms: unknown arm {name!r}; known: {', '.join(self.arms)}")
         for name in self.sampling.special:
             self._must_be_a_generator(name, "sampling.special")
         for draw in (self.sampling, *self.sampling.special.values()):
@@ -285,14 +287,16 @@ class Recipe(Config):
                 self._must_be_a_generator(draw.guide, "sampling: guide")
         for name, files in self.published.items():
             if not files:
-                raise ValueError(f"published.{name} names no file")
+                raise ValueError(f"published.{name} must name at least one file")
         if not self.arms:
-            raise ValueError("a recipe needs at least one arm")
+            raise ValueError("a recipe needs at least one arm, got none")
         if self.labeller.loss.PURPOSE != "standard":
             kind = self.labeller.loss.kind
-            raise ValueError(f"the labeller is a standard classifier: its loss must be plain, got {kind}")
+            raise ValueError(f"labeller.loss must be plain (the labeler is a standard classifier), got {kind}")
         if len(self.seeds) == 1 or len(set(self.seeds)) < len(self.seeds):
-            raise ValueError(f"seeds: a study needs two or more, none twice, got {list(self.seeds)}; for one run: seed")
+            raise ValueError(
+                f"seeds: a study needs two or more different seeds, got {list(self.seeds)}; for a single run set seed"
+            )
         for training in (self.train, *map(self.training, self.arms)):
             self._can_be_trained(training)
         return self
@@ -313,7 +317,7 @@ class Recipe(Config):
         """How an arm's classifiers are trained: `train`, with what the arm changes.
 
         Raises:
-            ValueError: an unknown setting (the known ones are named), or a bad value.
+            ValueError: an unknown setting (the known ones are named), or an invalid value.
         """
         changes = self.arms[arm].changes
         if not changes:
@@ -332,11 +336,11 @@ class Recipe(Config):
             trained, certified = training.loss.sigma, self.certification.sigma
             if trained != certified:
                 raise ValueError(
-                    f"train.loss.sigma ({trained:g}) and certification.sigma ({certified:g}) must be the same noise"
+                    f"train.loss.sigma ({trained:g}) and certification.sigma ({certified:g}) must be equal"
                 )
         if training.early_stopping and not self.data.validation:
             raise ValueError(
                 "early stopping needs validation images; set data.validation, or train.early_stopping=false"
             )
         if training.models > 1 and not self.data.validation:
-            raise ValueError("choosing among models needs validation images; set data.validation, or train.models=1")
+            raise ValueError("model selection needs validation images; set data.validation, or train.models=1")

@@ -12,9 +12,9 @@ class Source:
 
     place         a folder made by train, a weights file, FILE.py:FUNCTION, PACKAGE.MODULE:FUNCTION or
                   hub:NAME
-    weights       a file to load into what the function returned, or into the published network
+    weights       a file to load into the model that the function returned, or into the published network
     architecture  of a weights file
-    normalize     "none", "data" for mean and deviation of the data set, or MEAN/DEVIATION, a number a channel
+    normalize     "none", "data" for mean and standard deviation of the dataset, or MEAN/STD, one number per channel
     """
 
     place: str

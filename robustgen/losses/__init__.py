@@ -1,4 +1,4 @@
-"""Training losses, by the names that recipes use, and what can be put around any of them."""
+"""Training losses by the names that recipes use, and the wrappers that apply to any of them."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ AROUND: dict[str, Callable[..., Loss]] = {
     "train.awp": AWP,
     "train.loss.attack.first_steps": WeakToStrong,
 }
-"""Losses around a loss, by the settings that put them there."""
+"""Losses that wrap another loss, by the settings that enable them."""
 
 __all__ = [
     "AROUND", "AWP", "GKL", "HAT", "LOSSES", "MACER", "MART", "NFGSM", "SCORE", "TRADES", "Adversarial", "Consistency",

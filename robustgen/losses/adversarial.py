@@ -1,4 +1,4 @@
-"""Cross-entropy on clean images, and on the worst images that an attack finds."""
+"""Cross-entropy on clean images (standard training) and on adversarial examples (adversarial training)."""
 
 from __future__ import annotations
 
@@ -32,9 +32,9 @@ class Plain:
 
 @dataclass(frozen=True)
 class Adversarial:
-    """Adversarial training: cross-entropy on attacked images alone (Madry et al. 2018, arXiv:1706.06083).
+    """Adversarial training: cross-entropy on adversarial examples only (Madry et al. 2018, arXiv:1706.06083).
 
-    The attack sees batch statistics and leaves the running ones alone; the training pass updates them.
+    The attack uses batch statistics and does not change the running ones; the training pass updates them.
     """
 
     attack: Attack = field(default_factory=lambda: official_training_attack(10, cross_entropy))

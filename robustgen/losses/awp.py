@@ -1,4 +1,4 @@
-"""Adversarial weight perturbation: a loss at the worst weights nearby."""
+"""Adversarial weight perturbation (AWP): a loss at the worst weights nearby."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from robustgen.threat import ThreatModel
 
 
 class _Once:
-    """An attack that attacks the first time, and then gives the same images again."""
+    """Run an attack on the first call, and return its adversarial examples again on later calls."""
 
     def __init__(self, attack: Attack):
         self.attack = attack
@@ -32,7 +32,7 @@ class _Once:
 
 
 class _Moved(nn.Module):
-    """A network at other weights; its batch norms and modes are the network's own."""
+    """A network evaluated at other weights; batch norms and modes are those of the network itself."""
 
     def __init__(self, model: nn.Module, weights: dict[str, Tensor]):
         super().__init__()
@@ -45,7 +45,7 @@ class _Moved(nn.Module):
 
 
 def worst_nearby(weights: dict[str, Tensor], gradients: dict[str, Tensor], radius: float) -> dict[str, Tensor]:
-    """w + radius * |w| * g / |g| for each tensor: one step up the loss, as long as the radius says."""
+    """w + radius * |w| * g / |g| for each tensor: one ascent step on the loss, of relative length `radius`."""
     return {
         name: weights[name] + gradient * (radius * weights[name].detach().norm() / gradient.norm().clamp_min(1e-20))
         for name, gradient in gradients.items()
@@ -54,14 +54,14 @@ def worst_nearby(weights: dict[str, Tensor], gradients: dict[str, Tensor], radiu
 
 @dataclass(frozen=True)
 class AWP:
-    """A loss whose value and gradients are taken at weights moved against it; the weights themselves stay.
+    """A loss whose value and gradients are taken at adversarially perturbed weights; the weights are not changed.
 
         v = radius * |w| * g / |g|,  g the gradient of the loss in w,  for each weight of a convolution or linear layer
         loss = inner loss at w + v
 
-    Images are attacked once, at w. The first pass leaves the running statistics alone. The gradient at w + v reaches
-    w unchanged, since v is held fixed. A step costs a forward pass of clean and attacked images and a backward pass
-    more: with TRADES 2 K + 12 units instead of 2 K + 6.
+    Images are attacked once, at w. The first pass does not change the running statistics. The gradient at w + v
+    reaches w unchanged, since v is held fixed. AWP adds a forward and a backward pass of clean images and adversarial
+    examples to each step: with TRADES it takes 2 K + 12 units instead of 2 K + 6.
 
     radius  0.005 in the paper
     warmup  share of the training without perturbation; 10 of 200 epochs in the paper's code

@@ -17,14 +17,14 @@ if TYPE_CHECKING:
 
 
 def build_loss(settings: TrainingConfig) -> Loss:
-    """The loss of a training with its inner attack, and what is put around it.
+    """The loss of a training with its inner attack, wrapped in AWP and an attack schedule if they are configured.
 
-    The arguments of the loss are the fields of its configuration, but for three that stand for objects: `attack`
-    configures the inner attack, which maximizes the objective of the loss's own default attack; `aim` "automatic"
+    The arguments of the loss are the fields of its configuration, except for three that describe objects: `attack`
+    configures the inner attack, which maximizes the objective of the loss's default attack; `aim` "automatic"
     depends on the augmentation; `standard` is a classifier's folder.
 
     Raises:
-        ValueError: hat without a standard classifier, or one that is not finished.
+        ValueError: the loss is hat and the standard classifier is missing or not finished.
     """
     from robustgen.augment import build_augmentation, mixes_labels
     from robustgen.losses import AWP, LOSSES, WeakToStrong
@@ -61,12 +61,12 @@ def _inner_attack(config: InnerAttackConfig, objective: Objective) -> Attack:
 
 
 def _standard_classifier(folder: str | None) -> nn.Module:
-    """The classifier that labels the helper images of HAT."""
+    """The classifier that labels the helper examples of HAT."""
     from robustgen.models.saved import load_classifier
 
     if folder is None:
         raise ValueError(
-            "the loss hat needs a standard classifier: robustgen train --plain --into models/labeller, then "
+            "the loss hat needs a standard classifier; run: robustgen train --plain --into models/labeller, then pass "
             "--set train.loss.standard=models/labeller"
         )
     return load_classifier(Path(folder)).requires_grad_(False)

@@ -1,4 +1,4 @@
-"""Losses that look at the smoothed classifier itself: attack it, or widen its certified radius."""
+"""Losses of the smoothed classifier itself: adversarial training of it, or maximization of its certified radius."""
 
 from __future__ import annotations
 
@@ -28,9 +28,9 @@ class SmoothAdv:
         x' = argmax over |x' - x| <= eps  of  -sum_k target_k ln 1/m sum_j softmax(f(x' + n_j))_k
         loss = mean over j of CE(f(x' + n_j), target)
 
-    by `steps` of projected gradient ascent in l2 from x itself, each of length 2 eps / steps; the same noises n_j in
-    the attack and in the training step. The radius is the loss's own, in l2, whatever the threat model: certificates
-    are in l2. (The official code lets eps grow over the first ten epochs; here it is constant.)
+    by `steps` of projected gradient ascent in l2 from x itself, each of length 2 eps / steps. The attack and the
+    training step use the same noises n_j. The radius `eps` is in l2 and independent of the threat model, because
+    certificates are in l2. (The official code lets eps grow over the first ten epochs; here it is constant.)
 
     Source: Salman et al. 2019, arXiv:1906.04584, SmoothAdv-PGD. There eps is 0.25 to 2, steps 2 to 10, m 1 to 8.
     """
@@ -46,7 +46,7 @@ class SmoothAdv:
             raise ValueError(f"steps must be at least 1, got {self.steps}")
 
     def attacked(self, model: nn.Module, images: Tensor, targets: Tensor, noises: Tensor) -> Tensor:
-        """x' (N, C, H, W) against these noises (m * N, C, H, W); parameters and their gradients are left alone."""
+        """x' (N, C, H, W) for these noises (m * N, C, H, W); parameters and their gradients are not changed."""
         ball = ThreatModel("l2", self.eps)
         points = images.detach()
         for _ in range(self.steps):
@@ -68,19 +68,20 @@ class SmoothAdv:
 def macer_loss(
     logits: Tensor, targets: Tensor, *, sigma: float, weight: float, gamma: float, temperature: float
 ) -> Tensor:
-    """Error of the soft smoothed classifier, plus what its certified radii lack of a goal.
+    """Cross-entropy of the soft smoothed classifier, plus a hinge loss on its certified radii.
 
         mean over n of  -sum_k target_k ln(q_nk + 1e-10)  +  weight * sigma / 2 * max(gamma - xi_n, 0)
         q_n = 1/m sum_j softmax(z_jn),   p_n = 1/m sum_j softmax(temperature * z_jn)
         xi_n = PhiInv(largest of p_n) - PhiInv(second largest of p_n)
 
-    The second term counts images that p_n gets right and whose xi_n is finite; sigma / 2 * xi is their radius.
+    The second term is for images that p_n classifies correctly and whose xi_n is finite; their certified radius is
+    sigma / 2 * xi.
 
     Args (m copies, N images, K classes):
         logits: (m, N, K).
-        targets: (N, K) probabilities; the class is the likeliest.
+        targets: (N, K) probabilities; the label is the most probable class.
         weight: lambda in the paper; 12 at sigma 0.25.
-        gamma: the goal, in units of sigma / 2; 8.
+        gamma: target radius, in units of sigma / 2; 8.
         temperature: beta in the paper; 16.
 
     Source: Zhai et al. 2020, arXiv:2001.02378.
@@ -90,14 +91,14 @@ def macer_loss(
     with torch.no_grad():
         gap = torch.special.ndtri(top[:, 0]) - torch.special.ndtri(top[:, 1])
         counted = (classes[:, 0] == targets.argmax(1)) & torch.isfinite(gap) & (gap <= gamma)
-    # Chosen first and computed again: an infinite quantile that is masked out would still make NaN gradients.
+    # Select rows first, then compute them again: an infinite quantile gives NaN gradients even where it is masked.
     lacking = gamma - (torch.special.ndtri(top[counted, 0]) - torch.special.ndtri(top[counted, 1]))
     return (error + weight * sigma / 2 * lacking.sum()) / len(targets)
 
 
 @dataclass(frozen=True)
 class MACER:
-    """MACER: training without attacks that maximises the certified radius (`macer_loss`)."""
+    """MACER: training without attacks that maximizes the certified radius (`macer_loss`)."""
 
     sigma: float = 0.25
     draws: int = 16

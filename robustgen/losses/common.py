@@ -1,4 +1,4 @@
-"""What losses share: the clean pass and the attack, original images weighed against generated ones, schedules."""
+"""Code that losses share: clean pass and attack, weights of original and generated images, schedules."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ AIMS = ("predictions", "targets")
 
 
 def check(aim: str = "predictions", real_weight: float | None = None, **prices: float) -> None:
-    """Raises ValueError for an unknown aim, a weight outside [0, 1], or a price below 0."""
+    """Raise ValueError for an unknown aim, a real_weight outside [0, 1], or another weight below 0."""
     if aim not in AIMS:
         raise ValueError(f"unknown aim {aim!r}; known: {', '.join(AIMS)}")
     if real_weight is not None and not 0 <= real_weight <= 1:
@@ -30,10 +30,11 @@ def check(aim: str = "predictions", real_weight: float | None = None, **prices: 
 def clean_and_attacked(
     model: nn.Module, batch: Batch, attack: Attack, threat: ThreatModel, rng: Rng, aim: str
 ) -> tuple[Tensor, Tensor]:
-    """Logits of the clean images, and images that an attack drives away from what it aims at; statistics are still.
+    """Logits of the clean images, and adversarial examples. Running batch-norm statistics do not change.
 
-    aim "predictions": from the clean predictions. aim "targets": from the batch's targets, as the official code does
-    when CutMix has mixed them (google-deepmind/deepmind-research, adversarial_robustness/jax/experiment.py).
+    The attack moves predictions away from the clean predictions (aim "predictions") or from the batch's targets (aim
+    "targets"), as the official code does when CutMix has mixed them (google-deepmind/deepmind-research,
+    adversarial_robustness/jax/experiment.py).
     """
     with frozen_bn_stats(model):
         clean_logits = model(batch.images)
@@ -42,11 +43,12 @@ def clean_and_attacked(
 
 
 def by_origin(value: Callable[..., Tensor], generated: Tensor, real_weight: float | None, *rows: Tensor) -> Tensor:
-    """A mean loss over a batch, with original and generated images weighed against each other.
+    """A mean loss over a batch, with separate weights for original and generated images.
 
         real_weight * value(rows of original images) + (1 - real_weight) * value(rows of generated images)
 
-    Without a weight each image counts the same, and in a batch of one kind there is nothing to weigh: value(all rows).
+    If `real_weight` is None, or the batch has images of one origin only, each image has the same weight:
+    value(all rows).
 
     Source: PORT's gamma, Sehwag et al. 2021, arXiv:2104.09425 (0.4 is best on CIFAR-10).
     """
@@ -57,7 +59,7 @@ def by_origin(value: Callable[..., Tensor], generated: Tensor, real_weight: floa
 
 
 def with_attack(loss: Loss, change: Callable[[Attack], Attack]) -> Loss:
-    """The same loss with another inner attack; losses that have none, or their own, stay as they are."""
+    """The same loss with another inner attack; losses without one, or with a fixed one, are returned unchanged."""
     given: Any = loss
     names = {field.name for field in fields(given)} if is_dataclass(loss) else set[str]()
     changed: Loss = loss
@@ -69,6 +71,6 @@ def with_attack(loss: Loss, change: Callable[[Attack], Attack]) -> Loss:
 
 
 def loss_at(loss: Loss, share: float) -> Loss:
-    """The loss for the step that completes this share (0 to 1] of a training; most are the same all along."""
+    """The loss for the step that completes this share (0 to 1] of a training; most losses do not depend on it."""
     at = getattr(loss, "at", None)
     return loss if at is None else at(share)

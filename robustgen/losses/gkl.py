@@ -1,4 +1,4 @@
-"""GKL: TRADES with the divergence taken apart and each part weighed anew."""
+"""GKL: TRADES with the KL divergence decoupled into two parts that have weights of their own."""
 
 from __future__ import annotations
 
@@ -20,8 +20,8 @@ from robustgen.threat import ThreatModel
 def pair_distance(clean_logits: Tensor, adversarial_logits: Tensor, weights: Tensor) -> Tensor:
     """(N,) 1/4 sum_jk w_j w_k ((z_j - z_k) - (z'_j - z'_k))^2 of logits z, z' (N, K) and weights w (N, K).
 
-    The divergence KL(softmax(z) || softmax(z')) has this as one of its two parts: with w = softmax(z) held fixed its
-    gradient in z is the divergence's. It is half the weighted variance of z - z', times (sum w)^2.
+    This is one of the two parts of the divergence KL(softmax(z) || softmax(z')): with w = softmax(z) held fixed, both
+    have the same gradient in z. It is half the weighted variance of z - z', times (sum w)^2.
     """
     gap = clean_logits - adversarial_logits
     return 0.5 * (weights.sum(1) * (weights * gap.square()).sum(1) - (weights * gap).sum(1).square())
@@ -42,10 +42,10 @@ def gkl_loss(
         mean over n of  CE(clean_n, target_n) + alpha * CE(clean prediction_n, adversarial prediction_n)
             + beta * sum_n pair_distance_n / sum_n (sum_k w_nk)^2
 
-    Predictions of the second term are softmax(logits / temperature), the clean one held fixed. The weights w_n of the
-    third are those of the image's class: the mean clean prediction, at that temperature, of the batch's images of the
-    class, to the given power. (The official code takes the mean over the epoch before; here a loss has no memory.)
-    Gradients reach both sets of logits through the third term.
+    Predictions of the second term are softmax(logits / temperature), with the clean one held fixed. The weights w_n of
+    the third term are those of the image's class: the mean clean prediction, at that temperature, over the batch's
+    images of the class, raised to `power`. (The official code takes the mean over the previous epoch; here a loss has
+    no state.) Gradients reach both sets of logits through the third term.
 
     Args (N images, K classes):
         clean_logits, adversarial_logits: (N, K).
@@ -66,9 +66,9 @@ def gkl_loss(
 
 @dataclass(frozen=True)
 class GKL:
-    """TRADES by the generalised, decoupled Kullback-Leibler divergence (`gkl_loss`).
+    """TRADES with the generalized, decoupled Kullback-Leibler divergence (`gkl_loss`).
 
-    The attack climbs the divergence itself. The running statistics are updated by the adversarial pass alone.
+    The attack maximizes the KL divergence. Only the adversarial pass updates the running statistics.
     """
 
     alpha: float = 4.0

@@ -1,4 +1,4 @@
-"""HAT: TRADES, and images beyond the ball that may be another class."""
+"""HAT: TRADES plus a cross-entropy term on helper examples beyond the eps-ball."""
 
 from __future__ import annotations
 
@@ -40,16 +40,16 @@ def hat_loss(
 
 @dataclass(frozen=True)
 class HAT:
-    """Helper-based adversarial training: it keeps margins from growing larger than they need be (`hat_loss`).
+    """Helper-based adversarial training, which avoids unnecessarily large margins (`hat_loss`).
 
-    For an image x and its attacked copy x' the helper image is x + factor * (x' - x), not clipped, and its label is
-    what a standard classifier says of x', as the official code has it. So where a plain classifier changes its mind
-    within the ball, the robust one may do so beyond.
+    For an image x and its adversarial example x' the helper example is x + factor * (x' - x), not clipped. Its label
+    is the prediction of a standard classifier for x', as in the official code. So where the prediction of a standard
+    classifier changes within the ball, that of the robust one may change beyond it.
 
-    standard  a classifier by ordinary training. Without one the network in training is asked instead, in evaluation
-              mode: a stand-in that no paper describes.
+    standard  a classifier by standard training. Without one the network in training predicts the label instead, in
+              evaluation mode: a substitute that no paper describes.
 
-    The running statistics are updated by the adversarial pass alone.
+    Only the adversarial pass updates the running statistics.
     """
 
     beta: float = 2.5
@@ -63,7 +63,7 @@ class HAT:
     def __post_init__(self) -> None:
         check(self.aim, self.real_weight, beta=self.beta, weight=self.weight)
         if not self.factor > 1:
-            raise ValueError(f"a helper image lies beyond the attacked one: factor must be above 1, got {self.factor}")
+            raise ValueError(f"factor must be above 1 (helper examples lie beyond the attacked), got {self.factor}")
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
         clean_logits, adversarial = clean_and_attacked(model, batch, self.attack, threat, rng, self.aim)

@@ -1,4 +1,4 @@
-"""MART: attack, and care most about images that are not even right when clean."""
+"""MART: adversarial training that gives more weight to images that are misclassified when clean."""
 
 from __future__ import annotations
 
@@ -17,14 +17,15 @@ from robustgen.threat import ThreatModel
 
 
 def mart_loss(clean_logits: Tensor, adversarial_logits: Tensor, targets: Tensor, *, beta: float) -> Tensor:
-    """Boosted cross-entropy of attacked images, and disagreement weighed by how wrong the clean image is.
+    """Boosted cross-entropy of adversarial examples, plus a KL term weighted by the error on the clean image.
 
         mean over n of  sum_k q_k (-ln p'_k - ln(1 - max_{j != k} p'_j))  +  beta * KL(p || p') * (1 - sum_k q_k p_k)
         p = softmax(clean_n),   p' = softmax(adversarial_n),   q = target_n
 
     Args (N images, K classes):
         clean_logits, adversarial_logits: (N, K).
-        targets: (N, K) probabilities; for one-hot ones this is the published loss, else its mean over the labels.
+        targets: (N, K) probabilities. For one-hot targets this is the published loss, otherwise its expectation over
+            the labels.
         beta: lambda in the paper; 5 and 6 are usual.
 
     The official code adds 1e-4 inside the second logarithm, which caps it; here it is exact, by a sum over the other
@@ -32,7 +33,7 @@ def mart_loss(clean_logits: Tensor, adversarial_logits: Tensor, targets: Tensor,
     """
     log_clean, log_adversarial = clean_logits.log_softmax(1), adversarial_logits.log_softmax(1)
     top = adversarial_logits.topk(2, dim=1).indices
-    # ln(1 - p'_j) for the likeliest class j, and for the second, which is the best wrong one where the first is right.
+    # ln(1 - p'_j) of the top class j and of the second one, which is the best wrong class if the top class is correct.
     others = [log_adversarial.scatter(1, top[:, i : i + 1], -float("inf")).logsumexp(1) for i in (0, 1)]
     right = targets.gather(1, top[:, :1]).squeeze(1)
     boost = -right * others[1] - (targets.sum(1) - right) * others[0]
@@ -43,9 +44,9 @@ def mart_loss(clean_logits: Tensor, adversarial_logits: Tensor, targets: Tensor,
 
 @dataclass(frozen=True)
 class MART:
-    """Misclassification-aware adversarial training (`mart_loss`); the attack climbs the cross-entropy.
+    """Misclassification-aware adversarial training (`mart_loss`); the attack maximizes the cross-entropy.
 
-    The running statistics are updated by the adversarial pass alone.
+    Only the adversarial pass updates the running statistics.
     """
 
     beta: float = 6.0

@@ -1,4 +1,4 @@
-"""N-FGSM: an inner attack of one step from strong noise."""
+"""N-FGSM: a single-step inner attack from a start with strong noise."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ from robustgen.threat import ThreatModel
 
 @dataclass(frozen=True)
 class NFGSM:
-    """One step of steepest ascent from noise in a larger ball, not brought back into the smaller one.
+    """One step of steepest ascent from a random start in a larger ball, without projection onto the eps-ball.
 
         x' = clip(start + step_size * eps * ascend(gradient at start)),    start uniform in the ball of noise * eps
 
-    both within [0, 1]. It may leave the threat model's ball, up to (noise + step_size) eps, and so is an attack for
-    training alone; that is what keeps one-step training from overfitting to its own attack.
+    both within [0, 1]. The result may leave the threat model's ball, up to (noise + step_size) eps, so this attack is
+    for training only. This prevents catastrophic overfitting of single-step adversarial training.
 
     Source: de Jorge et al. 2022, arXiv:2202.01181 (noise 2, step 1, in linf).
     """

@@ -1,4 +1,4 @@
-"""SCORE: TRADES with squared errors of probabilities in place of cross-entropy and divergence."""
+"""SCORE: TRADES with squared errors of probabilities in place of cross-entropy and KL divergence."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from robustgen.threat import ThreatModel
 
 
 def squared_error(logits: Tensor, targets: Tensor) -> Tensor:
-    """(N,) |softmax(logits) - q|^2 of probabilities q (N, K): Brier's score, at most 2. What the attack climbs."""
+    """(N,) |softmax(logits) - q|^2 of probabilities q (N, K): the Brier score, at most 2. The attack maximizes it."""
     return (logits.softmax(1) - targets).square().sum(1)
 
 
@@ -27,8 +27,8 @@ def score_loss(clean_logits: Tensor, adversarial_logits: Tensor, targets: Tensor
         targets: (N, K) probabilities.
         beta: 4 in the paper's code, 3 for its released weights.
 
-    A distance, unlike a divergence, obeys the triangle inequality: that bounds the error of attacked images by the two
-    terms. Source: Pang et al. 2022, arXiv:2202.10103; `trades_loss_LSE` of P2333/SCORE.
+    A distance, unlike a divergence, satisfies the triangle inequality, so the two terms bound the error of adversarial
+    examples. Source: Pang et al. 2022, arXiv:2202.10103; `trades_loss_LSE` of P2333/SCORE.
     """
     error = squared_error(clean_logits, targets)
     return (error + beta * squared_error(adversarial_logits, clean_logits.softmax(1))).mean()
@@ -36,9 +36,9 @@ def score_loss(clean_logits: Tensor, adversarial_logits: Tensor, targets: Tensor
 
 @dataclass(frozen=True)
 class SCORE:
-    """SCORE in TRADES' form, by squared errors throughout, the attack's too (`score_loss`).
+    """SCORE in the form of TRADES, with squared errors in the loss and in the attack (`score_loss`).
 
-    The running statistics are updated by the adversarial pass alone.
+    Only the adversarial pass updates the running statistics.
     """
 
     beta: float = 4.0

@@ -1,8 +1,8 @@
-"""Losses of a classifier that is to be smoothed: right, and of one mind, under Gaussian noise.
+"""Losses for randomized smoothing: accurate and consistent predictions under Gaussian noise.
 
-Noise of standard deviation sigma (pixels of [0, 1]) is added and not clipped, as at certification. Noisy copies of a
-batch stand copy after copy: row j * N + n is copy j of image n. Batch norms see them in one pass, and their running
-statistics are those of noisy images, which is what the smoothed classifier will meet. The threat model is ignored.
+Noise of standard deviation sigma (pixels of [0, 1]) is added and not clipped, as in certification. Noisy copies of a
+batch are concatenated: row j * N + n is copy j of image n. Batch norms see all copies in one pass, and their running
+statistics are those of noisy images, the inputs of the smoothed classifier. The threat model is ignored.
 """
 
 from __future__ import annotations
@@ -28,12 +28,12 @@ def noises_for(images: Tensor, sigma: float, draws: int, rng: Rng) -> Tensor:
 
 
 def copies_of(values: Tensor, draws: int) -> Tensor:
-    """`draws` copies of all rows, one set after the other."""
+    """`draws` copies of all rows, concatenated."""
     return values.repeat(draws, *[1] * (values.ndim - 1))
 
 
 def check_noise(sigma: float, draws: int = 1, **prices: float) -> None:
-    """Raises ValueError unless sigma is above 0, draws at least 1 and each price at least 0."""
+    """Raise ValueError unless sigma is above 0, draws at least 1 and each other weight at least 0."""
     if not sigma > 0:
         raise ValueError(f"sigma must be above 0, got {sigma}")
     if draws < 1:
@@ -45,7 +45,7 @@ def check_noise(sigma: float, draws: int = 1, **prices: float) -> None:
 
 @dataclass(frozen=True)
 class GaussianNoise:
-    """Cross-entropy on noisy images: mean of CE(f(x + n), target) over `draws` noises an image.
+    """Cross-entropy on noisy images: mean of CE(f(x + n), target) over `draws` noises per image.
 
     Source: Cohen et al. 2019, arXiv:1902.02918.
     """
@@ -66,12 +66,12 @@ class GaussianNoise:
 
 @dataclass(frozen=True)
 class Stability:
-    """Stability training: right on clean images, and the same about noisy ones.
+    """Stability training: cross-entropy on clean images plus a divergence between clean and noisy predictions.
 
         CE(f(x), target) + beta * KL(softmax(f(x)) || softmax(f(x + n)))
 
-    The official code clips noisy images to [0, 1] in training, and certifies without; here neither clips.
-    Running statistics are updated by the noisy pass alone.
+    The official code clips noisy images to [0, 1] in training but not in certification; here neither clips.
+    Only the noisy pass updates the running statistics.
 
     Source: Carmon et al. 2019, arXiv:1905.13736; with generated images Sehwag et al. 2021, arXiv:2104.09425.
     """
@@ -93,7 +93,7 @@ class Stability:
 
 
 def consistency_loss(logits: Tensor, targets: Tensor, *, weight: float, entropy: float) -> Tensor:
-    """Cross-entropy of noisy copies, their disagreement with their mean, and the mean's entropy.
+    """Cross-entropy of noisy copies, plus their divergence from the mean prediction, plus its entropy.
 
         mean over n of  1/m sum_j CE(z_jn, target_n) + weight * 1/m sum_j KL(p_n || p_jn) + entropy * H(p_n)
         p_jn = softmax(z_jn),    p_n = 1/m sum_j p_jn
@@ -116,7 +116,7 @@ def consistency_loss(logits: Tensor, targets: Tensor, *, weight: float, entropy:
 
 @dataclass(frozen=True)
 class Consistency:
-    """Consistency regularisation: noisy copies of an image are to say the same (`consistency_loss`)."""
+    """Consistency regularization of the predictions for noisy copies of an image (`consistency_loss`)."""
 
     sigma: float = 0.25
     draws: int = 2

@@ -1,4 +1,4 @@
-"""TRADES: be right on clean images, and say the same about attacked ones."""
+"""TRADES: cross-entropy on clean images plus a divergence between clean and adversarial predictions."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ def trades_loss(clean_logits: Tensor, adversarial_logits: Tensor, targets: Tenso
         clean_logits: (N, K), `model(images)`.
         adversarial_logits: (N, K), `model(attack(images))`.
         targets: labels (N,), or probabilities (N, K) when smoothed or mixed.
-        beta: price of disagreement, at least 0. It is 1/lambda in the paper; 5 and 6 are usual.
+        beta: weight of the divergence, at least 0. It is 1/lambda in the paper; 5 and 6 are usual.
 
     Returns:
         A scalar in nats. Gradients reach the model through both sets of logits.
@@ -40,7 +40,7 @@ def trades_loss(clean_logits: Tensor, adversarial_logits: Tensor, targets: Tenso
     """
     if clean_logits.shape != adversarial_logits.shape:
         raise ValueError(
-            f"clean and adversarial logits must have one shape, got {tuple(clean_logits.shape)} and "
+            f"clean and adversarial logits must have the same shape, got {tuple(clean_logits.shape)} and "
             f"{tuple(adversarial_logits.shape)}"
         )
     if beta < 0:
@@ -53,12 +53,12 @@ def trades_loss(clean_logits: Tensor, adversarial_logits: Tensor, targets: Tenso
 
 @dataclass(frozen=True)
 class TRADES:
-    """TRADES with an inner attack, each clean image passing the network once.
+    """TRADES with an inner attack and a single forward pass of the clean images.
 
-    The clean logits of the loss are those the attack aims away from. Batch norms see the batch in every pass; the
-    running statistics are updated by the adversarial pass alone ("adversarial", the official code) or by the clean
-    pass too ("both", the PyTorch ports). What the attack aims away from is by `aim` the clean predictions, or the
-    batch's targets, as the official code has it when labels are mixed (`losses.inner.clean_and_attacked`).
+    The attack and the loss share the clean logits. Batch norms use batch statistics in every pass. The running
+    statistics are updated by the adversarial pass only ("adversarial", the official code) or also by the clean pass
+    ("both", the PyTorch ports). By `aim`, the attack maximizes the divergence from the clean predictions, or from the
+    batch's targets, as the official code does when labels are mixed (`losses.common.clean_and_attacked`).
     """
 
     beta: float = 6.0

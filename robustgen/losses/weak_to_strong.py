@@ -1,4 +1,4 @@
-"""Attacks that grow stronger as training goes on."""
+"""An inner attack whose strength grows during training."""
 
 from __future__ import annotations
 
@@ -17,13 +17,13 @@ from robustgen.threat import ThreatModel
 
 @dataclass(frozen=True)
 class WeakToStrong:
-    """A loss whose inner attack begins with few steps and a small radius, and ends as it is.
+    """A loss whose inner attack starts with few steps and a small radius, and ends at full strength.
 
         steps = first_steps + ceil(share * (steps + 1 - first_steps)) - 1,    each number for an equal part of the run
         eps   = eps * (first_eps + (1 - first_eps) * share),                  first_eps as a share of eps
 
-    Without `first_steps` their number stays. `at(share)` is the loss at that share of the training, 0 to 1; as it
-    stands it is the one at the end.
+    Without `first_steps` the number of steps is constant. `at(share)` is the loss at that share of the training, 0 to
+    1; `share` is 1 by default, the end of the training.
 
     Source: Cui et al. 2023, arXiv:2305.13948, whose code goes from 2 to 5 steps and from radius 0.
     """
@@ -43,14 +43,14 @@ class WeakToStrong:
         return replace(self, loss=loss_at(self.loss, share), share=share)
 
     def steps_of(self, last: int) -> int:
-        """Steps now of an attack that ends with `last`."""
+        """Current number of steps of an attack that ends with `last` steps."""
         assert self.first_steps is not None
         return min(last, self.first_steps + max(0, math.ceil(self.share * (last + 1 - self.first_steps)) - 1))
 
     def _weaker(self, attack: Attack) -> Attack:
         strong: Any = attack
         if not hasattr(strong, "steps"):
-            raise ValueError(f"weak to strong needs an attack of several steps, got {attack}")
+            raise ValueError(f"first_steps needs an inner attack with several steps, got {attack}")
         return replace(strong, steps=self.steps_of(strong.steps))
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:

@@ -40,8 +40,8 @@ if TYPE_CHECKING:
 class Node:
     """A stage in the graph.
 
-    name      what it does to what: "train edm-0"
-    needs     names of the stages before it
+    name      verb and object: "train edm-0"
+    needs     names of the stages that it depends on
     output    the file that exists when it is finished
     stage     settings and folders; calling it does the work
     optional  on a ValueError the run records the reason and continues: for analyses, which only the report reads
@@ -59,7 +59,7 @@ class Node:
 
 
 def stages(recipe: Recipe, run: RunDir) -> list[Node]:
-    """All stages of a run, each after those it needs."""
+    """All stages of a run, each after the stages that it depends on."""
     labeller = Train(recipe.labeller, recipe.data, recipe.threat, Arm(), run.labeller, recipe.seed)
     found = [
         Node("data", (), run.data, Describe(recipe.data, run.data, run.real_samples)),
@@ -113,7 +113,7 @@ def _sample(recipe: Recipe, run: RunDir, name: str) -> Node:
 
 
 def _labeled(recipe: Recipe, run: RunDir, name: str, made: str, labels: str, rule: KeepConfig) -> list[Node]:
-    """The stages that label a proxy set and select from it, after the one that made it."""
+    """The stages that pseudo-label a proxy set and select from it, after the stage that generates it."""
     proxy = run.proxy(name)
     found = [
         Node(f"label {name}", (made, "labeller"), proxy / "confidence.npy", Label(proxy, run.labeller, labels)),
@@ -125,7 +125,7 @@ def _labeled(recipe: Recipe, run: RunDir, name: str, made: str, labels: str, rul
 
 
 def _judged_images(recipe: Recipe, run: RunDir, name: str) -> list[Node]:
-    """What is measured and analyzed of one generator's images."""
+    """The stages that measure and analyze the images of one generator."""
     found = []
     if recipe.measure is not None:
         path = run.quality(name)
@@ -146,7 +146,7 @@ def _analysis(recipe: Recipe, run: RunDir, analysis: str, generator: str, path: 
 
 
 def _arm(recipe: Recipe, run: RunDir, arm: str) -> list[Node]:
-    """The stages of one arm: its models trained, the best one evaluated, certified and analyzed."""
+    """The stages of one arm: train its models; evaluate, certify and analyze the best one."""
     contents = recipe.arms[arm]
     training, more = _robust_training(recipe, run, arm)
     sources = contents.placed(lambda name: str(run.proxy(name)))
@@ -187,7 +187,7 @@ def _published(recipe: Recipe) -> list[str]:
 
 
 def _fitted(recipe: Recipe) -> list[str]:
-    """Generators that are sampled, and those that they start from or are guided by."""
+    """Generators that are sampled, and those that they are initialized from or guided by."""
     wanted = set(_sampled(recipe))
     for name in list(wanted):
         settings = recipe.generators[name]
@@ -203,7 +203,7 @@ def _generator_folder(recipe: Recipe, run: RunDir, name: str | None) -> Path | N
 
 
 def _robust_training(recipe: Recipe, run: RunDir, arm: str) -> tuple[TrainingConfig, tuple[str, ...]]:
-    """How an arm is trained, and further stages that this needs: the labeller for HAT, unless another is named."""
+    """Training settings of an arm, and further stages it depends on: the labeler for HAT, if no other is named."""
     training = recipe.training(arm)
     if not isinstance(training.loss, HATConfig) or training.loss.standard is not None:
         return training, ()
@@ -212,10 +212,10 @@ def _robust_training(recipe: Recipe, run: RunDir, arm: str) -> tuple[TrainingCon
 
 
 def check(recipe: Recipe) -> None:
-    """Build everything a recipe names, without data, so that a wrong name is found before the first hour.
+    """Build everything that a recipe names, without data, so that a wrong name is found at once.
 
     Raises:
-        ValueError: an unknown data set, architecture, augmentation, solver or suite; names the known ones.
+        ValueError: an unknown dataset, architecture, augmentation, solver or suite; names the known ones.
     """
     from robustgen.augment import build_augmentation
     from robustgen.datasets import DATASETS
@@ -255,7 +255,7 @@ def _check_generators(recipe: Recipe) -> None:
 
 
 def best_model(run: RunDir, arm: str, models: Iterable[int]) -> int:
-    """The model of an arm with the best robust accuracy on the validation images; the first among equals."""
+    """The model of an arm with the best robust accuracy on the validation images; the first in case of a tie."""
 
     def robust(model: int) -> int:
         measured = read_json(run.classifier(arm, model) / "model.json")["validation"]
@@ -266,7 +266,7 @@ def best_model(run: RunDir, arm: str, models: Iterable[int]) -> int:
 
 @dataclass(frozen=True)
 class ImportPublished:
-    """Import a published set as the proxy set of this name; `generated` says whether a generator could make it."""
+    """Import a published set as the proxy set of this name; `generated`: whether the recipe has a generator for it."""
 
     name: str
     generated: bool
@@ -277,14 +277,14 @@ class ImportPublished:
     def __call__(self, device: str, progress: Progress) -> str:
         for file in self.files:
             if not file.exists():
-                instead = ", or set published={} to have a generator make them" if self.generated else ""
+                instead = ", or set published={} to use a generator instead" if self.generated else ""
                 raise ValueError(f"published.{self.name}: {file} does not exist; put the set there{instead}")
         return Import(self.files, None, self.folder, self.shard_images)(device, progress)
 
 
 @dataclass(frozen=True)
 class EvaluateBest:
-    """Evaluate the model of an arm that did best on the validation images."""
+    """Evaluate the model of an arm with the best robust accuracy on the validation images."""
 
     recipe: Recipe
     run: RunDir
@@ -303,7 +303,7 @@ class EvaluateBest:
 
 @dataclass(frozen=True)
 class CertifyBest:
-    """Certify the model of an arm that did best on the validation images."""
+    """Certify the model of an arm with the best robust accuracy on the validation images."""
 
     recipe: Recipe
     run: RunDir
@@ -323,9 +323,9 @@ class CertifyBest:
 
 @dataclass(frozen=True)
 class AnalyseArm:
-    """Analyze a generator's images, and mark the analysis as done.
+    """Analyze the images of a generator, and mark the analysis as finished.
 
-    judged       the file that names the classifier chosen for an arm, for analyses of one
+    judged       the file that names the model selected for an arm, for analyses of a classifier
     classifiers  the folder of classifiers
     """
 

@@ -1,4 +1,4 @@
-"""A run in progress as text, from its files alone: what is done, what goes on, how it goes. No torch."""
+"""The state of a run as text, from its files alone: finished stages, progress, current accuracies. No torch."""
 
 from __future__ import annotations
 
@@ -22,11 +22,11 @@ from robustgen.units import show_duration
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
 _WIDTH = 24
-"""Characters of a curve."""
+"""Characters per curve."""
 
 
 def frame(folder: Path) -> str:
-    """The state of a run or of a study now.
+    """The current state of a run or a study.
 
     Raises:
         ValueError: not a run folder, or one of a recipe that this version does not understand.
@@ -38,12 +38,12 @@ def frame(folder: Path) -> str:
         return "\n".join(_lines_of(recipe, RunDir(folder)))
     lines = [f"{recipe.name}: a study of {len(recipe.seeds)} seeds in {folder}"]
     for single, run in single_runs(recipe, folder):
-        lines += ["", *(_lines_of(single, run) if run.recipe.exists() else [f"seed {single.seed}: not begun"])]
+        lines += ["", *(_lines_of(single, run) if run.recipe.exists() else [f"seed {single.seed}: not started"])]
     return "\n".join(lines)
 
 
 def unfinished(folder: Path) -> bool:
-    """Whether the run, or the study, still lacks its report."""
+    """Whether the report of the run or study does not exist yet."""
     return not (folder / "report.html").exists()
 
 
@@ -67,7 +67,7 @@ def _lines_of(recipe: Recipe, run: RunDir) -> list[str]:
 
 
 def _holder(folder: Path) -> str:
-    """Whether the process that locked the folder last is still there."""
+    """Whether the process that last locked the folder still runs."""
     lock = folder / ".lock"
     text = lock.read_text().strip() if lock.exists() else ""
     if not text.isdigit():
@@ -75,14 +75,14 @@ def _holder(folder: Path) -> str:
     try:
         os.kill(int(text), 0)
     except ProcessLookupError:
-        return "stopped; repeat robustgen run to go on"
+        return "stopped; repeat robustgen run to resume"
     except PermissionError:
         pass
     return f"running, process {text}"
 
 
 def _going_on(recipe: Recipe, run: RunDir, stage: Node) -> str:
-    """How far a stage is, where its files tell; nothing where it has not begun."""
+    """Progress of a stage, as far as its files show it; empty if it has not started."""
     verb, _, what = stage.name.partition(" ")
     folder = stage.output.parent
     if verb in ("train", "labeller"):
@@ -119,8 +119,8 @@ def _evaluation(path: Path) -> str:
         return ""
     verdicts = Verdicts.load(path)
     met, last = int(verdicts.faced.max(initial=0)), len(verdicts.attacks) - 1
-    standing = int((verdicts.fell_to == UNBROKEN).sum())
-    return f"{standing} of {len(verdicts)} images stand, before {verdicts.attacks[min(met, last)]}"
+    robust = int((verdicts.fell_to == UNBROKEN).sum())
+    return f"{robust} of {len(verdicts)} images remain robust before {verdicts.attacks[min(met, last)]}"
 
 
 def _accuracies(run: RunDir) -> list[str]:
@@ -144,9 +144,10 @@ def _bar(share: float, width: int) -> str:
 
 
 def sparkline(values: Sequence[float], width: int = _WIDTH) -> str:
-    """A curve in a line of text: means of equal parts, from the lowest block to the highest; blank where not finite.
+    """A curve as a line of block characters: means over equal parts, scaled from lowest to highest; blank if not
+    finite.
 
-    Fewer values than `width` take a character each.
+    If there are fewer values than `width`, each takes one character.
     """
     parts = np.array_split(np.asarray(values, dtype=np.float64), max(1, min(width, len(values))))
     heights = [float(part[np.isfinite(part)].mean()) if np.isfinite(part).any() else np.nan for part in parts]

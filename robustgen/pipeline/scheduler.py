@@ -1,7 +1,7 @@
-"""Running stages: those that are ready, several at a time in processes of their own, each told to the user.
+"""Run stages when they are ready, several at a time in worker processes, and display their progress.
 
-Small networks gain nothing from a second thread but everything from a second process, so on a CPU stages that do
-not need each other run side by side with one thread each. Processes die with their parent, whatever kills it.
+Small networks do not get faster with a second thread, so on a CPU independent stages run in parallel processes with
+one thread each. Worker processes exit with their parent, however it ends.
 """
 
 from __future__ import annotations
@@ -44,21 +44,21 @@ class StageFailed(ValueError):
         super().__init__(message)
         self.details = details
         self.ours = ours
-        """Not the user's mistake, as far as we can tell."""
+        """Whether it looks like a bug of this program, not a mistake of the user."""
 
 
 SAVING_SECONDS = 60.0
-"""What a worker that was passed SIGTERM has to write its checkpoint."""
+"""Time for a worker to write its checkpoint after SIGTERM."""
 
 
 def plan_jobs(stage_list: Sequence[Node], device: str, threads: int) -> int:
-    """How many stages at a time: on a CPU as many as there are cores for, or could ever run; on a GPU one."""
+    """Number of stages to run at a time: on a CPU as many as cores allow and the graph can use; on a GPU one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     return 1 if device != "cpu" else max(1, min(cores // threads, _widest(stage_list)))
 
 
 def _levels(stage_list: Sequence[Node]) -> dict[str, int]:
-    """How many stages come after each, along its longest way to the end."""
+    """Number of stages on the longest path from each stage to the end."""
     after = {stage.name: 0 for stage in stage_list}
     for stage in reversed(stage_list):
         for need in stage.needs:
@@ -74,10 +74,10 @@ def _widest(stage_list: Sequence[Node]) -> int:
 def run_stages(
     recipe: Recipe, run: RunDir, stage_list: Sequence[Node], device: str, jobs: int, display: Display
 ) -> None:
-    """Bring every stage to its end, skipping the finished ones.
+    """Run all stages in worker processes, skipping the finished ones.
 
     Raises:
-        StageFailed: one failed; the others are stopped where they are, and can be taken up again.
+        StageFailed: a stage failed; the others are stopped, and can be resumed.
     """
     _skip(stage_list, display)
     todo = [stage for stage in stage_list if not stage.finished]
@@ -125,7 +125,7 @@ def run_stages(
 
 
 def _skip(stage_list: Sequence[Node], display: Display) -> None:
-    """Tell what was done before. The last stage reads all others, so it is made anew where any of them will be."""
+    """Report finished stages. The report stage depends on all others, so it reruns if any of them will."""
     if not all(stage.finished for stage in stage_list):
         stage_list[-1].output.unlink(missing_ok=True)
     for stage in stage_list:
@@ -140,7 +140,7 @@ def _speaking(workers: Sequence[_Worker]) -> list[_Worker]:
 
 @dataclass
 class _Worker:
-    """A process that does one stage after the other."""
+    """A worker process that runs one stage after the other."""
 
     recipe: Recipe
     run: RunDir
@@ -169,8 +169,8 @@ class _Worker:
             code = self.process.exitcode
             how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
             if code == -signal.SIGKILL:
-                how += ", often for want of memory"
-            raise StageFailed(f"{self.stage}: its process died ({how}); repeat the command to go on") from None
+                how += ", usually out of memory"
+            raise StageFailed(f"{self.stage}: the worker was killed ({how}); repeat the command to resume") from None
         return message
 
     def stop(self) -> None:
@@ -180,7 +180,7 @@ class _Worker:
 
 
 def _serve(connection: Connection, content: dict[str, Any], root: str, device: str) -> None:
-    """What a worker process does: stages by name, until its parent is gone."""
+    """The main loop of a worker process: run stages by name until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
     parent = multiprocessing.parent_process()
     assert parent is not None
@@ -213,7 +213,7 @@ def _serve(connection: Connection, content: dict[str, Any], root: str, device: s
 
 
 class _ProgressSender:
-    """Passes progress on to the parent, at most ten times a second."""
+    """Send progress to the parent, at most ten times a second."""
 
     def __init__(self, connection: Connection, stage: str):
         self.connection, self.stage = connection, stage
@@ -227,7 +227,7 @@ class _ProgressSender:
 
 
 def run_here(stage_list: Sequence[Node], run: RunDir, device: str, display: Display) -> None:
-    """The same in this process, one stage after the other: for GPUs, and for debuggers."""
+    """Run all stages in this process, one after the other: for GPUs, and for debuggers."""
     _skip(stage_list, display)
     for stage in stage_list:
         if stage.finished:
@@ -249,7 +249,7 @@ def run_here(stage_list: Sequence[Node], run: RunDir, device: str, display: Disp
 
 
 def run_all(recipe: Recipe, run: RunDir, stage_list: Sequence[Node], device: str, jobs: int) -> None:
-    """Bring every stage to its end, here or in processes, and show it."""
+    """Run all stages, in this process or in workers, and display the progress."""
     with listening(), make_display() as display:
         if jobs == 1:
             configure_cpu(recipe.threads)
@@ -268,15 +268,15 @@ def run_alone(
     asked: dict[str, Any] | None = None,
     finished: Path | None = None,
 ) -> None:
-    """One stage in this process, alone in its folder.
+    """Run one stage in this process, with a lock on its folder.
 
     Args:
-        file_name: the one file it writes there, when others may write theirs at the same time.
-        asked: the settings; kept in the folder, so that half-done work is only taken up by the same.
-        finished: the file that exists when it is done.
+        file_name: the only file that the stage writes, if other stages may write to the folder at the same time.
+        asked: the settings; stored in the folder, so that unfinished work is only resumed with the same settings.
+        finished: the file that exists when the stage is finished.
 
     Raises:
-        ValueError: the folder holds work of other settings (the differences are listed), or is in use.
+        ValueError: the folder holds work with other settings (the differences are listed), or is in use.
     """
     configure_cpu(threads)
     with listening(), locked(folder, file_name), make_display() as display:
@@ -296,14 +296,14 @@ def run_alone(
 
 
 def ensure_settings(folder: Path, asked: Mapping[str, Any]) -> None:
-    """Keep the settings of a command in its folder, or make sure that it was begun with the same.
+    """Store the settings of a command in its folder, or verify that the stored settings are the same.
 
     Args:
-        asked: configurations and plain values by name. Stored configurations of an older version are completed by
-            what has been added since, and their old names replaced.
+        asked: configurations and plain values by name. Stored configurations of an older version are completed with
+            settings that have been added since, and their old names are replaced.
 
     Raises:
-        ValueError: the folder was begun with other settings; lists the differences.
+        ValueError: the folder was created with other settings; lists the differences.
     """
     path = folder / "asked.json"
     wanted = {name: value.to_json() if isinstance(value, Config) else value for name, value in asked.items()}
@@ -318,13 +318,13 @@ def ensure_settings(folder: Path, asked: Mapping[str, Any]) -> None:
     else:
         found = differences(migrated, wanted)
         raise ValueError(
-            f"{folder} was made with other settings: {'; '.join(found[:4])}; choose another folder with --into, or "
+            f"{folder} was created with other settings: {'; '.join(found[:4])}; choose another folder with --into, or "
             "remove it"
         )
 
 
 def _migrated(wanted: Any, stored: Any) -> Any:
-    """Stored settings in today's names, where they can be read as a configuration of the same kind."""
+    """Stored settings under their current names, if they can be read as a configuration of the same kind."""
     if not isinstance(wanted, Config):
         return stored
     try:
@@ -334,7 +334,7 @@ def _migrated(wanted: Any, stored: Any) -> Any:
 
 
 def check_apart(recipe: Recipe) -> None:
-    """`pipeline.check` in a process of its own: this one stays free of torch."""
+    """Run `pipeline.graph.check` in another process, so that this one does not import torch."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_check, args=(theirs, recipe.to_json()), daemon=True)

@@ -1,4 +1,4 @@
-"""A study: a recipe once for each of its seeds, in a folder each, and which folders a report is asked for. No torch."""
+"""Studies: a recipe with several seeds, one run folder per seed; and the run folders that a report reads. No torch."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from robustgen.storage.run_folder import RunDir
 
 
 def is_study(folder: Path) -> bool:
-    """Whether `run` has made this folder for several seeds."""
+    """Whether this is the folder of a study made by `run`."""
     path = folder / "recipe.json"
     return path.exists() and len(read_json(path).get("seeds", ())) > 1
 
 
 def single_runs(recipe: Recipe, folder: Path) -> list[tuple[Recipe, RunDir]]:
-    """The run of each seed: an ordinary recipe with its folder."""
+    """The run of each seed: a single-seed recipe and its folder."""
     return [
         (recipe.model_copy(update={"seed": seed, "seeds": ()}), RunDir(seed_folder(folder, seed)))
         for seed in recipe.seeds
@@ -29,10 +29,10 @@ def seed_folder(folder: Path, seed: int) -> Path:
 
 
 def folders_of(places: Sequence[Path]) -> list[Path]:
-    """Run folders, with those of its seeds for each study.
+    """Run folders; a study is replaced by the folders of its seeds.
 
     Raises:
-        ValueError: a study of which no seed has begun.
+        ValueError: a study without a run that has started.
     """
     found = []
     for place in places:
@@ -42,6 +42,6 @@ def folders_of(places: Sequence[Path]) -> list[Path]:
         seeds = [seed_folder(place, seed) for seed in read_json(place / "recipe.json")["seeds"]]
         begun = [folder for folder in seeds if (folder / "recipe.json").exists()]
         if not begun:
-            raise ValueError(f"no seed of the study {place} has begun; repeat robustgen run to go on")
+            raise ValueError(f"no seed of the study {place} has started; repeat robustgen run to resume")
         found += begun
     return found

@@ -1,1 +1,1 @@
-"""One file a command. A stage is a value: its settings and folders; calling it leaves files. No torch at import."""
+"""One module per command. A stage is a value: settings and folders; calling it writes files. No torch at import."""

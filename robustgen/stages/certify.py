@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Certify:
-    """Certify one smoothed classifier on test images, with a diffusion model as a denoiser in front where given."""
+    """Certify one smoothed classifier on test images, optionally with a diffusion model as denoiser in front."""
 
     source: Source
     data: DataConfig

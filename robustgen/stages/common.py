@@ -1,4 +1,4 @@
-"""What several stages share: data, previews, sizes of batches."""
+"""Code that stages share: data, previews, batch sizes."""
 
 from __future__ import annotations
 
@@ -87,6 +87,6 @@ def threat_model(threat: ThreatConfig) -> ThreatModel:
 
 
 def images_in_a_pass(shape: tuple[int, int, int], device: str) -> int:
-    """Images per forward pass of sampling and labeling: what a CPU's caches hold, or what fills a GPU."""
+    """Images per forward pass of sampling and labeling: as many as fit a CPU's caches, or fill a GPU."""
     pixels = shape[1] * shape[2]
     return max(16, 2**16 // pixels if device == "cpu" else 2**20 // pixels)

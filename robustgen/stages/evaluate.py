@@ -91,7 +91,7 @@ class Evaluate:
 
 
 def merge_parts(path: Path, parts: list[Path]) -> None:
-    """Put together what processes evaluated side by side, part p every P-th image: images, seconds, then verdicts."""
+    """Merge the results of P processes, where part p holds every P-th image: images, seconds, then verdicts."""
     import numpy as np
 
     from robustgen.evaluation.cascade import times_file

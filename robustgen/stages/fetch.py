@@ -1,4 +1,4 @@
-"""What `fetch` does: published data sets and weights brought to where they are looked for, or said how to get."""
+"""Download published datasets and weights to the places where commands look for them, or say how to get them."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Wanted:
-    """Something to fetch.
+    """A published dataset or weights to download.
 
-    name     what it is called, in full
-    folder   where it goes
-    files    what is fetched
-    checked  (path in the folder, digest) of what is known to be right
-    by_hand  what the user has to do, where nobody can fetch it for him; empty elsewhere
+    name     its full name
+    folder   the folder to download to
+    files    files to download
+    checked  (path in the folder, digest) of files with a published digest
+    by_hand  instruction for the user, if it cannot be downloaded automatically; otherwise empty
     """
 
     name: str
@@ -32,10 +32,10 @@ class Wanted:
 
 
 def find(name: str, into: Path | None = None) -> Wanted:
-    """A data set, a published proxy set, or the weights of a published classifier or generator, by name.
+    """Find a dataset, a published proxy set, or the weights of a published classifier or generator, by name.
 
     Raises:
-        ValueError: unknown; names what is known.
+        ValueError: unknown name; lists the known ones.
     """
     from robustgen.datasets.sources import SOURCES
     from robustgen.models import hub
@@ -61,8 +61,8 @@ def find(name: str, into: Path | None = None) -> Wanted:
             raise
         others = ", ".join([*SOURCES, *PUBLISHED])
         raise ValueError(
-            f"{error}; nor is it one of the data sets and feature networks: {others}; nor a generator of: robustgen "
-            "list generators"
+            f"{error}; it is not a dataset or feature network either: {others}; nor a generator of: robustgen list "
+            "generators"
         ) from None
     first = release.files[0]
     by_hand = "" if first.url else f"ask its authors ({release.cited}) for {first.name}, and put it there"
@@ -70,7 +70,7 @@ def find(name: str, into: Path | None = None) -> Wanted:
 
 
 def describe(wanted: Wanted) -> list[str]:
-    """What fetching would do, a line a file."""
+    """The downloads that `fetch` would make, one line per file."""
     if wanted.by_hand:
         return [f"{wanted.name} cannot be fetched: {wanted.by_hand}: {wanted.folder}"]
     lines = []
@@ -81,10 +81,10 @@ def describe(wanted: Wanted) -> list[str]:
 
 
 def fetch(wanted: Wanted, progress: Progress) -> str:
-    """Bring what is missing.
+    """Download the missing files.
 
     Raises:
-        ValueError: out of reach, cut off, not what was published, or only to be had by hand.
+        ValueError: a file is unreachable, cut off, not the published one, or must be downloaded by hand.
     """
     if wanted.by_hand:
         raise ValueError(f"{wanted.name} cannot be fetched: {wanted.by_hand}: {wanted.folder}")
@@ -94,15 +94,15 @@ def fetch(wanted: Wanted, progress: Progress) -> str:
 
     brought = [file.leaves for file in wanted.files if bring(file, wanted.folder, tell)]
     unchecked = [file.name for file in wanted.files if not file.digest]
-    said = f"{', '.join(brought)} in {wanted.folder}" if brought else f"{wanted.folder} has it all"
+    said = f"{', '.join(brought)} in {wanted.folder}" if brought else f"{wanted.folder} is already complete"
     return said + (f" (no digest of {', '.join(unchecked)} is published)" if unchecked else "")
 
 
 def check(wanted: Wanted) -> list[str]:
-    """Compare the files that are there with the published digests: a line each.
+    """Compare existing files with the published digests: one line per file.
 
     Raises:
-        ValueError: one differs, or there are none; says which.
+        ValueError: a file differs (says which), or there are no files to compare.
     """
     lines, wrong = [], []
     for name, digest in wanted.checked:
@@ -112,11 +112,11 @@ def check(wanted: Wanted) -> list[str]:
         lines.append(f"{wanted.folder / name}: {problem or 'as published'}")
         wrong += [f"{wanted.folder / name} {problem}"] if problem else []
     if wrong:
-        raise ValueError(f"not as published: {'; '.join(wrong)}")
+        raise ValueError(f"files differ from the published ones: {'; '.join(wrong)}; remove them and fetch again")
     if not lines:
         known = ", ".join(name for name, _ in wanted.checked)
         raise ValueError(
-            f"{wanted.folder} holds nothing of {wanted.name} to compare; "
-            + (f"digests are known of {known}" if known else "none of its digests is published")
+            f"no files of {wanted.name} to compare in {wanted.folder}; "
+            + (f"digests are published for {known}" if known else "no digests are published for it")
         )
     return lines

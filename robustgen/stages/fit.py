@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Fit:
-    """Fit one generative model to the training images alone; `base` is a finished generator that it starts from."""
+    """Train one generative model on the training images only; `base` is a finished generator to initialize from."""
 
     config: GeneratorConfig
     data: DataConfig
@@ -103,10 +103,10 @@ def _adopted(config: CustomConfig, images: ImageSet, folder: Path, seed: int, de
 
 
 def _start_from(model: Any, base: Path) -> None:
-    """Give a generator the weights of another of the same network.
+    """Initialize a generator with the weights of another one of the same network.
 
     Raises:
-        ValueError: not finished, or another network.
+        ValueError: the other generator is not finished, or has another network.
     """
     from robustgen.generators import load_generator
     from robustgen.storage.weights import load_weights

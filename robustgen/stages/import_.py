@@ -1,4 +1,4 @@
-"""Make a proxy set of a published one."""
+"""Import a published set as a proxy set."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Import:
-    """Convert a published set into a proxy set; the format is inferred from the names where it is not given."""
+    """Convert a published set into a proxy set; if no format is given, it is inferred from the file names."""
 
     files: tuple[Path, ...]
     format: str | None

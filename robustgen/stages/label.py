@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Label:
-    """Give a proxy set labels and confidences by a finished classifier.
+    """Pseudo-label a proxy set, with confidences, by a finished classifier.
 
     labels  "predicted": the classifier's predictions. "condition": the class labels the generator was conditioned on.
     """

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Measure:
-    """Measure a proxy set against real images, by published features where found, else by a classifier's."""
+    """Measure a proxy set against real images, with published feature networks if found, otherwise a classifier's."""
 
     proxy: Path
     classifier: Path
@@ -64,7 +64,7 @@ class Measure:
 
 
 def keep_neighbors(quality: Quality, proxies: ProxySet, splits: Splits, path: Path) -> None:
-    """Keep the first few samples of a quality, which are in random order, next to the images nearest to them."""
+    """Save the first samples of a quality record, which are in random order, with their nearest real images."""
     import numpy as np
 
     from robustgen.records.quality import SELF, SHOWN, TEST, TRAIN, neighbors_file

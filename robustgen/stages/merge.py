@@ -1,4 +1,4 @@
-"""Draw one proxy set from several."""
+"""Merge several proxy sets into one."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Merge:
-    """Draw one proxy set from several, in the given shares."""
+    """Merge several proxy sets into one, in the given shares."""
 
     proxies: tuple[Path, ...]
     shares: tuple[float, ...]

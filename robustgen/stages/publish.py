@@ -1,4 +1,4 @@
-"""What `publish` does: a classifier in the form that others read, reopened and compared before it counts as written."""
+"""Publish a classifier in a common format; the written file is loaded again and its logits compared."""
 
 from __future__ import annotations
 
@@ -28,20 +28,20 @@ from robustgen.storage.files import atomic_write, first_line, write_json
 from robustgen.storage.weights import load_weights, save_weights
 
 Reopened = Callable[[Tensor], Tensor]
-"""Images to logits, by what was written."""
+"""Images to logits, by the published file."""
 
 
 @dataclass(frozen=True)
 class Subject:
     """A classifier to publish.
 
-    name          what it is called
+    name          its name
     model         in evaluation mode
-    info          what it was made for
-    architecture  as `build_model` takes it; None for networks of others
-    threat        NORM:EPS; None when nobody said
-    padding       zeros around the image before the network
-    verdicts      how it fared under AutoAttack, where that has been evaluated
+    info          the dataset it was trained for
+    architecture  a name for `build_model`; None for external networks
+    threat        NORM:EPS; None if unknown
+    padding       width of the zero padding around the image before the network
+    verdicts      its verdicts under AutoAttack, if it has been evaluated
     """
 
     name: str
@@ -54,13 +54,13 @@ class Subject:
 
 
 def subject_of(source: Source, data: DataConfig) -> Subject:
-    """The classifier of a folder made by train, of the hub, or of anywhere else.
+    """The classifier of a folder made by train, of the hub, or of another source.
 
     Args:
-        data: the images that it sees, for a model from anywhere else; not loaded otherwise.
+        data: the images it classifies, for a model of another source; not loaded otherwise.
 
     Raises:
-        ValueError: nothing there, or something that does not fit.
+        ValueError: no classifier there, or weights that do not fit.
     """
     from robustgen.datasets import load_test
 
@@ -95,10 +95,10 @@ def subject_of(source: Source, data: DataConfig) -> Subject:
 
 
 def publish(subject: Subject, form: str, into: Path) -> str:
-    """Write a classifier in a form, open it again, and compare the logits of random images.
+    """Write a classifier in a format, load it again, and compare the logits of random images.
 
     Raises:
-        ValueError: an unknown form, a classifier it has no room for, or logits that differ; nothing is left then.
+        ValueError: an unknown format, a classifier that it cannot represent, or different logits; no files are left.
     """
     if form not in FORMS:
         raise ValueError(f"unknown form {form!r}; known: {', '.join(FORMS)}")
@@ -113,7 +113,7 @@ def publish(subject: Subject, form: str, into: Path) -> str:
         gap = float((wanted - found).abs().max())
         if not gap <= 1e-4 * max(1.0, float(wanted.abs().max())):
             raise ValueError(
-                f"{into} does not give the classifier's logits when it is opened again: they are {gap:g} off"
+                f"{into} does not reproduce the classifier's logits when it is loaded again: they differ by {gap:g}"
             )
     except BaseException:
         for path in files:
@@ -121,15 +121,15 @@ def publish(subject: Subject, form: str, into: Path) -> str:
         if into.is_dir() and not existed and not any(into.iterdir()):
             into.rmdir()
         raise
-    return f"{', '.join(map(str, files))}; opened again, logits differ by {gap:.1g}"
+    return f"{', '.join(map(str, files))}; loaded again, logits differ by {gap:.1g}"
 
 
 def _safetensors(subject: Subject, into: Path, files: list[Path]) -> Reopened:
-    """Weights as safetensors and a JSON that says of what: a folder that every verb opens, or FILE.safetensors."""
+    """Write safetensors weights and a JSON description: a folder that every command accepts, or FILE.safetensors."""
     architecture = _known(subject, "safetensors")
     if subject.padding:
         raise ValueError(
-            f"{subject.name} pads its images, for which model.json has no word; publish it as torch-export"
+            f"{subject.name} pads its images, which model.json cannot describe; publish it as torch-export"
         )
     if into.suffix == ".safetensors":
         save_weights(into, subject.model)
@@ -145,7 +145,7 @@ def _safetensors(subject: Subject, into: Path, files: list[Path]) -> Reopened:
 
 
 def _robustbench(subject: Subject, into: Path, files: list[Path]) -> Reopened:
-    """A bare state dictionary under RobustBench's names, and the description it asks for, to be completed by hand."""
+    """Write a state dictionary under RobustBench's names, and its model description, to be completed by hand."""
     architecture = _known(subject, "robustbench")
     title = _robustbench_class(subject, architecture)
     network = subject.model[-1] if subject.padding and isinstance(subject.model, nn.Sequential) else subject.model
@@ -180,27 +180,27 @@ def _robustbench(subject: Subject, into: Path, files: list[Path]) -> Reopened:
 
 
 _ROBUSTBENCH = {"wrn": "WideResNet", "preact-resnet": "PreActResNet", "trades-wrn": "WideResNet", "resnet": "ResNet"}
-"""Families of which RobustBench has the class; those of the last two do not normalise there."""
+"""Families with a class in RobustBench; the last two do not normalize there."""
 
 
 def _robustbench_class(subject: Subject, architecture: str) -> str:
-    """What RobustBench calls the network. Raises ValueError where it has none that computes the same."""
+    """RobustBench's name of the network. Raises ValueError if RobustBench has no class that computes the same."""
     found = re.fullmatch(r"([a-z-]+?)((?:-\d+)+)((?:-[a-z]+\d?)*)", architecture)
     family, variants = (found[1], set(found[3].split("-")[1:])) if found else ("", set())
     takes = {"relu", "unnormalised"} | ({"silu"} if family in ("wrn", "preact-resnet") else set())
     if found is None or family not in _ROBUSTBENCH or not variants <= takes:
-        raise ValueError(f"RobustBench has no class for {architecture}; it has those of {', '.join(_ROBUSTBENCH)}")
+        raise ValueError(f"RobustBench has no class for {architecture}; it has: {', '.join(_ROBUSTBENCH)}")
     side = subject.info.shape[1] + 2 * subject.padding
     if side != 32:
-        raise ValueError(f"RobustBench's {architecture} takes images of 32x32 alone, this one has seen {side}x{side}")
+        raise ValueError(f"RobustBench's {architecture} needs images of 32x32, this one is for {side}x{side}")
     plain = "unnormalised" in variants or (not any(subject.info.mean) and set(subject.info.std) == {1.0})
     if family in ("trades-wrn", "resnet") and not plain:
-        raise ValueError(f"RobustBench's {architecture} does not normalise, this one does")
+        raise ValueError(f"RobustBench's {architecture} does not normalize its inputs, this one does")
     return _ROBUSTBENCH[family] + found[2]
 
 
 def _torch_export(subject: Subject, into: Path, files: list[Path]) -> Reopened:
-    """A `.pt2` program that needs torch alone, for any number of images."""
+    """Write a `.pt2` program that needs only torch, for any number of images."""
     with _exporting(subject, "torch-export"):
         exported = torch.export.export(
             subject.model,
@@ -216,7 +216,7 @@ def _torch_export(subject: Subject, into: Path, files: list[Path]) -> Reopened:
 
 @contextmanager
 def _exporting(subject: Subject, form: str) -> Iterator[None]:
-    """Tell of a network that torch's exporter does not understand in one line; what the exporter prints is dropped."""
+    """Turn an error of torch's exporter into one line; the exporter's output is dropped."""
     logging.disable(logging.WARNING)
     try:
         with redirect_stdout(io.StringIO()), redirect_stderr(io.StringIO()):
@@ -231,7 +231,7 @@ def _exporting(subject: Subject, form: str) -> Iterator[None]:
 
 
 def _onnx(subject: Subject, into: Path, files: list[Path]) -> Reopened:
-    """An ONNX graph for any number of images; needs the extra `onnx`."""
+    """Write an ONNX graph for any number of images; needs the extra `onnx`."""
     absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if absent:
         raise ValueError(
@@ -263,11 +263,11 @@ FORMS: dict[str, Callable[[Subject, Path, list[Path]], Reopened]] = {
     "torch-export": _torch_export,
     "onnx": _onnx,
 }
-"""Each writes into a place, names the files it has written, and opens them again."""
+"""Writers by format: each writes to a path, lists the files it has written, and loads them again."""
 
 
 def _contiguous(model: nn.Module) -> nn.Module:
-    """Its weights as the files have them: an exported program keeps how they lie in memory."""
+    """The model with contiguous weights: an exported program keeps their memory format."""
     model.to(memory_format=torch.contiguous_format)  # type: ignore[call-overload]
     return model
 
@@ -275,7 +275,8 @@ def _contiguous(model: nn.Module) -> nn.Module:
 def _known(subject: Subject, form: str) -> str:
     if subject.architecture is None:
         raise ValueError(
-            f"{subject.name} is no network that robustgen builds by name, as {form} needs; publish it as torch-export"
+            f"{form} needs a network that robustgen builds by name, but {subject.name} is not one; publish it as "
+            "torch-export"
         )
     return subject.architecture
 

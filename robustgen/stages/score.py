@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 class Score:
     """Give a labeled proxy set the column `discriminator`: the mean probability of being real.
 
-    The discriminators are those of the analysis arc at `path`, which runs first where it has not.
+    The discriminators are those of the analysis arc at `path`, which is run first if necessary.
     """
 
     proxy: Path

@@ -1,4 +1,4 @@
-"""Which classifiers a command means, and what images and threat model each was trained for."""
+"""The classifiers that a command works on, and the images and threat model that each was trained for."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from robustgen.storage.run_folder import RunDir
 class Target:
     """One classifier that a command works on.
 
-    title  what the user calls it: an arm of a run, or its place
+    title  its name for the user: an arm of a run, or its place
     place  a folder made by train, a weights file, a function, or hub:NAME
     path   where the result goes
     """
@@ -26,7 +26,7 @@ class Target:
 
 @dataclass(frozen=True)
 class Origin:
-    """What a classifier was trained for, as far as its files say so; `where` is the file."""
+    """Data and threat model that a classifier was trained for, as far as known; `where` is the file that says so."""
 
     data: DataConfig | None = None
     threat: ThreatConfig | None = None
@@ -99,17 +99,17 @@ def judged_on(
     threat: ThreatConfig | None,
     test: str | None = None,
 ) -> tuple[DataConfig, ThreatConfig | None, str]:
-    """The images and the threat model by which a classifier is judged, and a line that says so.
+    """The images and the threat model to evaluate a classifier with, and a line that says so.
 
-    What the user gives comes first, then the recipe that the user names, then what the classifier was trained for.
+    The user's options have priority, then the recipe that the user names, then what the classifier was trained for.
 
     Args:
         settings: the recipe that the user names, if any.
-        data, threat: what the user gives on the command line, if anything.
-        test: the file or folder of test images that the user gives.
+        data, threat: options on the command line, if given.
+        test: the file or folder of test images on the command line, if given.
 
     Raises:
-        ValueError: nothing says which images or which threat model; says what to add.
+        ValueError: the images or the threat model are unknown; says what to add.
     """
     origin = Origin(settings.data, settings.threat, f"recipe {settings.name}") if settings else trained_for(place)
     images, adversary = data or origin.data, threat or origin.threat
@@ -118,7 +118,7 @@ def judged_on(
         missing.append("--threat NORM:EPS such as linf:8/255")
     if missing or images is None:
         raise ValueError(
-            f"nothing says what {place} was trained for: {command} needs {' and '.join(missing)}, or --recipe NAME"
+            f"unknown what {place} was trained for: {command} needs {' and '.join(missing)}, or --recipe NAME"
         )
     said = f"{test or images.name} ({'the command line' if data else origin.where})"
     if adversary is not None and command != "certify":

@@ -22,7 +22,7 @@ from robustgen.stages.common import load_data, threat_model
 class Train:
     """Train one classifier into a folder.
 
-    sources     proxy sets to mix in, by their folders
+    sources     folders of the proxy sets to mix in
     track       trackers that also receive the curves: tensorboard, wandb
     fit_memory  divide a step's batch into as many passes as fit the GPU
     """
@@ -130,7 +130,7 @@ class Train:
         check_accepts(load_classifier(Path(loss.standard)), loss.standard, to_unit(train.take(np.arange(2)).pixels()))
 
     def _fitting(self, device: str) -> TrainingConfig:
-        """The configuration, with as many passes per step as make the batch fit a GPU where that is asked for."""
+        """The configuration, with as many passes per step as needed to fit the batch on a GPU if `fit_memory`."""
         if not self.fit_memory:
             return self.config
         from robustgen.losses.building import build_loss
@@ -139,7 +139,7 @@ class Train:
 
         if device == "cpu":
             if place()[0] == 0:
-                print("--batch auto is for GPUs; on a CPU the recipe's batch is used")
+                print("--batch auto only works on GPUs; on a CPU the recipe's batch is used")
             return self.config
         info = load_data(self.data).train.info
         loss, threat = build_loss(self.config), threat_model(self.threat)

@@ -1,4 +1,4 @@
-"""Batch norms for compiled networks, and for batches that several processes share."""
+"""Batch norms for compiled networks, and for batches that are divided among processes."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from robustgen.runtime.distributed import sum_over_all
 
 
 class _SumOverAll(torch.autograd.Function):
-    """The sum over all processes; its gradient is the sum of theirs, for each loss depends on every part."""
+    """Sum over all processes. Its gradient is also a sum over processes, since each loss depends on every summand."""
 
     @staticmethod
     def forward(ctx: Any, part: Tensor) -> Tensor:
@@ -26,9 +26,9 @@ class _SumOverAll(torch.autograd.Function):
 class BatchNorm(nn.BatchNorm2d):
     """`nn.BatchNorm2d` whose momentum is a tensor and whose batch may be that of all processes.
 
-    A compiled network would be compiled anew for every value of a plain momentum, which `debias_statistics` changes
-    with each step. With `shared`, mean and variance are those of the images of all `world` processes, which must hold
-    equally many: two sums over the processes forward, two backward.
+    torch.compile would recompile a network for every value of a momentum that is a float, and `debias_statistics`
+    changes it with each step. If `world` is above 1, mean and variance are those of the images of all `world`
+    processes, which must hold equally many images: two all-reduce operations forward, two backward.
     """
 
     rate: Tensor
@@ -70,7 +70,7 @@ class BatchNorm(nn.BatchNorm2d):
 
 
 def use_own_batch_norms(model: nn.Module, world: int = 1) -> None:
-    """Put `BatchNorm` in the place of every `nn.BatchNorm2d`; parameters, statistics and names stay."""
+    """Replace every `nn.BatchNorm2d` by `BatchNorm`; parameters, statistics and names stay the same."""
     for module in list(model.modules()):
         for name, child in module.named_children():
             if type(child) is nn.BatchNorm2d:
@@ -78,16 +78,16 @@ def use_own_batch_norms(model: nn.Module, world: int = 1) -> None:
 
 
 def follow_momentum(model: nn.Module) -> None:
-    """Make the momentum that `debias_statistics` has set that of the tensors."""
+    """Copy the momentum that `debias_statistics` has set into the tensors of `BatchNorm`."""
     for module in model.modules():
         if isinstance(module, BatchNorm):
             module.rate.fill_(module.momentum or 0.0)
 
 
 class Statistics:
-    """Running statistics of a step that is made in parts: every part starts from those before the step.
+    """Running statistics under gradient accumulation: every part of a step starts from those before the step.
 
-    Their mean over the parts is kept, as processes keep it that hold a part each.
+    After the step they are the mean over its parts, as they are when each part belongs to a process.
     """
 
     def __init__(self, model: nn.Module):

@@ -1,4 +1,4 @@
-"""Training classifiers, plain or robust."""
+"""Training of classifiers, standard or adversarial."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ from robustgen.training.schedules import LR_SHARES, one_cycle_momentum, set_lr
 NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
 """Layers whose parameters are left out of weight decay."""
 READ_EVERY = 16
-"""On a GPU losses are read, and SIGTERM is handled, every N-th step: the CPU runs ahead in between."""
+"""On a GPU losses are read, and SIGTERM is handled, only every N-th step, so that the CPU can run ahead."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +74,7 @@ class ClassifierState:
     """What the training of a classifier changes; a checkpoint holds all of it.
 
     best        the EMA weights with the best robust accuracy on the validation images so far
-    best_place  their step, and how many of the `total` validation images they classify correctly
+    best_place  their step, and the number of the `total` validation images that they classify correctly
     history     step, loss and learning rate of every step
     validation  step and four accuracies of every validation
     """
@@ -149,7 +149,7 @@ class ClassifierState:
 
 
 class _TrainStep:
-    """One optimizer step on one batch, divided among processes and passes."""
+    """One optimizer step on one batch, divided among processes and accumulation passes."""
 
     def __init__(
         self, state: ClassifierState, loss: Loss, threat: ThreatModel, settings: TrainingConfig, like: Mixture
@@ -219,23 +219,23 @@ def train_classifier(
 ) -> Trained:
     """Train in place, resuming from `folder`, and return the selected EMA weights.
 
-    Stochastic gradient descent with Nesterov momentum; a warm-up step by step; zero-debiased running statistics; an
-    EMA of the weights with the model's running statistics. With `validate`, raw and EMA weights are measured
-    `settings.validations` times. With early stopping the EMA weights of the best robust accuracy are returned (the
-    later of equals), else the last.
+    The optimizer is SGD with Nesterov momentum; the learning rate is warmed up per step; running statistics are
+    zero-debiased; the EMA model has the running statistics of the model. With `validate`, the accuracies of raw and EMA
+    weights are measured `settings.validations` times. Early stopping returns the EMA weights with the best robust
+    accuracy (the latest in case of a tie). Otherwise the last EMA weights are returned.
 
-    A step's batch may be divided: among the processes of torchrun, and into `settings.accumulate` passes of each.
-    Share s of S takes rows s, s + S, s + 2S ... and their part of the step's random numbers, so that the shares make up
-    the batch and the noise of one process. Gradients, loss and running statistics are the means over the shares;
-    batch norms see one share (with `batch_norms` "all": the shares of all processes). Process 0 writes
-    `history.npz`, `validation.npz` and `progress.jsonl` (see `runtime.trackers`, which also knows the names in
+    The batch of a step can be divided among the processes of torchrun, and into `settings.accumulate` passes in each.
+    Share s of S takes rows s, s + S, s + 2S ... and the corresponding random numbers of the step; the shares together
+    equal the batch and the noise of a single process. Gradients, loss and running statistics are the means over the
+    shares; batch norms see one share (with `batch_norms` "all": the shares of all processes). Process 0 writes
+    `history.npz`, `validation.npz` and `progress.jsonl` (see `runtime.trackers`, which also defines the names in
     `track`) to `folder`.
 
     Raises:
         Diverged: the loss is NaN or infinite.
-        OutOfMemory: a pass does not fit on the device; the message says what does.
-        Preempted: SIGTERM came; a checkpoint is kept.
-        ValueError: a batch that cannot be divided evenly.
+        OutOfMemory: a pass does not fit on the device; the message names settings that do.
+        Preempted: the process received SIGTERM; a checkpoint is kept.
+        ValueError: the batch cannot be divided evenly.
     """
     _prepare(model, settings)
     rank, _ = distributed.place()
@@ -275,13 +275,13 @@ def train_classifier(
 
 
 def _prepare(model: nn.Module, settings: TrainingConfig) -> None:
-    """Check that the batch can be divided, and put in batch norms for compiled networks or shared statistics."""
+    """Check that the batch can be divided, and replace batch norms for compiled networks or shared statistics."""
     world, batch_size = distributed.place()[1], settings.schedule.batch_size
     shares = world * settings.accumulate
     if batch_size % shares:
         raise ValueError(
-            f"batch_size ({batch_size}) must be a multiple of {shares}: {world} processes, "
-            f"{settings.accumulate} passes each"
+            f"batch_size ({batch_size}) must be a multiple of {shares} ({world} processes with "
+            f"{settings.accumulate} passes each)"
         )
     if settings.compile or (settings.batch_norms == "all" and world > 1):
         use_own_batch_norms(model, world if settings.batch_norms == "all" else 1)

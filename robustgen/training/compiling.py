@@ -9,10 +9,11 @@ from torch import Tensor, nn
 
 
 class Compiled(nn.Module):
-    """A network by way of `torch.compile`; its parameters, statistics and modes are the network's own.
+    """A network compiled by `torch.compile`; parameters, statistics and modes are those of the network itself.
 
-    A compiled backward pass computes every gradient that its forward pass recorded. Attacks want the images' alone, so
-    where images ask for a gradient the parameters do not: ten ascents would else cost ten weight gradients.
+    A compiled backward pass computes every gradient that its forward pass recorded. Attacks need only the gradient in
+    the images. So parameters do not require gradients while the images do; otherwise each of ten attack steps would
+    also compute the weight gradients.
     """
 
     def __init__(self, model: nn.Module):

@@ -40,10 +40,10 @@ class EMA:
 
 
 def ramped(decay: float, step: int) -> float:
-    """min(decay, (1 + t) / (10 + t)): small at first (google-deepmind/deepmind-research, jax/utils.py)."""
+    """EMA warm-up: min(decay, (1 + t) / (10 + t)) (google-deepmind/deepmind-research, jax/utils.py)."""
     return min(decay, (1 + step) / (10 + step))
 
 
 def half_life_decay(half_life: float, amount: float) -> float:
-    """The decay d of a step of `amount` with which a weight is halved after `half_life`, in the same unit."""
+    """Decay d per step of `amount` such that a weight is halved after `half_life`, in the same unit."""
     return float(0.5 ** (amount / half_life)) if half_life > 0 else 0.0

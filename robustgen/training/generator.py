@@ -87,7 +87,7 @@ class _TrainStep:
         for name, term in spec.loss_terms.items():
             if t % term.every == 0:
                 for repeat in range(term.repeats):
-                    # A step's first term draws at the step's own place, all others below it.
+                    # The first term of a step draws at the place of the step itself, all others below it.
                     values[name] = self._update(term, rng.at(name, repeat) if values else rng, t)
         spec.after_step(self.settings.batch_size)
         self.state.ema.update(self.state.model, _ema_decay(self.settings, t))
@@ -141,8 +141,8 @@ def train_generator(
 
     Raises:
         Diverged: a loss is NaN or infinite (see `training.loop`).
-        Preempted: SIGTERM came; a checkpoint is kept.
-        ValueError: a batch that the processes cannot share evenly.
+        Preempted: the process received SIGTERM; a checkpoint is kept.
+        ValueError: the batch cannot be divided evenly among the processes.
     """
     generator: Any = model
     spec: TrainingSpec = generator.training_spec(settings, rng_for(seed, "initialise lesson"))

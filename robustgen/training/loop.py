@@ -21,35 +21,35 @@ class Diverged(ValueError):
 
 
 class Loop:
-    """Iterate over the steps of a training, from where its checkpoint ends.
+    """Iterate over the steps of a training, starting from its checkpoint.
 
         with Loop(checkpoint, steps, state, unit_per_step=batch_size, progress=progress) as loop:
             for t in loop:
                 loss = train_step(t)
                 loop.record(loss, lr=schedule(t))
 
-    Entering restores `state`, the named objects of the checkpoint. Each step calls `record` once. When the body of a
-    step is done, the loop reports progress (with `note`), saves if `SaveInterval` says so or it was the last step,
-    and stops if SIGTERM came to any process. All of `state` is saved after the body, so what the body changes at a
-    step, such as a history, is in that step's checkpoint exactly once.
+    Entering restores `state`, the named objects of the checkpoint. Each step calls `record` once. After the body of a
+    step, the loop reports progress (with `note`), saves if `SaveInterval` is due or it was the last step, and stops
+    if any process received SIGTERM. All of `state` is saved after the body, so what the body changes at a step, such
+    as a history, is in that step's checkpoint exactly once.
 
-    Reading a loss makes a GPU wait. So losses are read only where `reads_at(t)`, at a save and at the last step;
+    Reading a loss synchronizes with the GPU. So losses are read only if `reads_at(t)`, at a save and at the last step;
     in between the CPU runs ahead of the GPU.
 
     Args:
         checkpoint: its file; the process that `writes` saves it, and all processes read it.
         unit_per_step: images per step, for the progress.
-        reads_at: must give the same for all processes, which agree at these steps on whether to stop.
+        reads_at: must return the same for all processes, which agree at these steps on whether to stop.
         log: receives {"step": t + 1, "loss": loss, **values} of each recorded step, in order, when losses are read.
 
     Raises:
         Diverged: a loss is NaN or infinite (by `record`); the last checkpoint is from before that step.
-        Preempted: SIGTERM came to one of the processes (by the iteration); a checkpoint of the last step is kept.
+        Preempted: a process received SIGTERM (by the iteration); a checkpoint of the last step is kept.
         ValueError: processes see different checkpoints (on entering).
     """
 
     note: str = ""
-    """Follows the loss in the progress, after a comma."""
+    """Text after the loss in the progress."""
 
     def __init__(
         self,
@@ -89,7 +89,7 @@ class Loop:
                 self._end_step(t)
 
     def record(self, loss: Tensor, **values: float) -> None:
-        """Take the loss of the current step, a scalar, with values to log; read all losses so far if it is time."""
+        """Record the loss of the current step, a scalar, with values to log; read all losses so far if due."""
         t, self._recorded = self._step, True
         self._unread.append((t, loss.detach(), values))
         last = t + 1 == self.steps
@@ -113,7 +113,7 @@ class Loop:
         )
 
     def _end_step(self, t: int) -> None:
-        """After a step whose loss was read: report, save, stop."""
+        """After a step whose loss was read: report progress, save, stop."""
         note = f", {self.note}" if self.note else ""
         done, total = (count * self._unit_per_step for count in (t + 1, self.steps))
         self._progress(done, total, "images", f"loss {self._loss:.3f}{note}")
@@ -137,7 +137,7 @@ def _check_same_step(first: int, checkpoint: Path) -> None:
 
 
 class Holder:
-    """A plain value among stateful objects."""
+    """A plain value with a state dictionary, so that it can be part of a checkpoint."""
 
     def __init__(self, value: Any = None):
         self.value = value

@@ -1,4 +1,4 @@
-"""How many images fit into a device's memory together: tried, not guessed."""
+"""The largest number of images per pass that fits into a device's memory, found by trial."""
 
 from __future__ import annotations
 
@@ -22,18 +22,18 @@ from robustgen.threat import ThreatModel
 
 
 class OutOfMemory(ValueError):
-    """A pass needs more memory than the device has; says what fits."""
+    """A pass needs more memory than the device has; the message names settings that fit."""
 
 
 def ran_out(error: BaseException) -> bool:
-    """Whether an error is want of memory, of a GPU's or of the machine's."""
+    """Whether an error means that the GPU or the host is out of memory."""
     return isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in str(error)
 
 
 def largest_fitting(attempt: Callable[[int], object], count: int, at_least: int = 1) -> int:
-    """The largest of count, count / 2, count / 4 ... with which `attempt` does not run out of memory; 0 where none.
+    """The largest of count, count / 2, count / 4 ... for which `attempt` does not run out of memory, or 0.
 
-    Only whole halves are tried, down to `at_least`.
+    Only integers are tried, down to `at_least`.
     """
     while True:
         try:
@@ -58,7 +58,7 @@ def passes_of(
     device: torch.device | str,
     autocast: torch.autocast,
 ) -> Callable[[int], None]:
-    """Loss and gradients of a grey batch of a given size, as a step makes them; running statistics are put back."""
+    """A function that computes loss and gradients, as in a step, of a gray batch; it restores running statistics."""
 
     def attempt(count: int) -> None:
         images = torch.full((count, *shape), 0.5, device=device).contiguous(memory_format=torch.channels_last)
@@ -82,7 +82,7 @@ def passes_of(
 
 @contextmanager
 def explained(images: int, accumulate: int, world: int, attempt: Callable[[int], None]) -> Iterator[None]:
-    """Raises `OutOfMemory` in place of what a device says, with settings that fit; `images` are those of a pass."""
+    """Raise `OutOfMemory` with settings that fit instead of a device's error; `images` is the number per pass."""
     try:
         yield
         return
@@ -97,7 +97,7 @@ def explained(images: int, accumulate: int, world: int, attempt: Callable[[int],
 
 def _advice(images: int, accumulate: int, world: int, fits: int) -> str:
     if not fits:
-        return f"out of memory: not even a fraction of {images} images in a pass fits; use a smaller network"
+        return f"out of memory with {images} images in a pass, and no fraction of them fits; use a smaller network"
     passes = accumulate * images // fits
     return (
         f"out of memory with {images} images in a pass; {fits} fit: repeat with accumulate={passes}, which makes each "
@@ -108,13 +108,13 @@ def _advice(images: int, accumulate: int, world: int, fits: int) -> str:
 def passes_that_fit(
     settings: TrainingConfig, info: DatasetInfo, loss: Loss, threat: ThreatModel, folder: Path, device: str
 ) -> int:
-    """Passes a step so that the batch of the settings fits a GPU; kept in `folder` for resumes.
+    """Number of passes per step with which the batch of the settings fits on a GPU; saved in `folder` for resuming.
 
-    Tried with a network of its own, halving the images of a pass until they fit into nine tenths of the memory. All
-    processes take what the smallest device holds.
+    A separate network is tried with half as many images per pass until they fit into nine tenths of the memory. All
+    processes use the number that fits on the smallest device.
 
     Raises:
-        OutOfMemory: not even one image in a pass.
+        OutOfMemory: not even one image per pass fits.
     """
     rank, world = distributed.place()
     kept = folder / "passes.json"

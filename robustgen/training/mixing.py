@@ -23,14 +23,14 @@ from robustgen.randomness import Rng, rng_for
 
 
 class _Stream:
-    """Positions 0..count-1 in a shuffled order, shuffled anew each time round; any place can be asked for."""
+    """Positions 0..count-1 in an order that is reshuffled every epoch; with random access."""
 
     def __init__(self, count: int, seed: int, name: str):
         self.count, self.seed, self.name = count, seed, name
         self._round, self._order = -1, np.empty(0, dtype=np.int64)
 
     def take(self, first: int, count: int) -> np.ndarray:
-        """The positions number first .. first + count - 1 of the endless stream."""
+        """Entries first .. first + count - 1 of the infinite stream."""
         parts = []
         while count:
             turn, offset = divmod(first, self.count)
@@ -44,7 +44,7 @@ class _Stream:
 
 
 class _Draws(_Stream):
-    """Positions drawn with replacement, a step at a time, as the ports do."""
+    """Positions drawn with replacement in each step, as in the PyTorch ports."""
 
     def take(self, first: int, count: int) -> np.ndarray:
         return rng_for(self.seed, "draw", self.name, first).integers(self.count, (count,)).numpy()
@@ -52,11 +52,11 @@ class _Draws(_Stream):
 
 @dataclass(frozen=True)
 class PhasePlan:
-    """A part of the run with its own sources.
+    """A phase of the run with its own proxy sets.
 
-    steps       how many; the last stretch may be endless (None)
+    steps       their number; the last phase may be infinite (None)
     real_share  share of original images in a batch
-    proxies     the sets of the generated images, each with its weight among them
+    proxies     the proxy sets, each with its weight among the generated images
     """
 
     steps: int | None
@@ -65,7 +65,7 @@ class PhasePlan:
 
 
 def phase_plans(sources: Arm, settings: TrainingConfig) -> list[PhasePlan]:
-    """The parts of a run with the proxy sets that each draws from; real images alone where there are none."""
+    """The phases of a run with the proxy sets of each; a single phase of real images if there are no proxy sets."""
     if not sources.proxies:
         return [PhasePlan(None, 1.0, ())]
     phases = sources.phases or (Phase(proxies={sources.proxies[0]: 1.0}),)
@@ -81,20 +81,20 @@ def phase_plans(sources: Arm, settings: TrainingConfig) -> list[PhasePlan]:
 
 
 class _Proxies:
-    """A proxy set in use: its kept images in order, on the device where they fit."""
+    """A proxy set in use: its kept images in order, on the device if they fit."""
 
     def __init__(self, proxies: ProxySet, order: _Stream, kept: np.ndarray, device: torch.device):
         self.order = order
         self._set, self._kept, self._labels = proxies, kept, proxies.column("label")
         size = len(kept) * math.prod(proxies.shape)
         self.resident = device.type != "cpu" and size <= _free_bytes(device) // 4
-        """In the device's own memory. On a CPU the mapped file is as good."""
+        """Whether it is in the device's memory. On a CPU the memory-mapped file is as good."""
         self.slow = device.type != "cpu" or size > _free_bytes(device) // 2
-        """To be read ahead: memory has no room for it all, or it must travel."""
+        """Whether to prefetch: it does not fit in memory, or must be copied to the device."""
         self._pixels = torch.from_numpy(proxies.images(kept)).to(device) if self.resident else None
 
     def read(self, first: int, count: int) -> tuple[np.ndarray | Tensor, np.ndarray]:
-        """Pixels (n, H, W, C) uint8 and labels (n,) of the images number `first` and on."""
+        """Pixels (n, H, W, C) uint8 and labels (n,) of the next `count` images from number `first`."""
         places = self.order.take(first, count)
         rows = self._kept[places]
         labels = self._labels[rows].astype(np.int64)
@@ -105,7 +105,13 @@ class _Proxies:
 
 @dataclass(frozen=True)
 class _Plan:
-    """What every batch of a stretch takes: first step, originals, and from which set how many, from which on."""
+    """The composition of the batches of a phase.
+
+    start        first step
+    real_count   original images per batch, with repeats
+    real_before  different original images used before this phase
+    takes        per proxy set: images per batch, and images used before this phase
+    """
 
     start: int
     real_count: int
@@ -114,26 +120,26 @@ class _Plan:
 
 
 class Mixture:
-    """Batches of round(real_share * batch_size) original images, then generated ones; batch t depends on t alone.
+    """Batches of round(real_share * batch_size) original images, then generated ones; batch t depends only on t.
 
-    Both come from streams shuffled anew each time round; a set that serves several stretches goes on where it was.
+    Both come from streams that are reshuffled every epoch; a proxy set continues its stream in the next phase.
     Targets are one-hot, smoothed by `smoothing` for the images that `smooth` names: generated (the official code), all
     (the PyTorch ports) or none.
 
     Args:
-        proxies: a set for the whole run, in the share that `real_share` leaves; or stretches, one after the other.
-        repeats: how often each original stands in a batch, copy next to copy, each augmented by itself. 4 is the
-            official code, whose four workers read one stream: round(batch_size / 4 * real_share) different originals.
-            Generated images stand once. CutMix and its like mix sub-batches with each original once, by one order of
-            their rows (`augment.mixup.partners`).
-        order: of generated images: shuffled, or drawn with replacement, as the ports do.
+        proxies: a proxy set for the whole run, which fills 1 - `real_share` of a batch; or phases in order.
+        repeats: number of adjacent copies of each original in a batch, each augmented independently. 4 is the official
+            code, whose four workers read the same stream: round(batch_size / 4 * real_share) different originals.
+            Generated images are not repeated. CutMix and similar augmentations mix within sub-batches that contain each
+            original once, with the same order of rows (`augment.mixup.partners`).
+        order: of generated images: shuffled, or drawn with replacement, as in the PyTorch ports.
 
-    Proxy sets lie on a GPU where they take at most a quarter of its free memory. Else they stay mapped files, and a
-    thread reads the next batch while this one is trained on.
+    A proxy set is copied to a GPU if it takes at most a quarter of its free memory. Otherwise it stays a memory-mapped
+    file, and a thread prefetches the next batch during the current step.
 
     Raises:
-        ValueError: a share below 1 without a proxy set, sets that do not fit together, or a batch that `repeats`
-            does not divide.
+        ValueError: a share below 1 without a proxy set, proxy sets of other shapes or classes, or a batch size that is
+            not a multiple of `repeats`.
     """
 
     def __init__(
@@ -157,7 +163,7 @@ class Mixture:
             raise ValueError(f"batch_size ({batch_size}) must be a multiple of the {repeats} repeats of each original")
         if isinstance(proxies, ProxySet):
             proxies = [PhasePlan(None, real_share, ((proxies, 1.0),))]
-        stretches = proxies or [PhasePlan(None, real_share, ())]
+        phases = proxies or [PhasePlan(None, real_share, ())]
         self.classes, self.seed, self.device = len(real.info.classes), seed, torch.device(device)
         self.augment = with_repeats(augment, repeats)
         self.shape = real.info.shape
@@ -165,7 +171,7 @@ class Mixture:
         self._real, self._real_labels = real.pixels(device), real.targets(device)
         self._real_order = _Stream(len(real), seed, "real")
         self._sets: dict[str, _Proxies] = {}
-        self._plans = self._planned(stretches, real)
+        self._plans = self._planned(phases, real)
         smoothed_kinds = {"generated": (False, True), "all": (True, True), "none": (False, False)}
         self._smoothing = [smoothing if smoothed else 0.0 for smoothed in smoothed_kinds[smooth]]
         slow = any(used.slow and not used.resident for used in self._sets.values())
@@ -174,28 +180,26 @@ class Mixture:
 
     @property
     def real_count(self) -> int:
-        """Originals in a batch of the first stretch."""
+        """Original images per batch in the first phase."""
         return self._plans[0].real_count
 
-    def _planned(self, stretches: Sequence[PhasePlan], real: ImageSet) -> list[_Plan]:
+    def _planned(self, phases: Sequence[PhasePlan], real: ImageSet) -> list[_Plan]:
         plans: list[_Plan] = []
         start, originals, taken = 0, 0, dict[str, int]()
-        for stretch in stretches:
-            if not stretch.proxies and stretch.real_share < 1:
-                raise ValueError(
-                    f"a real share of {stretch.real_share} needs a proxy set; give one, or set the share to 1"
-                )
-            different = round(stretch.real_share * self.batch_size / self.repeats)
+        for phase in phases:
+            if not phase.proxies and phase.real_share < 1:
+                raise ValueError(f"real_share {phase.real_share} needs a proxy set; give one, or set real_share to 1")
+            different = round(phase.real_share * self.batch_size / self.repeats)
             generated = self.batch_size - different * self.repeats
             takes = []
-            for count, (proxies, _) in zip(_split(generated, stretch.proxies), stretch.proxies, strict=True):
+            for count, (proxies, _) in zip(_split(generated, phase.proxies), phase.proxies, strict=True):
                 if count:
                     name = str(proxies.folder)
                     takes.append((self._use(proxies, real), count, taken.get(name, 0)))
-                    taken[name] = taken.get(name, 0) + count * (stretch.steps or 0)
+                    taken[name] = taken.get(name, 0) + count * (phase.steps or 0)
             plans.append(_Plan(start, different * self.repeats, originals, tuple(takes)))
-            start += stretch.steps or 0
-            originals += different * (stretch.steps or 0)
+            start += phase.steps or 0
+            originals += different * (phase.steps or 0)
         return plans
 
     def _use(self, proxies: ProxySet, real: ImageSet) -> _Proxies:
@@ -218,7 +222,7 @@ class Mixture:
         return one_hot(labels, self.classes) * (1 - smoothing) + smoothing / self.classes
 
     def _read(self, step: int) -> _Read:
-        """What batch `step` is made of, as far as this needs no device."""
+        """The rows and images of batch `step`, as far as they need no device."""
         plan = next(plan for plan in reversed(self._plans) if plan.start <= step)
         different = plan.real_count // self.repeats
         index = self._real_order.take(plan.real_before + (step - plan.start) * different, different)
@@ -226,7 +230,7 @@ class Mixture:
         return np.repeat(index, self.repeats), parts
 
     def _next(self, step: int) -> _Read:
-        """Batch `step`, read ahead or now; then the one after it is read."""
+        """Read batch `step` (or take it prefetched), and start to prefetch the next one."""
         if self._reader is None:
             return self._read(step)
         ready = self._ahead.pop(step, None) or self._reader.submit(self._read, step)
@@ -260,7 +264,7 @@ _Read = tuple[np.ndarray, list[tuple[np.ndarray | Tensor, np.ndarray]]]
 
 
 def _split(count: int, weighted: Sequence[tuple[ProxySet, float]]) -> list[int]:
-    """`count` in whole numbers by weight; what rounding leaves goes to the largest remainders."""
+    """Split `count` by weight into integers (largest-remainder method)."""
     total = sum(weight for _, weight in weighted)
     exact = [count * weight / total for _, weight in weighted]
     whole = [math.floor(part) for part in exact]
@@ -270,9 +274,9 @@ def _split(count: int, weighted: Sequence[tuple[ProxySet, float]]) -> list[int]:
 
 
 def _free_bytes(device: torch.device) -> int:
-    """Memory of a GPU, or of the machine, that is free now."""
+    """Free memory of a GPU, or of the host."""
     if device.type == "cuda":
         return int(torch.cuda.mem_get_info(device)[0])
-    if "SC_AVPHYS_PAGES" not in os.sysconf_names:  # pragma: no cover - not every system tells
+    if "SC_AVPHYS_PAGES" not in os.sysconf_names:  # pragma: no cover - not on every system
         return sys.maxsize
     return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")

@@ -1,4 +1,4 @@
-"""Learning rates and momenta by step: a linear warm-up, then a cosine, a drop or PyTorch's one cycle."""
+"""Learning-rate and momentum schedules: linear warm-up with cosine or step decay, and the one-cycle policy."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Clean and robust accuracy on held-out images while a classifier is trained."""
+"""Clean and robust accuracy on the validation images during training."""
 
 from __future__ import annotations
 
@@ -37,9 +37,9 @@ def _validation_share(images: ImageSet, device: str) -> tuple[Tensor, Tensor, ra
 
 
 def noisy_validator(images: ImageSet, sigma: float, seed: int, device: str, copies: int = 16) -> Validate:
-    """Clean accuracy, and as robust accuracy the accuracy on noisy copies, on held-out images.
+    """Clean accuracy and, as robust accuracy, accuracy on noisy copies of held-out images.
 
-    The copies have the same noise each time, so that weights are compared on equal terms. Both count copies.
+    Every validation uses the same noise, so that weights are comparable. Both accuracies count copies.
     """
     pixels, labels, numbers = _validation_share(images, device)
 

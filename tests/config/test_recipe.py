@@ -52,8 +52,8 @@ def test_settings_are_changed_by_dotted_names():
         ("beta", "expected SETTING=VALUE"),
         ("=5", "expected SETTING=VALUE"),
         ("train=5", "train: input should be a valid dictionary"),
-        ("labeller.loss=trades", "its loss must be plain"),
-        ('arms={"x":{"proxy":"gan"}}', "wants generator 'gan', which the recipe does not have; it has: gaussian, edm"),
+        ("labeller.loss=trades", "labeller.loss must be plain"),
+        ('arms={"x":{"proxy":"gan"}}', "names generator 'gan', which the recipe does not have; it has: gaussian, edm"),
     ],
 )
 def test_wrong_settings_are_one_clear_line(assignment, message):

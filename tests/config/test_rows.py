@@ -204,7 +204,7 @@ def test_published_images_stand_in_for_a_generator(tmp_path):
     missing = override(recipe, ['published={"edm":["nowhere.npz"]}'])
     with pytest.raises(ValueError, match=r"published\.edm: nowhere\.npz does not exist"):
         {stage.name: stage for stage in stages(missing, RunDir(tmp_path / "other"))}["import edm"].stage("cpu", None)
-    with pytest.raises(ValueError, match=r"published\.edm names no file"):
+    with pytest.raises(ValueError, match=r"published\.edm must name at least one file"):
         override(recipe, ['published={"edm":[]}'])
 
 

@@ -315,7 +315,7 @@ def test_fetched_data_is_where_it_is_looked_for(robustgen, mnist_like, server, t
     assert code == 0, err
     assert "train-images-idx3-ubyte.gz, " in out and "in data/mnist" in out
     code, out, _ = robustgen("fetch", "mnist")
-    assert code == 0 and "data/mnist has it all" in out and len(server.asked) == 4
+    assert code == 0 and "data/mnist is already complete" in out and len(server.asked) == 4
     code, out, _ = robustgen("run", "digits-smoke", "--data", "mnist", "--dry-run")
     assert code == 0
     from robustgen.datasets import DATASETS
@@ -326,9 +326,9 @@ def test_fetched_data_is_where_it_is_looked_for(robustgen, mnist_like, server, t
     file = tmp_path / "data/mnist/t10k-labels-idx1-ubyte.gz"
     file.write_bytes(file.read_bytes() + b"x")
     code, _, err = robustgen("fetch", "mnist", "--check")
-    assert code == 2 and "not as published: data/mnist/t10k-labels-idx1-ubyte.gz has sha256" in err
+    assert code == 2 and "files differ from the published ones: data/mnist/t10k-labels-idx1-ubyte.gz has sha256" in err
     code, _, err = robustgen("fetch", "mnist", "--check", "--into", "elsewhere")
-    assert code == 2 and "elsewhere holds nothing of mnist to compare; digests are known of train-images" in err
+    assert code == 2 and "no files of mnist to compare in elsewhere; digests are published for train-images" in err
 
 
 def test_fetched_weights_are_where_they_are_looked_for(robustgen, server, monkeypatch, tmp_path):
@@ -353,12 +353,12 @@ def test_fetched_weights_are_where_they_are_looked_for(robustgen, server, monkey
     ("line", "message"),
     [
         ("fetch nothing", "no published model is called 'nothing'; known: "),
-        ("fetch nothing", "nor is it one of the data sets and feature networks: cifar10, cifar100"),
+        ("fetch nothing", "it is not a dataset or feature network either: cifar10, cifar100"),
         ("fetch celeba", "celeba cannot be fetched: agree to its terms at https://mmlab.ie.cuhk.edu.hk"),
         ("fetch imagenet64 --into x", "val_data.npz there: x"),
         ("fetch svhn/linf/Wang2023Better_WRN-28-10", "cannot be fetched: ask its authors (arXiv:2302.04638)"),
         ("fetch", "Missing argument"),
-        ("fetch afhq --check", "none of its digests is published"),
+        ("fetch afhq --check", "no digests are published for it"),
     ],
 )
 def test_mistakes_are_one_clear_line(robustgen, line, message):

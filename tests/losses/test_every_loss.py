@@ -63,7 +63,7 @@ def test_trades_loss_passes_gradients_through_both_sets_of_logits():
 
 def test_nonsense_is_refused():
     logits = torch.zeros(2, 3)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="the same shape"):
         trades_loss(logits, logits[:1], torch.zeros(2, dtype=torch.int64), beta=6.0)
     with pytest.raises(ValueError, match="at least 0"):
         trades_loss(logits, logits, torch.zeros(2, dtype=torch.int64), beta=-1.0)

@@ -293,7 +293,7 @@ def test_radii_grow_evenly():
     for share, eps in ((0.0, 0.02), (0.5, 0.06), (1.0, 0.1)):
         loss.at(share)(Linear(), two_classes(), ThreatModel("linf", 0.1), rng_for(0))
         assert attack.eps == pytest.approx(eps)
-    with pytest.raises(ValueError, match="attack of several steps"):
+    with pytest.raises(ValueError, match="attack with several steps"):
         WeakToStrong(Adversarial(NFGSM()))(Linear(), two_classes(), THREAT, rng_for(0))
 
 

@@ -50,7 +50,7 @@ def logits(model, images=IMAGES):
 
 def test_safetensors_is_a_folder_that_every_verb_opens_or_a_file_with_what_it_is(folder, tmp_path):
     said = publish(subject(folder), "safetensors", tmp_path / "again")
-    assert "again/weights.safetensors, " in said and "opened again, logits differ by" in said
+    assert "again/weights.safetensors, " in said and "loaded again, logits differ by" in said
     torch.testing.assert_close(logits(load_classifier(tmp_path / "again")), logits(trained()))
     publish(subject(folder), "safetensors", tmp_path / "one.safetensors")
     about = json.loads((tmp_path / "one.json").read_text())
@@ -99,13 +99,13 @@ def test_robustbench_gets_bare_names_and_its_description(folder, tmp_path):
         (
             "wrn-10-2",
             DatasetInfo("digits", tuple("0123456789"), (1, 8, 8), (0.3,), (0.4,)),
-            "32x32 alone, this one has seen 8x8",
+            "needs images of 32x32, this one is for 8x8",
         ),
         ("own-1", CIFAR, "RobustBench has no class for own-1"),
         ("wrn-10-2-stem2", CIFAR, "RobustBench has no class for wrn-10-2-stem2"),
         ("trades-wrn-10-2-silu", CIFAR, "RobustBench has no class for trades-wrn-10-2-silu"),
-        ("trades-wrn-10-2", CIFAR, "does not normalise, this one does"),
-        (None, CIFAR, "is no network that robustgen builds by name, as robustbench needs"),
+        ("trades-wrn-10-2", CIFAR, "does not normalize its inputs, this one does"),
+        (None, CIFAR, "robustbench needs a network that robustgen builds by name"),
     ],
 )
 def test_what_robustbench_would_compute_differently_is_refused(name, info, message, tmp_path):
@@ -151,12 +151,12 @@ def test_a_form_that_gives_other_logits_leaves_nothing(folder, tmp_path, monkeyp
 
     monkeypatch.setitem(FORMS, "wrong", wrong)
     with pytest.raises(
-        ValueError, match=r"does not give the classifier's logits when it is opened again: they are 0\.1 off"
+        ValueError, match=r"does not reproduce the classifier's logits when it is loaded again: they differ by 0\.1"
     ):
         publish(subject(folder), "wrong", tmp_path / "x")
     assert not (tmp_path / "x").exists()
     monkeypatch.setitem(FORMS, "wrong", lambda subject, into, files: lambda images: images.sum() * torch.nan)
-    with pytest.raises(ValueError, match="they are nan off"):
+    with pytest.raises(ValueError, match="they differ by nan"):
         publish(subject(folder), "wrong", tmp_path / "x")
     with pytest.raises(ValueError, match="unknown form 'pickle'; known: safetensors, robustbench, torch-export, onnx"):
         publish(subject(folder), "pickle", tmp_path / "x")
@@ -175,7 +175,7 @@ def test_models_of_the_hub_and_of_others_are_published(tmp_path, monkeypatch):
     publish(found, "robustbench", tmp_path / "rb.pt")
     assert set(torch.load(tmp_path / "rb.pt", weights_only=True)) == set(inner.state_dict())
     publish(found, "torch-export", tmp_path / "rb.pt2")
-    with pytest.raises(ValueError, match=r"pads its images, for which model\.json has no word"):
+    with pytest.raises(ValueError, match=r"pads its images, which model\.json cannot describe"):
         publish(found, "safetensors", tmp_path / "folder")
     assert not (tmp_path / "folder").exists()
     np.savez(tmp_path / "d.npz", image=np.zeros((10, 32, 32, 3), np.uint8), label=np.arange(10))
@@ -189,7 +189,7 @@ def test_models_of_the_hub_and_of_others_are_published(tmp_path, monkeypatch):
     )
     code = subject_of(Source(f"{tmp_path / 'net.py'}:make", normalize="data"), data)
     publish(code, "torch-export", tmp_path / "code.pt2")
-    with pytest.raises(ValueError, match="no network that robustgen builds by name"):
+    with pytest.raises(ValueError, match="needs a network that robustgen builds by name"):
         publish(code, "safetensors", tmp_path / "code")
 
 
@@ -199,7 +199,7 @@ def test_the_command_line_publishes_and_can_be_repeated(folder, robustgen, tmp_p
     assert code == 0 and "would publish into out on cpu" in out and not (tmp_path / "out").exists()
     code, out, err = robustgen(*line)
     assert code == 0, err
-    assert "publish: out/mine.pt, out/mine.json; opened again" in out
+    assert "publish: out/mine.pt, out/mine.json; loaded again" in out
     first = (tmp_path / "out/mine.pt").read_bytes()
     assert robustgen(*line)[0] == 0 and (tmp_path / "out/mine.pt").read_bytes() == first
 
@@ -207,10 +207,10 @@ def test_the_command_line_publishes_and_can_be_repeated(folder, robustgen, tmp_p
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("publish nowhere --to onnx --into x", "nothing says what images nowhere takes: publish needs --data"),
+        ("publish nowhere --to onnx --into x", "unknown what images nowhere is for: publish needs --data"),
         (
             "publish nowhere --to onnx --into x --data digits",
-            "or PACKAGE.MODULE:FUNCTION, got nowhere, which does not exist",
+            "timm:NAME or hf:FOLDER, got nowhere, which does not exist",
         ),
         ("publish model --to gif --into x", "unknown form 'gif'; known: safetensors"),
         ("publish model --into x", "Missing option '--to'"),

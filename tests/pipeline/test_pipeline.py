@@ -150,7 +150,7 @@ def test_ctrl_c_leaves_a_run_that_can_go_on_and_says_so(whole, tmp_path):
     os.killpg(process.pid, signal.SIGINT)
     _, said = process.communicate(timeout=30)
     assert process.returncode == 130
-    assert said.strip() == "Stopped. Everything finished is kept; repeat the command to go on."
+    assert said.strip() == "Stopped. Everything finished is kept; repeat the command to resume."
     finish("run", "digits-smoke", "--into", folder, "--jobs", 2)
     assert contents(folder) == contents(whole)
 
@@ -207,7 +207,7 @@ def test_what_ranks_by_discriminators_is_scored_first_and_certificates_are_of_th
     assert plan["keep edm"].needs == ("score edm",) and plan["score edm"].needs == ("label edm",)
     assert plan["score edm"].output.name == "discriminator.npy" and "arc edm" in plan
     assert [name for name in plan if name.startswith("certify")] == ["certify edm"]
-    with pytest.raises(ValueError, match=r"certification\.arms names 'none'; the recipe's arms: real, gaussian, edm"):
+    with pytest.raises(ValueError, match=r"certification\.arms: unknown arm 'none'; known: real, gaussian, edm"):
         Recipe.model_validate({**dict(SMOKE), "certification": CertificationConfig(arms=("none",))})
 
 

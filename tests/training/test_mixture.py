@@ -158,7 +158,7 @@ def test_every_set_must_fit_the_images(tiny_images, sets):
     sets[2].manifest["classes"] = ["a", "b"]
     with pytest.raises(ValueError, match=r"set2 holds images of shape \(1, 8, 8\) in 2 classes; tiny has .* in 3"):
         Mixture(tiny_images, [PhasePlan(None, 0.5, ((sets[0], 1.0), (sets[2], 1.0)))], batch_size=8)
-    with pytest.raises(ValueError, match=r"a real share of 0\.5 needs a proxy set"):
+    with pytest.raises(ValueError, match=r"real_share 0\.5 needs a proxy set"):
         Mixture(tiny_images, [PhasePlan(4, 0.0, ((sets[0], 1.0),)), PhasePlan(4, 0.5, ())], batch_size=8)
 
 
@@ -169,7 +169,7 @@ def test_an_arm_says_its_phases_to_the_end():
     assert several.placed(str.upper).phases[0].proxies == {"EDM": 1, "GAN": 2}
     for wrong, message in (
         ({"phases": [Phase(until=0.5, proxies={"a": 1})]}, "the last at 1, got 0.5"),
-        ({"phases": [Phase(proxies={"a": 1}), Phase(proxies={"a": 1})]}, "later and later"),
+        ({"phases": [Phase(proxies={"a": 1}), Phase(proxies={"a": 1})]}, "in increasing order"),
         ({"proxy": "a", "phases": [Phase(proxies={"a": 1})]}, "either a proxy or phases"),
         ({"phases": [Phase()]}, "say real_share=1"),
     ):
@@ -197,5 +197,5 @@ def test_a_run_trains_phases_after_all_their_sets_and_names_them(tmp_path):
     assert by_name["train real-0"].needs == ("data",)
     names = [name_of(recipe.to_json(), arm) for arm in ("real", "both")]
     assert names == ["real only", "real + gaussian + edm"]
-    with pytest.raises(ValueError, match="arm both wants generator 'gaussian', which the recipe does not have"):
+    with pytest.raises(ValueError, match="arm both names generator 'gaussian', which the recipe does not have"):
         override(recipe, ["generators={}"])

@@ -84,7 +84,7 @@ def test_a_batch_depends_on_its_number_alone(tiny_images, proxies):
 
 
 def test_what_does_not_fit_together_is_refused(tiny_images, proxies, tiny_info):
-    with pytest.raises(ValueError, match=r"real share of 0\.3 needs a proxy set"):
+    with pytest.raises(ValueError, match=r"real_share 0\.3 needs a proxy set"):
         Mixture(tiny_images, None, batch_size=10, real_share=0.3)
     proxies.manifest["shape"] = [3, 8, 8]
     with pytest.raises(ValueError, match=r"holds images of shape \(3, 8, 8\)"):
@@ -296,7 +296,7 @@ def test_one_cycle_moves_the_momentum(tiny_images, tmp_path):
 
 
 def test_batches_that_cannot_be_divided_are_refused(tiny_images, tmp_path):
-    with pytest.raises(ValueError, match=r"batch_size \(16\) must be a multiple of 3: 1 processes, 3 passes each"):
+    with pytest.raises(ValueError, match=r"\(16\) must be a multiple of 3 \(1 processes with 3 passes each\)"):
         train(tmp_path, tiny_images, settings=short(accumulate=3))
 
 
