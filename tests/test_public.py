@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import robustgen
+from conftest import REPOSITORY
 from robustgen.config.generators import GaussianConfig
 from robustgen.generators import build_generator, save_generator
 from robustgen.images import to_bytes
@@ -89,7 +90,7 @@ def test_run_refuses_what_it_cannot_do(tmp_path):
     with pytest.raises(ValueError, match="unknown recipe 'nothing'"):
         robustgen.run("nothing", tmp_path)
     with pytest.raises(ValueError, match="several seeds"):
-        robustgen.run("digits-study", tmp_path)
+        robustgen.run(REPOSITORY / "docs/study/digits-ports/recipe.yaml", tmp_path)
 
 
 @pytest.mark.slow

@@ -8,12 +8,8 @@ from robustgen.config.loading import read_recipe, unknown_recipe
 from robustgen.config.recipe import Recipe
 from robustgen.recipes import bartoldson2024, earlier, gowal2021, rebuffi2021, rebuffi2021_sweeps, sehwag2022, wang2023
 from robustgen.recipes.cifar10_mini import CIFAR10_MINI
-from robustgen.recipes.cifar10_study import CIFAR10_STUDY
 from robustgen.recipes.digits import CERTIFIED, DIGITS, SMOKE
 from robustgen.recipes.digits_generators import GENERATORS
-from robustgen.recipes.digits_long import LONG
-from robustgen.recipes.digits_ports import PORTS
-from robustgen.recipes.digits_study import STUDY
 
 PAPERS = {
     "carmon2019": earlier.CARMON.cited,
@@ -34,11 +30,7 @@ RECIPES: dict[str, Recipe] = {
         SMOKE,
         CERTIFIED,
         GENERATORS,
-        STUDY,
-        LONG,
-        PORTS,
         CIFAR10_MINI,
-        CIFAR10_STUDY,
         *earlier.ROWS,
         *rebuffi2021.ROWS,
         *rebuffi2021_sweeps.ROWS,
@@ -48,6 +40,9 @@ RECIPES: dict[str, Recipe] = {
         *bartoldson2024.ROWS,
     )
 }
+
+STUDIES = ("digits-study", "digits-long", "digits-ports", "cifar10-study")
+"""Studies whose recipes lie beside their records, in `docs/study/NAME/recipe.yaml` of the repository."""
 
 
 def find_recipe(name: str) -> Recipe:
@@ -60,4 +55,6 @@ def find_recipe(name: str) -> Recipe:
         return RECIPES[name]
     if name.endswith((".yaml", ".yml", ".json")):
         return read_recipe(Path(name), RECIPES)
+    if name in STUDIES:
+        raise ValueError(f"the recipe of {name} is a file of the repository: docs/study/{name}/recipe.yaml")
     raise ValueError(f"unknown recipe {name!r}; {unknown_recipe(name, RECIPES)}, or a .yaml file")

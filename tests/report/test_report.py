@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 from small_study import CLASSES, write_run
 
+from conftest import REPOSITORY
 from robustgen.config.generators import GaussianConfig
 from robustgen.config.loading import from_content
 from robustgen.config.recipe import Arm, Reported
-from robustgen.recipes import RECIPES
-from robustgen.recipes.digits_study import SMOOTHED
+from robustgen.recipes import find_recipe
 from robustgen.records.tables import Table
 from robustgen.records.verdicts import UNBROKEN, Verdicts, adversarial_file
 from robustgen.report import by_class as mistakes
@@ -40,6 +40,8 @@ from robustgen.storage.run_folder import RunDir
 
 WORDS_OF_THE_NETWORK = ("http://", "https://", 'src="/', "<script", "@import", "url(h", "url(/")
 
+SMOOTHED = ("loss=stability", "schedule.total_images=61440")
+
 ARMS = {
     "real": Arm(),
     "gaussian": Arm(proxy="gaussian"),
@@ -57,7 +59,7 @@ ROBUST |= {"edm-score": 0.1, "real-smoothed": 0.3, "edm-smoothed": 0.4}
 
 
 def recipe_of(seed):
-    study = RECIPES["digits-study"]
+    study = find_recipe(str(REPOSITORY / "docs/study/digits-study/recipe.yaml"))
     kept = dict.fromkeys(("gaussian", "edm", "ect"), study.generators["gaussian"])
     assert all(isinstance(fit, GaussianConfig) for fit in kept.values())
     plain = study.sampling.model_copy(update={"special": {}})

@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from scipy.stats import spearmanr
 
-from robustgen.config.loading import from_content, override, read_recipe
+from conftest import REPOSITORY
+from robustgen.config.loading import from_content, override, read_recipe, with_defaults
 from robustgen.config.recipe import Arm
 from robustgen.pipeline.graph import stages
 from robustgen.pipeline.monitor import frame, sparkline
 from robustgen.pipeline.study import folders_of, is_study, single_runs
-from robustgen.recipes import RECIPES
+from robustgen.recipes import RECIPES, STUDIES, find_recipe
 from robustgen.records.verdicts import Verdicts
 from robustgen.report.tables import baseline_of, changes_of, name_of
 from robustgen.stats.seeds import SeedStatistics, correlate, rank_correlation
@@ -155,7 +156,7 @@ def test_a_measure_that_orders_generators_in_every_seed_is_certain_and_noise_is_
 def test_every_setting_that_the_study_of_digits_changes_is_known_to_its_family():
     from robustgen.augment import build_augmentation
 
-    study = RECIPES["digits-study"]
+    study = find_recipe(str(REPOSITORY / "docs/study/digits-study/recipe.yaml"))
     assert study.seeds == (0, 1, 2) and len(study.arms) == 37
     for arm in study.arms:
         build_augmentation(study.training(arm).augment)
@@ -233,7 +234,7 @@ def test_another_recipe_in_the_folder_of_a_study_is_refused(study):
 
 
 def test_a_dry_study_writes_nothing(tmp_path):
-    out = finish("run", "digits-study", "--dry-run", "--into", tmp_path / "x")
+    out = finish("run", REPOSITORY / "docs/study/digits-study/recipe.yaml", "--dry-run", "--into", tmp_path / "x")
     assert "seed-2" in out and "train real-mixup-raw-0" in out and not (tmp_path / "x").exists()
 
 
@@ -286,3 +287,15 @@ def test_the_seeds_of_a_study_are_ordinary_recipes(tmp_path):
     RunDir(tmp_path).ensure_recipe(recipe.to_json())
     with pytest.raises(ValueError, match="no seed of the study"):
         folders_of([tmp_path])
+
+
+@pytest.mark.parametrize("name", STUDIES)
+def test_studies_are_files_beside_their_records(name):
+    """They are the recipes of the records: a run that was recorded would go on under them."""
+    folder = REPOSITORY / "docs" / "study" / name
+    recipe = find_recipe(str(folder / "recipe.yaml"))
+    assert recipe.name == name and len(recipe.seeds) == 3
+    recorded = with_defaults(read_json(folder / "records" / "recipe.json"))
+    assert {**recorded, "summary": ""} == {**json.loads(json.dumps(recipe.to_json())), "summary": ""}
+    with pytest.raises(ValueError, match=rf"is a file of the repository: docs/study/{name}/recipe\.yaml"):
+        find_recipe(name)
