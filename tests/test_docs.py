@@ -47,6 +47,12 @@ def test_every_command_is_understood(page, line, tmp_path):
             if re.fullmatch(r"(models|runs)/[\w-]+", word) and not (tmp_path / word).exists():
                 (tmp_path / word).parent.mkdir(exist_ok=True)
                 (tmp_path / word).symlink_to(run if word.startswith("runs/") else run / "classifiers" / "edm-0")
+    for word in words if words[0] in ("show", "report") else ():
+        if word.endswith(".npz"):
+            (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
+            (tmp_path / word).symlink_to(
+                REPOSITORY / "tests" / "fixtures" / "version-0.1" / "run" / "evaluation" / "edm.quick.npz"
+            )
     if words[0] not in READ_ONLY and "--help" not in words and "--dry-run" not in words and words[0] not in FILES_READ:
         words.append("--dry-run")
     done = subprocess.run([sys.executable, "-m", "robustgen", *words], capture_output=True, text=True, cwd=tmp_path)

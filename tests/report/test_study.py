@@ -12,7 +12,7 @@ import pytest
 from scipy.stats import spearmanr
 
 from conftest import REPOSITORY
-from robustgen.config.loading import from_content, override, read_recipe, with_defaults
+from robustgen.config.loading import from_content, override, read_recipe
 from robustgen.config.recipe import Arm
 from robustgen.pipeline.graph import stages
 from robustgen.pipeline.monitor import frame, sparkline
@@ -60,7 +60,10 @@ def test_the_labeller_is_waited_for_by_the_arms_that_ask_it():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ("ema_deca=0", "arms.x.changes: unknown setting ema_deca; did you mean ema_decay? known: architecture, loss"),
+        (
+            "ema_deca=0",
+            "arms.x.changes: unknown setting ema_deca; did you mean ema_decay? known: architecture, normalize",
+        ),
         ("schedule.lr=1", "known under schedule: total_images"),
         ("real_share=2", "real_share: input should be less than or equal to 1"),
         ("averaging", "expected SETTING=VALUE such as real_share=0.5, got 'averaging'"),
@@ -291,11 +294,14 @@ def test_the_seeds_of_a_study_are_ordinary_recipes(tmp_path):
 
 @pytest.mark.parametrize("name", STUDIES)
 def test_studies_are_files_beside_their_records(name):
-    """They are the recipes of the records: a run that was recorded would go on under them."""
+    """They are the recipes of the records: the same settings of every arm, whatever names they had then."""
     folder = REPOSITORY / "docs" / "study" / name
     recipe = find_recipe(str(folder / "recipe.yaml"))
     assert recipe.name == name and len(recipe.seeds) == 3
-    recorded = with_defaults(read_json(folder / "records" / "recipe.json"))
-    assert {**recorded, "summary": ""} == {**json.loads(json.dumps(recipe.to_json())), "summary": ""}
+    recorded = from_content(read_json(folder / "records" / "recipe.json"), name)
+    same = recipe.model_copy(update={"summary": recorded.summary, "arms": recorded.arms})
+    assert same == recorded and recipe.arms.keys() == recorded.arms.keys()
+    for arm in recipe.arms:
+        assert recipe.training(arm) == recorded.training(arm) and recipe.arms[arm].proxies == recorded.arms[arm].proxies
     with pytest.raises(ValueError, match=rf"is a file of the repository: docs/study/{name}/recipe\.yaml"):
         find_recipe(name)
