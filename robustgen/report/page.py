@@ -214,7 +214,7 @@ def _flow(results: Results, counts: dict[str, int]) -> list[str]:
             "all kept" if recipe["keep"]["rule"] == "all" else f"kept: {recipe['keep']['rule']}",
             f"batches {100 * recipe['train']['real_share']:.0f} % real",
         ]
-    steps += [f"{recipe['train']['loss']}, weights averaged", f"best of {recipe['train']['models']} by validation"]
+    steps += [f"{loss_of(recipe)}, weights averaged", f"best of {recipe['train']['models']} by validation"]
     return [*steps, recipe["evaluation"]["suite"]]
 
 

@@ -70,7 +70,7 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
         title=f"robustgen: {recipe['name']}, {len(study.results)} seeds",
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images; {recipe['train']['architecture']}, "
-        f"{recipe['train']['loss']} against {first.threat}; seeds {seeds}",
+        f"{loss_of(recipe)} against {first.threat}; seeds {seeds}",
         answer=answer(study),
         arms=arms_table(study),
         chance=round(0.05 * len(others), 1),
