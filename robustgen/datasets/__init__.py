@@ -10,7 +10,20 @@ from pathlib import Path
 import numpy as np
 
 from robustgen.config.recipe import DataConfig
-from robustgen.datasets import afhq, celeba, cifar, digits, folder, imagenet64, mnist, npz, svhn, tiny_imagenet
+from robustgen.datasets import (
+    afhq,
+    celeba,
+    cifar,
+    digits,
+    folder,
+    hf,
+    imagenet64,
+    mnist,
+    npz,
+    svhn,
+    tiny_imagenet,
+    webdataset,
+)
 from robustgen.datasets.sizes import Loaded, Reading, at_any_size
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.randomness import rng_for
@@ -31,13 +44,15 @@ DATASETS: dict[str, Callable[..., Loaded]] = {
     "afhq": afhq.load,
     "npz": npz.load,
     "folder": folder.load,
+    "webdataset": webdataset.load,
+    "hf-data": hf.load,
 }
 """Training images, and test images where there are any; from a place or the usual one, at a size or their own.
 
 Those in OWN are also given a `Reading`.
 """
 
-OWN = ("npz", "folder")
+OWN = ("npz", "folder", "webdataset", "hf-data")
 """Images of one's own."""
 
 

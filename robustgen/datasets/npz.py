@@ -177,6 +177,11 @@ def of_one_kind(images: ImageSet, test: ImageSet) -> tuple[ImageSet, ImageSet]:
             f"{test.origin} has images of shape {test.info.shape}, {images.origin} of shape {images.info.shape}; "
             "bring them to one size, for instance with data.resize=N, and to as many channels"
         )
+    if not (images.numbered or test.numbered or test.info.classes == images.info.classes):
+        raise ValueError(
+            f"{test.origin} has the classes {show_names(test.info.classes)}, {images.origin} has "
+            f"{show_names(images.info.classes)}; number both in one order"
+        )
     try:
         return images, replace(test, info=images.info, numbered=images.numbered)
     except ValueError as error:

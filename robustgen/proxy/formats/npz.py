@@ -18,8 +18,9 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.proxy.formats.source import BLOCK, Export, Format, Source, check_member_names, checked_labels, numbered
+from robustgen.proxy.formats.source import BLOCK, Export, Format, Source, checked_labels, numbered
 from robustgen.storage.files import atomic_write
+from robustgen.storage.tars import check_member_names
 from robustgen.units import show_names
 
 BOMB = 200

@@ -73,10 +73,3 @@ def checked_labels(labels: np.ndarray, count: int, origin: Path) -> np.ndarray:
 def numbered(labels: np.ndarray) -> tuple[str, ...]:
     """Names of classes that have none: 0 .. largest label."""
     return tuple(str(k) for k in range(int(labels.max()) + 1))
-
-
-def check_member_names(names: Sequence[str], origin: Path) -> None:
-    """Raise ValueError if an archive has a member whose path leads out of it."""
-    for name in names:
-        if name.startswith(("/", "\\")) or ".." in name.replace("\\", "/").split("/") or name[1:2] == ":":
-            raise ValueError(f"{origin} is refused: it holds {name!r}, a name that leads out of the archive")
