@@ -348,6 +348,8 @@ class StyleGAN2Config(TrainedGeneratorConfig):
     """Layers of the mapping network from z to w."""
     class_mapping: Count = 8
     """Layers of the discriminator's mapping network of the class label."""
+    conditional: bool = True
+    """Whether it is conditioned on the class label. Otherwise images come from any class, and are labeled later."""
     r1: NotNegative = 0.01
     """gamma of the gradient penalty."""
     ada_target: Fraction01 = 0.6

@@ -6,11 +6,10 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from pydantic import ValidationError
 from torch import Tensor
 
 from robustgen.config.generators import EDMConfig
-from robustgen.config.parsing import explain
+from robustgen.generators.layouts import Layout, settings_of
 from robustgen.generators.unet import AUGMENTATIONS
 from robustgen.storage.torch_files import Inert
 
@@ -68,12 +67,12 @@ def holds_edm(content: object) -> bool:
 
 
 def _precondition(content: object) -> Inert | None:
-    found = content.get("ema", content.get("net")) if isinstance(content, Mapping) else content
+    found = content.get("ema") if isinstance(content, Mapping) else content
     return found if isinstance(found, Inert) else None
 
 
-def read_edm(content: object, path: Path) -> tuple[EDMConfig, tuple[int, int, int], int, dict[str, Tensor]]:
-    """Settings, shape of images, number of classes (0: unconditional) and weights by our names, from such a pickle.
+def read_edm(content: object, path: Path) -> Layout:
+    """Settings and weights from such a pickle.
 
     Raises:
         ValueError: another preconditioning or network; names it, and what can be opened.
@@ -96,29 +95,28 @@ def read_edm(content: object, path: Path) -> tuple[EDMConfig, tuple[int, int, in
         side, colours, classes = (int(state[name]) for name in ("img_resolution", "img_channels", "label_dim"))
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path}: EDMPrecond has no img_resolution, img_channels and label_dim") from None
-    try:
-        config = EDMConfig.model_validate(
-            {
-                "network": kind,
-                "conditional": classes > 0,
-                "channels": given["model_channels"],
-                "multipliers": list(given["channel_mult"]),
-                "blocks": given["num_blocks"],
-                "attention": list(given["attn_resolutions"]),
-                "dropout": given["dropout"],
-                "label_dropout": given["label_dropout"],
-                "augment": EDMConfig.model_fields["augment"].default if given["augment_dim"] else 0.0,
-            }
-        )
-    except ValidationError as error:
-        raise ValueError(f"{path}: {explain(error)}") from None
+    config = settings_of(
+        EDMConfig,
+        path,
+        network=kind,
+        conditional=classes > 0,
+        channels=given["model_channels"],
+        multipliers=_plain(given["channel_mult"]),
+        blocks=given["num_blocks"],
+        attention=_plain(given["attn_resolutions"]),
+        dropout=given["dropout"],
+        label_dropout=given["label_dropout"],
+        augment=EDMConfig.model_fields["augment"].default if given["augment_dim"] else 0.0,
+    )
+    assert isinstance(config, EDMConfig)
     try:
         tensors = inner.tensors() or {}
     except RecursionError:
         raise ValueError(f"{path}: its modules contain themselves") from None
     if max(config.blocks, len(config.multipliers)) > len(tensors):
         raise ValueError(f"{path}: {len(tensors)} tensors cannot be those of {config.blocks} blocks at each size")
-    return config, (colours, side, side), classes, {f"network.{name}": value for name, value in _renamed(tensors)}
+    weights = {f"network.{name}": value for name, value in _renamed(tensors)}
+    return Layout(f"NVIDIA's EDM, network {kind}", config, (colours, side, side), classes, weights)
 
 
 def _state(thing: Inert, path: Path) -> Mapping[str, Any]:

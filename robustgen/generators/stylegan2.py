@@ -5,13 +5,13 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from functools import lru_cache
-from typing import Self
+from typing import Any, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.config.generators import GeneratorConfig, StyleGAN2Config, TrainedGeneratorConfig
+from robustgen.config.generators import GeneratorConfig, SamplerConfig, StyleGAN2Config, TrainedGeneratorConfig
 from robustgen.generators.augmentation import Adaptation, varied
 from robustgen.generators.biggan import FIRST, doublings_of
 from robustgen.generators.contracts import Generator, LossTerm, Optimization, TrainingSpec
@@ -44,14 +44,23 @@ class StyleGAN2(Generator):
     kind = "stylegan2"
 
     def __init__(
-        self, shape: tuple[int, int, int], classes: int, *, channels: int = 512, latents: int = 512, mapping: int = 2
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        *,
+        channels: int = 512,
+        latents: int = 512,
+        mapping: int = 2,
+        conditional: bool = True,
     ):
         super().__init__()
         self.shape, self.classes, self.channels, self.latents = shape, classes, channels, latents
+        self.conditional = conditional
         self.sizes = [FIRST << i for i in range(doublings_of(shape) + 1)]
-        self.class_in = _Linear(classes, latents)
+        self.class_in = _Linear(classes, latents) if conditional else None
+        inputs = 2 * latents if conditional else latents
         self.mapping = nn.Sequential(
-            *(_Linear(latents if i else 2 * latents, latents, leaky=True, lr=0.01) for i in range(mapping))
+            *(_Linear(latents if i else inputs, latents, leaky=True, lr=0.01) for i in range(mapping))
         )
         self.first = nn.Parameter(torch.randn(1, channels, FIRST, FIRST))
         self.convs = nn.ModuleList()
@@ -72,12 +81,19 @@ class StyleGAN2(Generator):
         assert isinstance(config, StyleGAN2Config)
         with rng.seeding_torch():
             return cls(
-                info.shape, len(info.classes), channels=config.channels, latents=config.latents, mapping=config.mapping
+                info.shape,
+                len(info.classes),
+                channels=config.channels,
+                latents=config.latents,
+                mapping=config.mapping,
+                conditional=config.conditional,
             )
 
     def forward(self, z: Tensor, labels: Tensor, *noise: Tensor) -> Tensor:
-        kind = self.class_in(F.one_hot(labels, self.classes).to(z.dtype))
-        w = self.mapping(torch.cat([_unit(z), _unit(kind)], dim=1))
+        known = [_unit(z)]
+        if self.class_in is not None:
+            known.append(_unit(self.class_in(F.one_hot(labels, self.classes).to(z.dtype))))
+        w = self.mapping(torch.cat(known, dim=1))
         x = self.first.expand(len(z), -1, -1, -1).contiguous(memory_format=torch.channels_last)
         image: Tensor | None = None
         given, convs = iter(noise), iter(self.convs)
@@ -96,7 +112,12 @@ class StyleGAN2(Generator):
         device = next(self.parameters()).device
         with rng.seeding_torch():
             discriminator = Discriminator(
-                self.shape, self.classes, channels=config.channels, latents=config.latents, mapping=config.class_mapping
+                self.shape,
+                self.classes,
+                channels=config.channels,
+                latents=config.latents,
+                mapping=config.class_mapping,
+                conditional=config.conditional,
             )
         channels_last(discriminator).to(device)
         adaptation = Adaptation(config.ada_target, config.ada_images, device)
@@ -143,6 +164,10 @@ class StyleGAN2(Generator):
             after_step=adaptation.after_step if config.ada else lambda images: None,
         )
 
+    def configure_sampler(self, settings: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
+        """Nothing can be set."""
+        return super().configure_sampler(settings, guide) | ({} if self.conditional else {"conditional": False})
+
     @torch.no_grad()
     def sample(self, labels: Tensor, rng: Rng) -> Tensor:
         """Images in [0, 1] of class labels, from untruncated latents; call in evaluation mode."""
@@ -153,12 +178,21 @@ class StyleGAN2(Generator):
 class Discriminator(nn.Module):
     """Images (N, C, H, H) in [-1, 1] and classes to logits (N,): features . vector of the class / sqrt(latents).
 
+    Where it is not `conditional`, a linear layer makes the logit, and labels are ignored.
+
     Each resolution down to 8x8 has two convolutions, of which the second halves; at 4x4 one more channel says how much
     the images of a group differ. With 512 channels and images of 32x32 23.1 million parameters.
     """
 
     def __init__(
-        self, shape: tuple[int, int, int], classes: int, *, channels: int = 512, latents: int = 512, mapping: int = 8
+        self,
+        shape: tuple[int, int, int],
+        classes: int,
+        *,
+        channels: int = 512,
+        latents: int = 512,
+        mapping: int = 8,
+        conditional: bool = True,
     ):
         super().__init__()
         self.classes = classes
@@ -169,15 +203,18 @@ class Discriminator(nn.Module):
         )
         self.last = _Conv(channels + 1, channels, 3)
         self.dense = _Linear(channels * FIRST**2, channels, leaky=True)
-        self.out = _Linear(channels, latents)
-        self.class_in = _Linear(classes, latents)
-        self.mapping = nn.Sequential(*(_Linear(latents, latents, leaky=True, lr=0.01) for _ in range(mapping)))
+        self.out = _Linear(channels, latents if conditional else 1)
+        self.class_in = _Linear(classes, latents) if conditional else None
+        layers = mapping if conditional else 0
+        self.mapping = nn.Sequential(*(_Linear(latents, latents, leaky=True, lr=0.01) for _ in range(layers)))
 
     def forward(self, images: Tensor, labels: Tensor) -> Tensor:
         x = self.convs(self.stem(images.contiguous(memory_format=torch.channels_last)))
         with torch.autocast(x.device.type, enabled=False):
             x = self.last(with_group_deviation(x.float()))
-            features = self.out(self.dense(x.flatten(1)))
+            features: Tensor = self.out(self.dense(x.flatten(1)))
+            if self.class_in is None:
+                return features.squeeze(1)
             kind = self.class_in(F.one_hot(labels, self.classes).to(x.dtype))
             return (features * self.mapping(_unit(kind))).sum(1) / math.sqrt(features.shape[1])
 

@@ -24,7 +24,7 @@ class ImportGenerator:
     data: DataConfig | None = None
 
     def __call__(self, device: str, progress: Progress) -> str:
-        from robustgen.generators import save_generator
+        from robustgen.generators import save_generator, weights_file
         from robustgen.generators.published import read_published
         from robustgen.proxy.store import digest_of
         from robustgen.storage.published_generators import published_as
@@ -32,7 +32,8 @@ class ImportGenerator:
         name, known = published_as(self.file)
         dataset, names = self._classes(known.dataset if known else name)
         opened = read_published(self.file, names, dataset, strict=self.data is not None)
-        source: dict[str, Any] = {"file": self.file.name, "sha256": digest_of(self.file), "layout": opened.layout}
+        file = weights_file(self.file) if self.file.is_dir() else self.file
+        source: dict[str, Any] = {"file": self.file.name, "sha256": digest_of(file), "layout": opened.layout}
         if known is not None:
             source |= {"url": known.file.url, "license": known.license}
         save_generator(self.folder, opened.model, opened.config, opened.info, imported=source)

@@ -38,11 +38,23 @@ _NVIDIA = "CC BY-NC-SA 4.0, non-commercial"
 _EDM = "https://nvlabs-fi-cdn.nvidia.com/edm/pretrained"
 
 
+_ADA = "https://nvlabs-fi-cdn.nvidia.com/stylegan2-ada-pytorch/pretrained"
+_NVIDIA_CODE = "NVIDIA Source Code License, non-commercial"
+_VDVAE = "https://openaipublic.blob.core.windows.net/very-deep-vaes-assets/vdvae-assets-2"
+
+
 def _edm(dataset: str, name: str, evaluations: int = 0) -> tuple[str, PublishedGenerator]:
     full = f"edm-{name}"
     file = Download(f"{_EDM}/{full}.pkl", f"{full}.pkl")
     sampling = f"--evaluations {evaluations}" if evaluations else ""
     return full, PublishedGenerator("edm", dataset, "-cond-" in name, _NVIDIA, file, sampling)
+
+
+def _vdvae(seed: int, iteration: int) -> tuple[str, PublishedGenerator]:
+    file = f"cifar10-seed{seed}-iter-{iteration}-model-ema.th"
+    return f"vdvae-cifar10-seed{seed}", PublishedGenerator(
+        "vdvae", "cifar10", False, "MIT, of its repository", Download(f"{_VDVAE}/{file}", file)
+    )
 
 
 GENERATOR_FILES: dict[str, PublishedGenerator] = dict(
@@ -56,6 +68,13 @@ GENERATOR_FILES: dict[str, PublishedGenerator] = dict(
         _edm("afhq", "afhqv2-64x64-uncond-vp", 79),
         _edm("afhq", "afhqv2-64x64-uncond-ve", 79),
         _edm("imagenet-64x64", "imagenet-64x64-cond-adm"),
+        (
+            "stylegan2-ada-cifar10",
+            PublishedGenerator(
+                "stylegan2", "cifar10", True, _NVIDIA_CODE, Download(f"{_ADA}/cifar10.pkl", "stylegan2-ada-cifar10.pkl")
+            ),
+        ),
+        *(_vdvae(seed, iteration) for seed, iteration in ((0, 900_000), (1, 1_050_000), (2, 650_000), (3, 1_050_000))),
     ]
 )
 """By the name that `robustgen fetch` and `import-generator` take."""

@@ -14,7 +14,7 @@ class Bars(nn.Module):
         self.rows = nn.Parameter(torch.zeros(classes, *shape))
         with torch.no_grad():
             for k in range(classes):
-                self.rows[k, :, (2 + 2 * k) % shape[1] : (4 + 2 * k) % shape[1]] = 1 - dark
+                self.rows[k, :, 2 + 2 * (k % 3) : 4 + 2 * (k % 3)] = 1 - dark
 
     def sample(self, labels, seeds):
         noise = [torch.rand(self.shape, generator=torch.Generator().manual_seed(int(seed))) for seed in seeds]

@@ -1,7 +1,8 @@
-"""NVIDIA's pickles of EDM: opened without their code, and equal to NVIDIA's own networks.
+"""Published files: opened without running what is in them, and equal to their authors' own networks.
 
-`nvidia-edm.json` has four small networks of NVlabs/edm (commit 008a4e5): names and shapes of their tensors, and what
-they returned for the numbers that `drawn` makes. The pickles are written here by stand-ins of NVIDIA's classes.
+`published-generators.json` has small networks of NVlabs/edm (commit 008a4e5), NVlabs/stylegan2-ada-pytorch,
+ajbrock/BigGAN-PyTorch and openai/vdvae: names and shapes of their tensors, and what the authors' code returned for the
+numbers that `drawn` makes. The files are written here; stand-ins take the place of NVIDIA's classes.
 """
 
 import io
@@ -18,13 +19,22 @@ from torch import nn
 
 from conftest import REPOSITORY
 from robustgen.cli.inventory import known
-from robustgen.config.generators import EDMConfig, SamplerConfig
+from robustgen.config.generators import (
+    BigGANConfig,
+    DDPMConfig,
+    EDMConfig,
+    SamplerConfig,
+    StyleGAN2Config,
+    VDVAEConfig,
+)  # fmt: skip
 from robustgen.config.recipe import DataConfig
-from robustgen.generators import load_generator
+from robustgen.generators import VDVAE, BigGAN, StyleGAN2, build_generator, load_generator, save_diffusers
 from robustgen.generators.edm_files import holds_edm, read_edm
+from robustgen.generators.logistics import log_likelihood
 from robustgen.generators.published import read_published
 from robustgen.generators.unet import UNet
-from robustgen.images import to_bytes
+from robustgen.generators.vdvae_files import HYPERPARAMETERS
+from robustgen.images import DatasetInfo, to_bytes
 from robustgen.randomness import rng_for
 from robustgen.stages.fetch import find
 from robustgen.stages.import_generator import ImportGenerator
@@ -32,7 +42,9 @@ from robustgen.stages.sample import Sample
 from robustgen.storage.published_generators import GENERATOR_FILES, find_generator_file
 from robustgen.storage.torch_files import Inert, load_objects
 
-RECORDED = json.loads((REPOSITORY / "tests" / "fixtures" / "nvidia-edm.json").read_text())
+ALL = json.loads((REPOSITORY / "tests" / "fixtures" / "published-generators.json").read_text())
+INFO = DatasetInfo("x", tuple("0123456789"), (3, 32, 32), (0.0,) * 3, (1.0,) * 3)
+RECORDED, OTHERS = ALL["edm"], ALL["others"]
 
 
 def drawn(name, shape):
@@ -42,7 +54,7 @@ def drawn(name, shape):
         values /= np.sqrt(np.prod(shape[1:]))
     else:
         values = 1 + 0.3 * values if name.endswith("weight") else 0.2 * values
-    return torch.from_numpy(values.astype(np.float32))
+    return torch.from_numpy(np.asarray(values, dtype=np.float32))
 
 
 def filter_of(arguments):
@@ -136,10 +148,10 @@ def test_the_published_cifar10_network_has_the_default_settings(nvidia, tmp_path
         tmp_path / "net.pkl", "ddpm++", nvidia, inner=arguments,
         changes={"img_resolution": 32, "img_channels": 3, "label_dim": 10},
     )  # fmt: skip
-    config, shape, classes, _ = read_edm(load_objects(path), path)
-    assert config == EDMConfig() and shape == (3, 32, 32) and classes == 10
+    found = read_edm(load_objects(path), path)
+    assert found.config == EDMConfig() and found.shape == (3, 32, 32) and found.classes == 10
     with torch.device("meta"):
-        network = UNet(shape, classes, augmented=True)
+        network = UNet(found.shape, found.classes, augmented=True)
     sizes = [parameter.numel() for parameter in network.parameters()]
     assert (len(sizes), sum(sizes)) == (419, 55_735_299)
 
@@ -279,9 +291,140 @@ def test_published_generators_are_listed_with_address_and_license(tmp_path, monk
     lines = dict(known("generators"))
     assert "conditional; CC BY-NC-SA 4.0, non-commercial; https://" in lines["edm-cifar10-32x32-cond-vp"]
     for name, one in GENERATOR_FILES.items():
-        assert find(name).files == (one.file,) and f"-{'cond' if one.conditional else 'uncond'}-" in f"{name}-"
+        assert find(name).files == (one.file,)
+        assert one.kind != "edm" or one.conditional == ("-cond-" in name)
         with pytest.raises(ValueError, match=f"run: robustgen fetch {name}"):
             find_generator_file(name)
     assert "non-commercial" in capsys.readouterr().out
     (tmp_path / "edm-cifar10-32x32-cond-vp.pkl").touch()
     assert find_generator_file("edm-cifar10-32x32-cond-vp").parent == tmp_path
+
+
+def stylegan2_file(path, layout, easy, source="raise SystemExit", hostile=None, **changes):
+    record = OTHERS[layout]
+    root = Persistent("Generator", source, **{**record["state"], **changes}, _init_kwargs=easy())
+    for name, shape in record["tensors"].items():
+        *layers, last = name.split(".")
+        here = root
+        for layer in layers:
+            if layer not in here._modules:
+                here.add_module(layer, Persistent("Layer"))
+            here = here._modules[layer]
+        scale = 300 if name.startswith("mapping.fc") and last == "weight" else 1
+        values = torch.ones(shape) if last == "resample_filter" else drawn(name, shape) * scale
+        if last in ("resample_filter", "noise_const", "w_avg"):
+            here.register_buffer(last, values)
+        else:
+            here.register_parameter(last, nn.Parameter(values))
+    path.write_bytes(pickle.dumps({"G": hostile, "D": None, "G_ema": root, "training_set_kwargs": easy(path="x")}))
+    return path
+
+
+@pytest.mark.parametrize("layout", ["stylegan2", "stylegan2 unconditional"])
+def test_an_opened_stylegan2_makes_the_images_of_its_authors(layout, nvidia, tmp_path):
+    found = read_published(stylegan2_file(tmp_path / "net.pkl", layout, nvidia))
+    assert found.conditional == (layout == "stylegan2") == found.config.conditional
+    sizes = [(size, i) for size in (4, 8, 16) for i in (0, 1) if (size, i) != (4, 0)]
+    noise = [
+        drawn(f"synthesis.b{size}.conv{i}.noise_const", (size, size)).expand(2, 1, size, size) for size, i in sizes
+    ]
+    labels = torch.tensor([0, 2]) if found.conditional else torch.zeros(2, dtype=torch.int64)
+    with torch.no_grad():
+        images = found.model(drawn("latents", (2, 8)) * 3, labels, *noise)[:, :, ::2, ::2]
+    wanted = torch.tensor(OTHERS[layout]["output"]).view(images.shape)
+    torch.testing.assert_close(images, wanted, rtol=0, atol=2e-5)
+    assert (wanted[0] - wanted[1]).std() > 0.02
+    how = found.model.configure_sampler(SamplerConfig())
+    assert how.get("conditional", True) == found.conditional
+
+
+def biggan_weights():
+    weights = {name: drawn(name, shape) for name, shape in OTHERS["biggan"]["tensors"].items()}
+    return {name: value.abs() + 0.5 if name.endswith("stored_var") else value for name, value in weights.items()}
+
+
+def test_an_opened_biggan_makes_the_images_of_its_authors(tmp_path):
+    path = tmp_path / "G_ema.pth"
+    for prefix in ("", "module."):
+        torch.save({prefix + name: value for name, value in biggan_weights().items()}, path)
+        found = read_published(path)
+        with torch.no_grad():
+            images = found.model(drawn("latents", (2, 4)) * 3, torch.tensor([0, 2]))[:, :, ::4, ::4]
+        wanted = torch.tensor(OTHERS["biggan"]["output"]).view(images.shape)
+        torch.testing.assert_close(images, wanted, rtol=0, atol=2e-5)
+        assert found.conditional and len(found.info.classes) == 3 and found.info.shape == (3, 32, 32)
+
+
+def test_an_opened_vdvae_gives_pixels_the_likelihood_of_its_authors(tmp_path, monkeypatch):
+    """At a temperature of nearly 0, where latents are the means of their priors."""
+    path = tmp_path / "model-ema.th"
+    weights = {name: drawn(name, shape) for name, shape in OTHERS["vdvae"]["tensors"].items()}
+    torch.save(weights, path)
+    with pytest.raises(ValueError, match="holds a VDVAE with 4 and 4 blocks, expected those of: cifar10 33 and 43"):
+        read_published(path)
+    tiny = {"encoder": "8x1,8d2,4d4,1x1", "decoder": "1x1,4m1,8m4,8x1"}
+    monkeypatch.setitem(HYPERPARAMETERS, "tiny", tiny)
+    found = read_published(path)
+    assert not found.conditional and found.config.latents == 4 and found.config.components == 2
+    with torch.no_grad():
+        numbers, _ = found.model.decode(torch.zeros(2, dtype=torch.int64), rng_for(0).each(range(2)), temperature=1e-30)
+    images = torch.tanh(drawn("images", (2, 3, 8, 8)) * 8)
+    torch.testing.assert_close(
+        -log_likelihood(images, numbers), torch.tensor(OTHERS["vdvae"]["nats"]), rtol=0, atol=2e-3
+    )
+
+
+def test_the_published_sizes_are_the_default_settings():
+    """What the authors' command lines make: the defaults here, in names and shapes."""
+    for config, kind in ((VDVAEConfig(), VDVAE), (StyleGAN2Config(), StyleGAN2), (BigGANConfig(), BigGAN)):
+        with torch.device("meta"):
+            model = kind.from_config(config, INFO, rng_for(0))
+        assert sum(one.numel() for one in model.parameters()) > 4e6
+    assert HYPERPARAMETERS["cifar10"] == {"encoder": VDVAEConfig().encoder, "decoder": VDVAEConfig().decoder}
+
+
+def test_larger_gans_are_one_line(nvidia, tmp_path):
+    shared = {**biggan_weights(), "shared.weight": torch.zeros(3, 4)}
+    torch.save(shared, tmp_path / "G_ema.pth")
+    with pytest.raises(ValueError, match=r"BigGAN with shared\.weight, as for ImageNet; only that of launch_cifar_ema"):
+        read_published(tmp_path / "G_ema.pth")
+    for changes, message in (
+        ({"img_resolution": 256}, "StyleGAN2-ADA for 256x256 .* only its setting `cifar`"),
+        ({"z_dim": 16}, "z_dim is 16, w_dim 8; only equal ones"),
+        ({"img_resolution": 8}, "does not fit"),
+        ({"c_dim": "3"}, "holds a Generator, expected a Generator of StyleGAN2-ADA"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            read_published(stylegan2_file(tmp_path / "net.pkl", "stylegan2", nvidia, **changes))
+
+
+def test_nothing_in_the_other_files_is_run(nvidia, tmp_path, monkeypatch):
+    """Calls next to the weights of each layout, and the source that StyleGAN2's pickles carry."""
+    done = tmp_path / "done"
+    source = f"open({str(done)!r}, 'w')"
+    tiny = {"encoder": "8x1,8d2,4d4,1x1", "decoder": "1x1,4m1,8m4,8x1"}
+    monkeypatch.setitem(HYPERPARAMETERS, "tiny", tiny)
+    vdvae = {name: drawn(name, shape) for name, shape in OTHERS["vdvae"]["tensors"].items()}
+    torch.save({**biggan_weights(), "hostile": Hostile(exec, source)}, tmp_path / "G_ema.pth")
+    torch.save({**vdvae, "hostile": Hostile(eval, source)}, tmp_path / "model-ema.th")
+    stylegan2_file(tmp_path / "net.pkl", "stylegan2", nvidia, source=source, hostile=Hostile(exec, source))
+    events, watching = [], True
+
+    def hook(event, arguments):
+        if watching and event in ("exec", "compile", "os.system", "subprocess.Popen"):
+            events.append((event, arguments))
+
+    sys.addaudithook(hook)
+    layouts = [read_published(tmp_path / name).layout for name in ("G_ema.pth", "model-ema.th", "net.pkl")]
+    watching = False
+    assert layouts == ["BigGAN-PyTorch", "openai/vdvae", "NVIDIA's StyleGAN2-ADA"]
+    assert not done.exists() and not events
+
+
+def test_a_diffusers_folder_is_imported_too(tmp_path):
+    config = DDPMConfig(channels=8, multipliers=(1, 2), blocks=1, attention=())
+    info = DatasetInfo("x", ("0",), (3, 8, 8), (0.0,) * 3, (1.0,) * 3)
+    save_diffusers(tmp_path / "theirs", build_generator(config, info, rng_for(0)))
+    ImportGenerator(tmp_path / "theirs", tmp_path / "g", DataConfig(name="cifar10"))("cpu", lambda *_: None)
+    model, about = load_generator(tmp_path / "g")
+    assert about["settings"]["kind"] == "ddpm" and len(about["classes"]) == model.classes == 10
