@@ -11,7 +11,7 @@ from pathlib import Path
 
 
 def environment() -> dict[str, str]:
-    """Versions, processor and commit, on which a result may depend."""
+    """Versions, processor and commit: what a result may depend on."""
     packages = ("robustgen", "torch", "numpy", "scipy", "scikit-learn", "pillow")
     versions = {}
     for package in packages:
@@ -38,7 +38,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The commit of the source tree this package runs from, if it runs from one."""
+    """The commit of the source tree, if this package runs from one."""
     here = Path(__file__).resolve().parent
     if not (here.parent / ".git").exists():
         return "not in a git checkout"

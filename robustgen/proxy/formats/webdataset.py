@@ -1,6 +1,6 @@
 """WebDataset: `.tar` archives of samples, a picture KEY.png with its label KEY.cls.
 
-Nothing is unpacked to disk: labels are read in one pass, pictures then where they lie in the archives.
+Nothing is unpacked to disk: labels are read in one pass, then pictures directly from the archives.
 """
 
 from __future__ import annotations
@@ -31,13 +31,13 @@ def _index(path: Path) -> list[tuple[str, int, int, int]]:
     with path.open("rb") as file:
         file.seek(max(0, path.stat().st_size - 512))
         if any(file.read()):
-            raise ValueError(f"{path} is cut off, or no plain .tar archive: it has no end")
+            raise ValueError(f"{path} is cut off, or not an uncompressed .tar archive: it has no end marker")
     pictures: dict[str, tuple[str, int, int]] = {}
     labels: dict[str, int] = {}
     try:
         with tarfile.open(path, "r:") as archive:
             while (member := archive.next()) is not None:
-                archive.members = []  # type: ignore[attr-defined]  # or millions would stay in memory
+                archive.members = []  # type: ignore[attr-defined]  # otherwise millions would stay in memory
                 check_member_names([member.name], path)
                 if member.isdir():
                     continue
