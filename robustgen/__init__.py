@@ -2,12 +2,12 @@
 
     images -> generative model -> proxy set -> robust classifier -> verdicts -> report
 
-    threat       what an adversary may do: a norm and a radius
-    datasets     real images                    generators   models that learn to make more
-    proxy        sampled, labelled, kept        training     mixtures, the robust loop, averaging
+    threat       threat models: a norm and a radius
+    datasets     real images                    generators   generative models
+    proxy        sample, pseudo-label, select   training     mixtures, adversarial training, EMA
     attacks      PGD, APGD, MultiTargeted       evaluation   cascades of attacks, per-image verdicts
-    analysis     sweeps and landscapes: whether to believe a robust accuracy
-    records      what stages leave on disk      report       one self-contained page
+    analysis     sweeps and landscapes: diagnostics of a robust accuracy
+    records      files that stages write        report       one self-contained page
     config       recipes and their settings     pipeline     the stages of a recipe, resumable
 
 Start with `api.py` to use the package, with `contracts.py` to extend it; `robustgen --help` lists the commands.

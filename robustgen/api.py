@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 def _info(
     classes: int, shape: tuple[int, int, int], mean: Sequence[float] | None, std: Sequence[float] | None
 ) -> DatasetInfo:
-    """Facts of a data set with numbered classes; without mean and std pixels are not normalized."""
+    """Facts of a dataset with numbered classes; without mean and std pixels are not normalized."""
     channels = shape[0]
     return DatasetInfo(
         "images",
@@ -211,7 +211,7 @@ def train(
         settings: further fields of `config.training.TrainingConfig`, such as awp=0.005 or augment="crop-flip+cutmix".
 
     Raises:
-        ValueError: settings that do not fit, or a folder that holds other work.
+        ValueError: invalid settings, or a folder that holds other work.
     """
     if (steps is None) == (epochs is None):
         raise ValueError("expected either steps or epochs")
@@ -367,5 +367,5 @@ def run(
 
 
 def _as_text(value: Any) -> str:
-    """A value as `--set` takes it."""
+    """A value in the form of `--set`."""
     return value if isinstance(value, str) else "none" if value is None else json.dumps(value)

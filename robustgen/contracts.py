@@ -1,8 +1,8 @@
 """The interfaces of the families: the page to read first.
 
 Tensors: images are (N, C, H, W) float32 in [0, 1]; logits are (N, K); normalization is inside the model.
-No base class, no registration: whatever implements the interface is a member. `robustgen.testing` holds the checks
-of each interface, and `tests/FAMILY/test_every_MEMBER.py` runs them for everything in the family's dictionary.
+No base class and no registration are needed: everything that implements the interface is a member. `robustgen.testing`
+has the checks of each interface, and `tests/FAMILY/test_every_MEMBER.py` runs them for all members of a family.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ class Batch:
     generated: Tensor
 
     def share(self, which: int, of: int) -> Batch:
-        """Rows which, which + of, which + 2 * of ...: so each share has its part of the originals, which come first."""
+        """Rows which, which + of, which + 2 * of ..., so that originals, which come first, are divided evenly."""
         if of == 1:
             return self
         # Indexing rows of a channels-last batch keeps the layout; a stepped slice alone would be neither.

@@ -11,7 +11,7 @@ from torch import Tensor
 
 @dataclass(frozen=True)
 class DatasetInfo:
-    """Facts about every image of a data set.
+    """Facts about all images of a dataset.
 
     name     as in `robustgen list datasets`
     classes  names of the classes; label k is classes[k]
@@ -27,7 +27,7 @@ class DatasetInfo:
     std: tuple[float, ...]
 
     def unnormalized(self) -> DatasetInfo:
-        """The same with mean 0 and std 1: a network for it takes pixels as they are."""
+        """The same with mean 0 and std 1: a network for it does not normalize pixels."""
         return replace(self, mean=(0.0,) * len(self.mean), std=(1.0,) * len(self.std))
 
 
@@ -37,7 +37,7 @@ class ImageSet:
 
     images    (N, H, W, C) uint8, possibly memory-mapped; or float32 in [0, 1], for test sets that must not be rounded
     labels    (N,) int64 in [0, number of classes)
-    rows      (N,) int64: where each image lies in the file or data set it was taken from; None for 0 .. N - 1
+    rows      (N,) int64: position of each image in the file or dataset it was taken from; None for 0 .. N - 1
     notes     how the images were converted when they were read, one line each
     numbered  the classes are 0 .. the largest label found: a classifier may have more
 
@@ -93,7 +93,7 @@ class ImageSet:
         return np.arange(len(self)) if self.rows is None else self.rows
 
     def pixels(self, device: torch.device | str = "cpu") -> Tensor:
-        """(N, C, H, W) on a device, uint8 or float32 in [0, 1] as they are, laid out channels-last as in `images`."""
+        """(N, C, H, W) on a device, uint8 or float32 in [0, 1], in channels-last memory format like the stored ones."""
         return torch.from_numpy(np.ascontiguousarray(self.images)).to(device).permute(0, 3, 1, 2)
 
     def targets(self, device: torch.device | str = "cpu") -> Tensor:
@@ -102,7 +102,7 @@ class ImageSet:
 
 
 def check_labels(labels: np.ndarray, count: int, classes: int, origin: str) -> None:
-    """Raises ValueError unless `labels` are `count` integers in [0, classes)."""
+    """Raise ValueError unless `labels` are `count` integers in [0, classes)."""
     if labels.shape != (count,):
         raise ValueError(f"{origin}: expected one label for each of {count} images, got shape {labels.shape}")
     if not np.issubdtype(labels.dtype, np.integer):
@@ -120,7 +120,7 @@ def to_unit(pixels: Tensor) -> Tensor:
 
 
 def to_bytes(images: Tensor) -> Tensor:
-    """[0, 1] to uint8, rounding half up: floor(255 u + 0.5), as the published generated sets are made.
+    """[0, 1] to uint8, rounding half up: floor(255 u + 0.5), as in the published generated sets.
 
     (clamp(127.5 x + 128, 0, 255) truncated, for x = 2u - 1, is the same number.)
     """

@@ -26,7 +26,7 @@ def evaluating(model: nn.Module) -> Iterator[None]:
 def frozen_bn_stats(model: nn.Module) -> Iterator[None]:
     """Batch norms in training mode normalize by their batch and do not update the running statistics.
 
-    The official code runs the inner attack and the clean pass so (papers: arXiv:2103.01946, App. A).
+    As in the inner attack and the clean pass of the official code (arXiv:2103.01946, App. A).
     """
     tracking = [m for m in model.modules() if isinstance(m, _BatchNorm) and m.track_running_stats]
     for module in tracking:
@@ -76,7 +76,8 @@ def debias_statistics(model: nn.Module, step: int, decay: float) -> None:
 
         running_t = (1 - decay) / (1 - decay^t) * sum_{s <= t} decay^(t - s) * batch_s,      t = step + 1
 
-    as Haiku's batch norm keeps them; the first batch is taken whole. Call before each training step, from 0.
+    as in Haiku's batch norm; after the first step they are the statistics of its batch. Call before each training step,
+    starting with step 0.
     """
     momentum = (1 - decay) / (1 - decay ** (step + 1))
     for module in model.modules():

@@ -89,6 +89,6 @@ def labels_of(targets: Tensor) -> Tensor:
 
 
 def classes_aimed_at(clean_logits: Tensor, labels: Tensor) -> Tensor:
-    """(N, K - 1) wrong classes, the most likely first: the order in which targeted attacks take them."""
+    """(N, K - 1) wrong classes, the most likely first: the order of targeted attacks."""
     ranked = clean_logits.scatter(1, labels[:, None], -torch.inf).argsort(dim=1, descending=True, stable=True)
     return ranked[:, :-1]

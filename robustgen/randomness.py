@@ -1,4 +1,4 @@
-"""Random numbers that depend on a place, never on the path to it.
+"""Random numbers that depend only on a place (seed and key), not on what was computed before.
 
 A place is a seed and some words: `rng_for(seed, "train", step)`. The same place gives the same numbers
 after a resume, in another process, on another device; no generator state is ever saved. Where every image
@@ -52,8 +52,8 @@ def _digest(*place: object) -> int:
 class Rng:
     """One stream of random numbers, or one stream for each of N rows.
 
-    `keys` is an int64 tensor: of shape () for one stream, (N,) for one a row. Successive draws differ;
-    two objects made at the same place draw the same.
+    `keys` is an int64 tensor: of shape () for one stream, (N,) for one per row. Successive draws differ;
+    two objects created at the same place give the same draws.
     """
 
     def __init__(self, keys: Tensor):
@@ -77,7 +77,7 @@ class Rng:
         return Rng(_scramble(self.keys ^ _scramble((numbers + 1) * _GOLDEN)))
 
     def rows(self, index: Tensor) -> Rng:
-        """The streams of some rows, where these left off; a single stream, which has no rows, is itself."""
+        """The streams of some rows, in their current state; a single stream, which has no rows, is returned itself."""
         if self.keys.ndim == 0:
             return self
         chosen = Rng(self.keys[index])
@@ -87,9 +87,9 @@ class Rng:
     def share(self, which: int, of: int, rows: int) -> Rng:
         """The stream of rows which, which + of, which + 2 * of ... of a batch, `rows` of them, from this single stream.
 
-        A draw whose first axis is a multiple of `rows` is made for the whole batch, and these rows are taken: from
-        each copy, where copies of the batch follow one another. Any other draw is the whole batch's. `each` takes
-        numbers of these rows, and `at` returns shares again.
+        A draw whose first axis is a multiple of `rows` is made for the whole batch, and these rows are selected, from
+        each copy if the draw is for several copies of the batch. Any other draw is that of the whole batch. `each`
+        takes numbers of these rows, and `at` returns shares again.
         """
         if self.keys.ndim:
             raise ValueError("share() divides a single stream; these are already one a row")
@@ -101,7 +101,7 @@ class Rng:
         return moved
 
     def _bits(self, rows: int | None, count: int) -> Tensor:
-        """`count` fresh 64-bit values: (count,), or (rows, count) from one stream a row."""
+        """`count` new 64-bit values: (count,), or (rows, count) with one stream per row."""
         first = self._drawn + 1
         self._drawn += count
         counter = torch.arange(first, first + count, device=self.keys.device) * _GOLDEN
@@ -128,7 +128,7 @@ class Rng:
         return both[..., :size].reshape(shape)
 
     def uniform(self, shape: Sequence[int]) -> Tensor:
-        """float32 in [0, 1), multiples of 2^-24. With one stream a row the first axis is the rows."""
+        """float32 in [0, 1), multiples of 2^-24. With one stream per row the first axis is the rows."""
         high, low, shape = self._halves(shape)
         return self._shaped((high >> 8).float() * 2.0**-24, (low >> 8).float() * 2.0**-24, shape)
 
@@ -203,7 +203,7 @@ def rng_for(seed: int, *place: object, device: torch.device | str = "cpu") -> Rn
 
 
 def content_ids(images: np.ndarray) -> np.ndarray:
-    """One int64 per image, from its bytes alone: an identity that survives any order of the images."""
+    """One int64 per image, from its bytes alone: an identity that does not depend on the order of the images."""
     rows = np.ascontiguousarray(images).reshape(len(images), -1)
     return np.array(
         [int.from_bytes(hashlib.blake2b(row.tobytes(), digest_size=8).digest(), "little", signed=True) for row in rows],

@@ -1,4 +1,4 @@
-"""Checks of the interfaces in `contracts.py`, for members written anywhere: plain asserts, pytest is not needed.
+"""Checks of the interfaces in `contracts.py`, also for members outside this package: asserts, without pytest.
 
 `check_attack(MyAttack())` runs all of `ATTACK_CHECKS`; the tests of this package run them for every member by name.
 """

@@ -1,4 +1,4 @@
-"""What an adversary may do to an image: the only lp geometry in the package."""
+"""Threat models: the perturbations that an adversary may make; the only lp geometry in the package."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class ThreatModel:
         return (images + delta * _per_image(shrink, images)).clamp_(0, 1)
 
     def ascend(self, gradient: Tensor) -> Tensor:
-        """The step of norm 1 along which a linear function with this gradient rises most.
+        """Steepest ascent: the step of norm 1 along which a linear function with this gradient increases most.
 
         The sign of the gradient in linf, the gradient over its length in l2, in l1 the single pixel with the
         steepest gradient; zero where the gradient is zero.
@@ -102,7 +102,7 @@ class ThreatModel:
         return gradient / _per_image(length, gradient)
 
     def _direction(self, images: Tensor, rng: Rng) -> Tensor:
-        """Norm 1: uniform on the sphere in l2; in l1 as exponential magnitudes with random signs make it."""
+        """Random direction of norm 1: uniform on the sphere in l2; exponential magnitudes with random signs in l1."""
         if self.norm == "l2":
             noise = rng.normal(images.shape)
         else:
@@ -111,7 +111,7 @@ class ThreatModel:
         return noise / _per_image(self.length(noise).clamp_min(1e-30), images)
 
     def random_start(self, images: Tensor, rng: Rng) -> Tensor:
-        """A uniform draw from the ball, brought into the box."""
+        """A uniform sample from the ball, clipped to the box."""
         if self.norm == "linf":
             return self.project(images + (2 * rng.uniform(images.shape) - 1) * self.eps, images)
         # The radius of a uniform point of a d-ball is U^(1/d), whatever the norm.
@@ -119,7 +119,7 @@ class ThreatModel:
         return self.project(images + self._direction(images, rng) * _per_image(radius, images), images)
 
     def boundary_start(self, images: Tensor, rng: Rng) -> Tensor:
-        """A random point of norm eps, brought into the box: AutoPGD's start.
+        """A random perturbation of norm eps, clipped to the box: Auto-PGD's start.
 
         linf: uniform noise over its largest magnitude; l2: a uniform direction; l1: normal noise, projected.
         """
@@ -136,8 +136,8 @@ class ThreatModel:
 def _project_l1(points: Tensor, images: Tensor, eps: float) -> Tensor:
     """The nearest point (Euclidean) within `eps` in l1 of `images`, which lie in the box, and within the box.
 
-    A coordinate that moved by m, with room r to the box's edge on that side, keeps min(max(m - t, 0), r) of it. What
-    is kept in all falls as t grows; t is where it is eps, found by halving and then solved on its linear piece.
+    A coordinate that moved by m, with room r to the box's edge on that side, keeps min(max(m - t, 0), r) of it. The
+    total falls as t grows; the t for which it is eps is found by bisection and then solved on its linear piece.
     Source: Croce & Hein 2021, arXiv:2103.01208 (by sorting there).
     """
     moves = (points - images).flatten(1)

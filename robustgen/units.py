@@ -1,4 +1,4 @@
-"""Numbers and names as people write them."""
+"""Numbers and names in the form in which people write them."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def parse_number(text: str | float) -> float:
 
 
 def show_number(value: float) -> str:
-    """The shortest form: 8/255 when it is a whole number of gray levels, else the decimal."""
+    """The shortest form: 8/255 if it is an integer number of gray levels, otherwise a decimal."""
     levels = value * 255
     if 0 < value < 1 and abs(levels - round(levels)) < 1e-9 and f"{value:g}" != str(value):
         return f"{round(levels)}/255"
@@ -41,5 +41,5 @@ def show_names(names: Collection[object], shown: int = 5) -> str:
 
 
 def show_class(name: str) -> str:
-    """A class in a sentence: "class cat"; but "class 10" where that is its name."""
+    """A class in a sentence: "class cat"; but "class 10" if that is its name."""
     return name if name.lower().startswith("class ") else f"class {name}"

@@ -1,4 +1,4 @@
-"""Docstrings, comments and messages use the field's words and American spelling (docs and README join when clean)."""
+"""Docstrings, comments and messages, README and docs use the field's words and American spelling."""
 
 import ast
 import io
@@ -14,7 +14,14 @@ CLEAN = (
     "robustgen/evaluation", "robustgen/models", "robustgen/datasets", "robustgen/proxy", "robustgen/storage",
     "robustgen/report", "robustgen/records", "robustgen/analysis",
     "robustgen/stats", "robustgen/planning", "robustgen/runtime", "robustgen/augment",
-    "robustgen/recipes", "robustgen/losses",
+    "robustgen/recipes", "robustgen/losses", "robustgen/training", "robustgen/config", "robustgen/pipeline",
+    "robustgen/stages", "robustgen/attacks", "robustgen/cli", "robustgen/contracts.py", "robustgen/modes.py",
+    "robustgen/threat.py", "robustgen/objectives.py", "robustgen/randomness.py", "robustgen/images.py",
+    "robustgen/api.py", "robustgen/testing.py", "robustgen/units.py", "robustgen/__init__.py",
+    "README.md", "CONTRIBUTING.md", "docs/analyses.md", "docs/architecture.md", "docs/certificates.md",
+    "docs/components.md", "docs/data.md", "docs/diagnostics.md", "docs/extending.md", "docs/flags.md",
+    "docs/generators.md", "docs/glossary.md", "docs/headline.md", "docs/hub.md", "docs/proxies.md", "docs/quality.md",
+    "docs/reproduce.md", "docs/study.md", "docs/study", "docs/training.md",
 )  # fmt: skip
 """Folders and files that are held to it: Python, templates and Markdown."""
 
@@ -27,10 +34,11 @@ PATTERN = re.compile(rf"(?<![\w-])(?:{'|'.join(BANNED)})(?![\w-])", re.IGNORECAS
 
 ALLOWED = re.compile(
     r"normalised-twice|not-normalised|-?unnormalised|--normalise|^    normalise  |the class asked of the generator"
-    r"|\.neighbours\.npz|^neighbours$|^optimiser$|^initialise$|^Conditions\(neighbours=$",
+    r"|\.neighbours\.npz|^neighbours$|^optimiser ?$|^initialise( lesson| generator)?$|attack\.optimiser="
+    r"|^Conditions\(neighbours=$",
     re.MULTILINE,
 )
-"""Names kept on disk, in options, and a field named like its option; keys that are a whole string."""
+"""Names kept on disk, also in records, in options, and a field named like its option; keys that are a whole string."""
 
 
 def prose(path: Path) -> list[tuple[int, str]]:

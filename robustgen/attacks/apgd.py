@@ -15,7 +15,7 @@ from robustgen.threat import ThreatModel
 
 
 def checkpoints(steps: int) -> tuple[int, ...]:
-    """Steps after which a halving is considered: windows of 22 % of the steps, 3 % less each time, at least 6 %."""
+    """Steps after which the step size may be halved: windows of 22 % of the steps, 3 % less each time, at least 6 %."""
     window, least, less = (max(int(share * steps), 1) for share in (0.22, 0.06, 0.03))
     places, place = [], window
     while place <= steps:
@@ -27,16 +27,16 @@ def checkpoints(steps: int) -> tuple[int, ...]:
 
 @dataclass(frozen=True)
 class APGD:
-    """Auto-PGD, without parameters to tune.
+    """Auto-PGD, without hyperparameters to tune.
 
         z = project(x + a * ascend(gradient));  x <- project(x + 0.75 (z - x) + 0.25 (x - x_before))
 
-    from a random point on the boundary, a = 2 eps at first. At a checkpoint an image's step is halved, and it
-    returns to its best point, if at most `rho` of the window's steps raised its objective, or if neither step nor
-    best value changed since the checkpoint before. The search of an image ends at its first misclassified iterate; if
-    there is none, the point with the highest objective is returned.
+    from a random point on the boundary, with a = 2 eps initially. At a checkpoint the step size of an image is halved,
+    and it returns to its best point, if at most `rho` of the window's steps raised its objective, or if neither step
+    size nor best value changed since the previous checkpoint. The search of an image ends at its first misclassified
+    iterate; if there is none, the point with the highest objective is returned.
 
-    The first window counts a rise of its first step against the start; the original compares that step with zero.
+    The first window compares its first step with the start; the original compares that step with zero.
     In l1 it is the sparse variant of `attacks.apgd_l1`.
     """
 

@@ -32,7 +32,7 @@ def sparse_search(
     objective: Objective,
     eot: int,
 ) -> AttackResult:
-    """Ascent along the k steepest pixels, projected on ball and box; k and the step follow how sparse the best is.
+    """Ascent along the k steepest pixels, projected on ball and box; k and the step size adapt to the best point.
 
     Three phases maximize the objective within 3, 2 and 1 times the radius, each from the projected best point of the
     previous one; only the last may end an image's search as misclassified. Every 4 % of a phase's steps k becomes the
@@ -105,12 +105,12 @@ def _wide(column: Tensor) -> Tensor:
 
 
 def _changed_pixels(points: Tensor, images: Tensor) -> Tensor:
-    """(N,) how many values differ, as float."""
+    """(N,) number of values that differ, as float."""
     return (points != images).flatten(1).sum(1).float()
 
 
 def _sparse_step(gradient: Tensor, count: Tensor, pixels: int) -> Tensor:
-    """Signs of the `count` steepest values, divided by their number: l1 norm 1."""
+    """Signs of the `count` largest gradient values, divided by their number: l1 norm 1."""
     size = gradient.abs().flatten(1)
     place = (pixels - count).clamp(0, pixels - 1).long()[:, None]
     least = size.sort(dim=1).values.gather(1, place)

@@ -1,4 +1,4 @@
-"""Shared by attacks: logits, objective and its input gradient in one pass; the result of a search."""
+"""Code that attacks share: logits, objective and its input gradient in one pass; the result of a search."""
 
 from __future__ import annotations
 

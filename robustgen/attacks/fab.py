@@ -22,12 +22,12 @@ class FAB:
 
         a = min(|d| / (|d| + |d0|), alpha_max);   x <- clip((1 - a) (x + eta d) + a (x0 + eta d0))
 
-    When x is misclassified it is kept if it is nearer than what was kept before, and x <- x0 + beta (x - x0). With
-    targets that are pairs (N, 2) the boundary is that between label and aim; with labels (N,) it is the nearest of
-    all K - 1, which takes K - 1 gradients a step.
+    A misclassified x becomes the best point if it is nearer than the best so far, and then x <- x0 + beta (x - x0).
+    With targets that are pairs (N, 2) the boundary is that between label and target class; with labels (N,) it is the
+    nearest of all K - 1, which takes K - 1 gradients per step.
 
-    Called, it returns an allowed image: the first misclassified one within the threat model, at which its search
-    ends, else the clean image. `nearest` always takes all steps and returns the nearest one at any distance.
+    Calling it returns an allowed image: the first misclassified one within the threat model, at which the search ends,
+    else the clean image. `nearest` always makes all steps and returns the nearest misclassified image at any distance.
     """
 
     steps: int = 100
@@ -112,7 +112,7 @@ class FAB:
 
     def _step(self, points: Tensor, images: Tensor, value: Tensor, gradient: Tensor, threat: ThreatModel) -> Tensor:
         flat, clean, slope = points.flatten(1), images.flatten(1), gradient.flatten(1)
-        # The linearised boundary is value + slope.(z - points) = 0; both points are projected onto it.
+        # The linearized boundary is value + slope.(z - points) = 0; both points are projected onto it.
         at_clean = value + (slope * (clean - flat)).sum(1)
         both = to_hyperplane(
             torch.cat([flat, clean]), torch.cat([slope, slope]), torch.cat([value, at_clean]), threat.norm
@@ -129,15 +129,15 @@ def to_hyperplane(points: Tensor, slope: Tensor, value: Tensor, norm: str) -> Te
     """Smallest moves d (N, D) with value + slope.d = 0 and points + d in [0, 1]; as far as the box allows if none.
 
     Each coordinate moves against the sign of value * slope, at most by its room r to the box. In linf all move by
-    t, in l2 by t |slope|, each up to its room: what is gained, g(t) = sum |slope| min(t .., r), is concave and
-    piecewise linear, and Newton's method from the left reaches g(t) = |value| exactly, after few pieces. In l1
-    coordinates are used up one after the other, the steepest first.
+    t, in l2 by t |slope|, each up to its room: the total change g(t) = sum |slope| min(t .., r) is concave and
+    piecewise linear, and Newton's method from the left reaches g(t) = |value| exactly, after a few pieces. In l1
+    coordinates move to the end of their room one after the other, the steepest first.
     """
     steep = slope.abs()
     down = value[:, None] * slope > 0
     room = torch.where(down, points, 1 - points)
     wanted = value.abs()[:, None]
-    full = steep * room  # gained by a coordinate that has used up its room
+    full = steep * room  # change by a coordinate that moved to the end of its room
     if norm == "l1":
         order = steep.argsort(dim=1, descending=True)
         gains = full.gather(1, order)

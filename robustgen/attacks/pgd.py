@@ -1,4 +1,4 @@
-"""Projected gradient descent, in the forms in which the papers use it."""
+"""Projected gradient descent (PGD), in the variants of the papers."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OFFICIAL_STEP = 0.1 / (8 / 255)
 """The official code's Adam step of 0.1 at eps 8/255, as a share of eps."""
 
 NEAR_START = 0.001
-"""Deviation of the noise from which TRADES's own code starts (arXiv:1901.08573), in pixels of [0, 1]."""
+"""Standard deviation of the noise of the start in TRADES's code (arXiv:1901.08573), in pixels of [0, 1]."""
 
 
 @dataclass(frozen=True)
@@ -38,9 +38,9 @@ class PGD:
     adam       x <- project(x + a * m / (sqrt(v) + 1e-9)), m and v bias-corrected averages (0.9, 0.999) of the gradient
                and of its square: of each pixel in linf, of the whole image's length in l2 and l1
 
-    There one v for an image keeps the direction: by pixel a constant gradient would be followed along its sign. (The
-    papers' own l2 settings are not published.) Here a = step_size * eps * (factor of the phase). The last iterate is
-    returned.
+    In l2 and l1 a single v per image keeps the direction of the gradient; with a v per pixel, steps along a constant
+    gradient would go along its sign. (The papers' l2 settings are not published.) The step size is a = step_size * eps
+    * (factor of the phase). The last iterate is returned.
     """
 
     steps: int = 10
@@ -48,12 +48,12 @@ class PGD:
     """Length of a step as a share of eps: 0.25 is 2/255 when eps is 8/255."""
     optimizer: str = "steepest"
     decay: tuple[tuple[float, float], ...] = ()
-    """(share of the steps, factor): from that share on, the step size times that factor."""
+    """(share of the steps, factor): from that share on, the step size is multiplied by that factor."""
     objective: Objective = cross_entropy
     until_fooled: bool = False
     """Return the first misclassified iterate of each image, and stop attacking that image."""
     deviation: float | None = None
-    """Start from normal noise of this deviation, in pixels of [0, 1], instead of uniformly from the ball."""
+    """Start from normal noise of this standard deviation, in pixels of [0, 1], instead of uniformly from the ball."""
     mode: str = "as-is"
     """eval: batch norms use their running statistics during the attack. updating: in a training step, the attack's
     passes update the running statistics too."""
@@ -136,8 +136,8 @@ def official_training_attack(steps: int, objective: Objective) -> PGD:
 def evaluation_attack(steps: int, objective: Objective, decay: str = "paper") -> PGD:
     """The papers' evaluation attack: Adam, 0.1 at eps 8/255, smaller after half and after three quarters.
 
-    decay "paper": factors 0.1 and 0.01 (arXiv:2103.01946, App. A). decay "code": 0.1 and 0.001, as the official
-    code has it, because there the second factor multiplies a step that is already scaled.
+    decay "paper": factors 0.1 and 0.01 (arXiv:2103.01946, App. A). decay "code": 0.1 and 0.001, as in the official
+    code, where the second factor multiplies a step size that is already scaled.
     """
     last = {"paper": 0.01, "code": 0.001}[decay]
     return PGD(steps, OFFICIAL_STEP, "adam", ((0.5, 0.1), (0.75, last)), objective, until_fooled=True)

@@ -16,7 +16,7 @@ from robustgen.threat import ThreatModel
 
 @dataclass(frozen=True)
 class Restarts:
-    """The same attack `times` times, each from its own random start; `first`, if given, instead of the first time."""
+    """An attack with `times` random restarts; `first`, if given, replaces the first run."""
 
     attack: Attack
     times: int = 5
@@ -39,12 +39,12 @@ class Restarts:
 
 @dataclass(frozen=True)
 class MultiTargeted:
-    """A targeted attack at one wrong class after the other, the likeliest by the clean logits first.
+    """A targeted attack on one wrong class after the other, the most likely by the clean logits first.
 
-    Run r aims at the class of rank 1 + r mod T, T = min(`targets`, K - 1); its targets are pairs of label and class.
+    Run r targets the class of rank 1 + r mod T, T = min(`targets`, K - 1); its targets are pairs of label and class.
 
-    Source: Gowal et al. 2019, arXiv:1910.09338. Whether the "10 restarts" of the papers' AA+MT are for each class
-    or in all is not stated; `restarts` counts all, and `each=True` makes it count for each class.
+    Source: Gowal et al. 2019, arXiv:1910.09338. Whether the "10 restarts" of the papers' AA+MT are per class or in
+    total is not stated; `restarts` is the total, or with `each=True` the number per class.
     """
 
     attack: Attack

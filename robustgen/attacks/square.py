@@ -23,17 +23,17 @@ BLOCK = 500
 
 @dataclass(frozen=True)
 class Square:
-    """Changes one window at a time and keeps what raises the objective, or is misclassified.
+    """Random search that changes one window at a time and accepts what raises the objective, or is misclassified.
 
-    linf   starts as vertical stripes of +-eps; a proposal sets a window to x0 +- eps, a sign for each channel
-    l2     starts as a mosaic of bumps scaled to norm eps; a proposal empties one window and heaps its mass, and what
-           is left of the radius, on another
+    linf   starts as vertical stripes of +-eps; a proposal sets a window to x0 +- eps, with one sign per channel
+    l2     starts as a mosaic of bumps scaled to norm eps; a proposal clears one window and adds its mass, and the
+           rest of the radius, to another
     l1     the same with masses in l1, and steeper bumps; projected onto ball and box
 
-    A window's side is sqrt(p H W), at most the image's (in l2 and l1 odd, at least 3), with p = `share`, halved as
-    `HALVED_AFTER` says. Windows may lie at every place; the authors' code never reaches the last row and column.
-    Proposals equal to the image kept so far are not evaluated: they cannot change anything. Each image has its own
-    random numbers, and its search ends when it is misclassified.
+    A window's side is sqrt(p H W), at most the image's (in l2 and l1 odd, at least 3), with p = `share`, halved at the
+    queries `HALVED_AFTER`. Windows can be anywhere; the authors' code never reaches the last row and column.
+    Proposals equal to the current image are not evaluated: they cannot change anything. Each image has its own random
+    numbers, and its search ends when it is misclassified.
     """
 
     queries: int = 5000
@@ -116,13 +116,13 @@ def _places(draws: Tensor, extent: int, side: int) -> Tensor:
 
 
 class _Signs:
-    """linf: every pixel is at the upper or the lower end of what is allowed, so one bit says it.
+    """linf: every pixel is at the upper or the lower end of its range, so one bit per pixel is stored.
 
-    points   the images kept so far
-    draws    uniform numbers that a proposal takes, an image
-    propose  new images, and which of them differ from those kept (None when all of them may)
-    accept   keep what was proposed last where it was better
-    keep     forget the other images
+    points   the current images
+    draws    number of uniform numbers per image that a proposal needs
+    propose  new images, and which of them differ from the current ones (None if all of them may)
+    accept   replace the current images by the last proposal where it was better
+    keep     drop all images except these
     """
 
     def __init__(self, images: Tensor, threat: ThreatModel, rng: Rng):
@@ -158,7 +158,7 @@ class _Signs:
 
 
 class _Masses:
-    """The same in l2 and l1, where mass is moved from one window to another."""
+    """The same for l2 and l1, where mass is moved from one window to another."""
 
     def __init__(self, images: Tensor, threat: ThreatModel, rng: Rng):
         count, channels, height, width = images.shape
@@ -203,7 +203,7 @@ class _Masses:
         moves = (self.points - self.images).flatten(2)
         spent = self._mass(moves, (1, 2))
         union = torch.zeros_like(moves).scatter_(2, here, 1.0).scatter_(2, there, 1.0)
-        # As in the authors' code: the windows' mass counts over all channels in l2, in each in l1.
+        # As in the authors' code, the mass of windows is over all channels in l2, per channel in l1.
         freed = self._mass(moves * union, (1, 2) if self.power == 2 else 2)
         old = moves.gather(2, here)
         heap = bump(length, self.power).to(moves)
@@ -230,7 +230,7 @@ class _Masses:
 def bump(side: int, power: int) -> Tensor:
     """(side, side): a pyramid in the upper half and an inverted one in the lower, of norm 1.
 
-    A pyramid is a stack of rectangles about a centre, ring n (from 1) of height n^-2, in l1 n^-4.
+    A pyramid is a stack of rectangles around a center, with ring n (from 1) of height n^-2, in l1 n^-4.
     """
     half = side // 2
     whole = torch.zeros(side, side)

@@ -23,12 +23,12 @@ ROUNDS = ((-math.inf, 8), (-0.3, 20), (-0.15, 60), (-0.1, 80))
 class Swift:
     """Auto-PGD on the DLR objective for `first` steps, then rounds of short targeted ascents, one for each class.
 
-    Classes come in the order of the logits at the best point of the first ascent, not of the clean image; each ascent
-    starts at random. A round attacks only images whose DLR objective came within its limit of 0, where they would be
-    misclassified: the objective does not change with the scale of the logits, so the limits mean the same for every
-    model. All is decided image by image, so no image depends on another. Images left within the last limit are also
-    attacked by Square, which needs no gradients. Below 4 classes margins take the place of DLR, and
-    every image is attacked in every round, as margins have a scale.
+    Classes are in the order of the logits at the best point of the first ascent, not of the clean image; each ascent
+    has a random start. A round attacks only images whose DLR objective came within its limit of 0, where they would be
+    misclassified: the objective is invariant to the scale of the logits, so the limits have the same meaning for every
+    model. All decisions are per image, so no image depends on another. Images that remain within the last limit are
+    also attacked by Square, which needs no gradients. With fewer than 4 classes the margin replaces DLR, and every
+    image is attacked in every round, because margins depend on the scale.
     """
 
     first: int = 20
@@ -38,7 +38,7 @@ class Swift:
 
     @property
     def steps(self) -> int:
-        """Steps of an image that is attacked in the first round only, as most are."""
+        """Steps of an image that is only attacked in the first round, like most images."""
         return self.first + self.targets * self.rounds[0][1]
 
     def __call__(
@@ -50,7 +50,7 @@ class Swift:
     def search(
         self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
     ) -> AttackResult:
-        """The first misclassified point of each image, else its best; and the steps it took in all."""
+        """The first misclassified point of each image, else its best one; and the total number of steps."""
         labels, rng = targets, rng_or_default(rng, images)
         if not len(images):
             return AttackResult(images, labels.clone())

@@ -86,12 +86,12 @@ def evaluate(
         suite: a name in `evaluation.suites.SUITES`.
         seed: seed of the random starts. The random numbers of an image depend only on its content, the attack and the
             run, so that neither the order of the images nor the batch size changes a verdict.
-        batch_size: images attacked together.
+        batch_size: number of images attacked at a time.
         path: file in which verdicts are saved while the evaluation runs, and from which it resumes.
         keep_images: also save each adversarial example, in `adversarial_file(path)`; requires `path`.
         prepare: let attacks use a faster copy of the model (`evaluation.prepare`); the model itself verifies them.
-        rows: (N,) where each image lies in its source, to be kept in the verdicts; default 0 .. N - 1.
-        notes: sentences about the images, to be kept in the verdicts.
+        rows: (N,) position of each image in its source, to be stored in the verdicts; default 0 .. N - 1.
+        notes: sentences about the images, to be stored in the verdicts.
 
     Returns:
         Verdicts, one row per image. An image counts as robust only if it survives all attacks; every success is
@@ -170,7 +170,7 @@ def _clean_pass(
     ids: np.ndarray,
     batch_size: int,
 ) -> Verdicts:
-    """Verdicts from the clean predictions: an image that is misclassified already is broken by attack 0."""
+    """Verdicts from the clean predictions: an image that is already misclassified is broken by attack 0."""
     logits = torch.cat([model(images[i : i + batch_size]) for i in range(0, len(images), batch_size)])
     check_logits(logits, labels)
     protocol = find_suite(suite, threat.norm, logits.shape[1])
@@ -214,7 +214,7 @@ class _Evaluator:
 
     @property
     def passes(self) -> np.ndarray:
-        """(2,) images that passed the models so far: without and with a gradient."""
+        """(2,) number of images in forward passes so far: without and with a gradient."""
         models = {self.reference, self.fast}
         return np.array([sum(m.forward_only for m in models), sum(m.with_gradient for m in models)])
 

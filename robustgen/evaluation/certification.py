@@ -191,9 +191,9 @@ def _winners(model: nn.Module, image: Tensor, sigma: float, count: int, rng: Rng
 def _noise_batches(image: Tensor, count: int, rng: Rng, batch_size: int) -> Iterator[Tensor]:
     """Standard normal noise for `count` copies of an image, in batches (n, C, H, W) laid out channels-last.
 
-    From a torch.Generator seeded by the place of `rng`: `Rng.normal` costs two to four times as much, and raised the
-    total above 1.05 times the passes of small networks. In return, numbers differ between CPU and GPU. They are drawn
-    in blocks of a fixed number of copies, so that batches may be cut anywhere.
+    The noise is from a torch.Generator seeded by the place of `rng`: `Rng.normal` takes two to four times as long, and
+    raised the total time above 1.05 times that of the passes of small networks. The disadvantage is that numbers differ
+    between CPU and GPU. They are drawn in blocks of a fixed number of copies, so that batches can have any size.
     """
     channels, height, width = image.shape
     generator = torch.Generator(image.device).manual_seed(int(rng.keys) & (2**63 - 1))
@@ -241,7 +241,7 @@ def _count(
 
 
 def _most_voted(winners: np.ndarray) -> int:
-    """The class with most votes, the first among equals; _NO_CLASS where all votes are invalid."""
+    """The class with most votes, the first in case of a tie; _NO_CLASS if all votes are invalid."""
     valid = winners[winners != _NO_CLASS]
     return int(np.bincount(valid).argmax()) if len(valid) else _NO_CLASS
 

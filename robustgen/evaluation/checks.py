@@ -102,7 +102,7 @@ def _close(first: Tensor, second: Tensor) -> bool:
 
 
 def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Proportion | None:
-    """Images whose cross-entropy has a zero gradient; None where the loss is not differentiable."""
+    """Images whose cross-entropy has a zero gradient; None if the loss is not differentiable."""
     if not len(images):
         return Proportion(0, 0)
     with torch.enable_grad():
@@ -117,8 +117,8 @@ def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Proport
 def _normalization_flags(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -> list[str]:
     """Red flags of a model whose accuracy rises by one normalization more, or one less.
 
-    It must rise by 10 points, by more than chance explains on these images, and to more than what always the same
-    class would get.
+    It must rise by 10 points, by more than chance explains on these images, and above the accuracy of a constant
+    prediction.
     """
     if len(images) < 32:
         return []
@@ -145,7 +145,7 @@ def flags_after(verdicts: Verdicts) -> list[str]:
     flags = []
     classes = verdicts.clean_logits.shape[1]
     accuracy = verdicts.clean_accuracy
-    # What is surely better: three times chance, or halfway from chance to 1 where the classes are few.
+    # Certainly better: three times chance, or halfway from chance to 1 if there are few classes.
     if accuracy.value < 1.5 / classes and shows_less(accuracy, min(3 / classes, (1 + 1 / classes) / 2)):
         flags.append(
             f"near-chance: clean accuracy {100 * accuracy.value:.1f} % is near chance ({100 / classes:.0f} %); "

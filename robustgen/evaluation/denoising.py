@@ -12,8 +12,8 @@ class Denoised(nn.Module):
 
         f(x) = classifier(clip((D(2x - 1; 2 sigma) + 1) / 2, 0, 1))
 
-    x is an image in [0, 1] that already carries noise of standard deviation sigma; in the [-1, 1] of the diffusion
-    model that is 2 sigma. Nothing is added here, so `certify(Denoised(classifier, diffusion, sigma), ..., sigma)`.
+    x is an image in [0, 1] that already has noise of standard deviation sigma; in the [-1, 1] of the diffusion
+    model that is 2 sigma. No noise is added here, so `certify(Denoised(classifier, diffusion, sigma), ..., sigma)`.
 
     The denoiser must not be conditioned on the class. So the diffusion model has a single class, or is trained with
     `label_dropout` above 0, which also trains it without labels. The mean over the classes of another model would cost
@@ -22,7 +22,7 @@ class Denoised(nn.Module):
     Raises:
         ValueError: the diffusion model is conditional only.
 
-    Source: Carlini et al. 2022, arXiv:2206.10550; EDM's denoiser takes the noise level itself, without a look-up.
+    Source: Carlini et al. 2022, arXiv:2206.10550; EDM's denoiser takes the noise level, not a timestep.
     """
 
     def __init__(self, classifier: nn.Module, diffusion: Diffusion, sigma: float):

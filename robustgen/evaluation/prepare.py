@@ -36,11 +36,11 @@ class _Affine(nn.Module):
 
 
 def prepared(model: nn.Module, images: Tensor) -> nn.Module:
-    """A copy in evaluation mode, without parameters' gradients, channels-last, batch norms folded away.
+    """A copy in evaluation mode, without parameter gradients, channels-last, with batch norms folded.
 
-    A batch norm right after a convolution whose output nothing else reads is folded into its weights; others become one
-    multiply-add. Where a model cannot be copied or traced, or the copy's logits for `images` differ, the last step that
-    works is used, at worst the model itself.
+    A batch norm directly after a convolution whose output is not used elsewhere is folded into its weights; others
+    become one multiply-add. If a model cannot be copied or traced, or the copy's logits for `images` differ, the last
+    step that works is used, at worst the model itself.
     """
     best = model
     for attempt in (_laid_out, _folded):

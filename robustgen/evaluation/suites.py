@@ -1,4 +1,4 @@
-"""Named protocols: which attacks, in which order, with how many runs. A cheaper variant has a name of its own."""
+"""Named protocols: attacks, their order, and their numbers of runs. A cheaper variant has its own name."""
 
 from __future__ import annotations
 
@@ -81,7 +81,7 @@ def swift(norm: str, classes: int) -> dict[str, Attack]:
 
 
 def pgd_40(norm: str, classes: int) -> dict[str, Attack]:
-    """PGD with Adam on the margin, 40 steps, the step size decreasing as the papers say."""
+    """PGD with Adam on the margin, 40 steps, with the step-size decay of the papers."""
     return {"pgd-40": evaluation_attack(40, margin)}
 
 

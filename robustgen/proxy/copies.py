@@ -22,18 +22,18 @@ COPIES = {
     "near-copies of training images": 16,
     "near-copies of test images": 32,
 }
-"""Bits of the column `copy`; 0 is an image without copies."""
+"""Bits of the column `copy`; 0 means no copy."""
 BLOCK_ROWS = 4096
 CANDIDATES = 4
-"""Nearest images by rounded arithmetic, of which the nearest by exact arithmetic is taken."""
+"""Number of nearest images by rounded arithmetic, among which exact arithmetic finds the nearest."""
 
 
 @dataclass(frozen=True)
 class NearDuplicate:
-    """When one image is nearly another: closer than `eps` in `norm`, pixels in [0, 1].
+    """Definition of a near-duplicate: closer than `eps` in `norm`, pixels in [0, 1].
 
-    norm    "l2" or "linf" (the largest difference of a pixel; looked for among the nearest in l2)
-    within  whether images of the set are compared with each other, too: quadratic in their number
+    norm    "l2" or "linf" (the largest difference of a pixel; searched among the nearest in l2)
+    within  whether images of the set are also compared with each other: quadratic in their number
     """
 
     norm: str
@@ -49,17 +49,17 @@ def nearest(
     device: torch.device | str = "cpu",
     before: int | None = None,
 ) -> np.ndarray:
-    """(n,) float32: distance of each image to the nearest of a reference, pixels in [0, 1]; inf where there is none.
+    """(n,) float32: distance of each image to the nearest of a reference, pixels in [0, 1]; inf if there is none.
 
         |x - y|^2 = |x|^2 + |y|^2 - 2 x y
 
-    finds the CANDIDATES nearest in l2 by matrix products; their distances are then computed in whole numbers, so
-    that an exact copy is at exactly 0 whatever was rounded.
+    finds the CANDIDATES nearest in l2 by matrix products. Their distances are then computed in integers, so that an
+    exact copy is at exactly 0 despite rounding.
 
     Args:
         images: (n, H, W, C) uint8.
-        reference: (position of the first, images) a block at a time; as large as the device holds.
-        before: position of the first of `images` in the reference, of which each then sees earlier images only.
+        reference: blocks (position of the first, images), as large as fits on the device.
+        before: position of the first of `images` in the reference; each is then compared with earlier images only.
     """
     pixels = torch.from_numpy(images.reshape(len(images), -1)).to(device)
     mine = pixels.float() - 128
@@ -92,7 +92,7 @@ def _exact(pixels: Tensor, others: Tensor, candidates: Tensor, norm: str) -> Ten
 
 
 def _identities(proxies: ProxySet, progress: Progress) -> np.ndarray:
-    """(N,) a 64-bit hash of each image's bytes: fewer than one pair in 10,000 sets of 50 million is wrongly equal."""
+    """(N,) 64-bit hash of each image's bytes: less than one collision in 10,000 sets of 50 million images."""
     ids = np.empty(len(proxies), dtype=np.int64)
     for first in range(0, len(ids), BLOCK_ROWS):
         ids[first : first + BLOCK_ROWS] = content_ids(proxies.block(first, min(first + BLOCK_ROWS, len(ids))))
@@ -116,12 +116,12 @@ def find_copies(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> dict[str, int]:
-    """Add the column `copy`, and with `near` distances to the nearest; returns how many images are each of COPIES.
+    """Add the column `copy`, and with `near` the nearest distances; returns the number of images for each of COPIES.
 
     Args:
-        real: "training" and "test" to real images, (n, H, W, C) uint8.
-        near: also look for what is nearly a copy. Rows are saved while it runs, so that a killed run resumes. Adds
-            the columns `training_distance`, `test_distance` and, with `near.within`, `within_distance`, float32.
+        real: real images (n, H, W, C) uint8 under the keys "training" and "test".
+        near: also find near-copies. Rows are saved during the run, so that a killed run resumes. Adds the columns
+            `training_distance`, `test_distance` and, with `near.within`, `within_distance`, float32.
 
     Raises:
         ValueError: real images of another shape.
@@ -157,7 +157,7 @@ def find_copies(
 
 
 def _sum(ids: np.ndarray) -> str:
-    """A name for a set of images, in order."""
+    """A digest of a sequence of images."""
     return format(int(content_ids(ids[None].view(np.uint8))[0]) & (2**64 - 1), "016x")
 
 
@@ -169,7 +169,7 @@ def _distances(
     device: torch.device | str,
     progress: Progress,
 ) -> PartialRows:
-    """Distances of all images, a field for each reference."""
+    """Distances of all images, one field per reference."""
     fields = [*real, *(["within"] if near.within else [])]
     shards = [shard["sha256"] for shard in proxies.manifest["shards"]]
     plan = {"norm": near.norm, "fields": fields, "real": dict(names), "shards": shards}

@@ -46,13 +46,13 @@ def import_proxies(
     shard_images: int = 100_000,
     progress: Progress = silent,
 ) -> ProxySet:
-    """A published set as a proxy set: its images in shards, its labels as the columns `condition` and `label`.
+    """Import a published set as a proxy set: its images in shards, its labels as the columns `condition` and `label`.
 
-    `condition` keeps the published labels when another labeler replaces `label`. Finished shards are kept when run
-    again. If the files turn out to be damaged, what was written of them is removed.
+    `condition` keeps the published labels when another labeler replaces `label`. A repeated call keeps finished shards.
+    If the files are damaged, the shards written from them are removed.
 
     Raises:
-        ValueError: damaged files, too little disk, or a folder that holds something else.
+        ValueError: damaged files, too little disk space, or a folder that holds something else.
     """
     height, width, channels = source.shape
     count, size = len(source.labels), height * width * channels
@@ -106,7 +106,7 @@ def import_proxies(
 def _check_room(folder: Path, needed: int) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
-        raise ValueError(f"the images need {needed:,} bytes in {folder}, of which {free:,} are free")
+        raise ValueError(f"the images need {needed:,} bytes in {folder}, but {free:,} are free; make room on the disk")
 
 
 def _is_whole(path: Path, count: int, source: Source) -> bool:
@@ -121,7 +121,7 @@ def _reporting(parts: Iterator[np.ndarray], first: int, count: int, progress: Pr
 
 
 class _Cut:
-    """Blocks of any size, cut again at the ends of shards."""
+    """Blocks of any size, divided again at the ends of shards."""
 
     def __init__(self, blocks: Iterator[np.ndarray], shape: tuple[int, int, int]):
         self.blocks, self.rest = blocks, np.empty((0, *shape), dtype=np.uint8)
@@ -136,9 +136,9 @@ class _Cut:
 
 
 def export_proxies(proxies: ProxySet, path: Path, format: str, *, kept: bool, progress: Progress = silent) -> int:
-    """Write a set, or the images of it that are kept, as a file or folder that others read; returns how many.
+    """Write a set, or its kept images, as a file or folder for other programs; returns the number of images.
 
-    Labels are `label`, or the sampled class where the set is not labeled.
+    Labels are `label`, or the condition label if the set is not labeled.
 
     Raises:
         ValueError: the format is read-only, no images to write, or `path` exists.

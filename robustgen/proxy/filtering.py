@@ -57,9 +57,10 @@ def above_confidence(choice: Choice) -> np.ndarray:
 
 
 def balanced_per_class(choice: Choice) -> np.ndarray:
-    """The first `per_class` images of each label: classes balanced, and nothing else.
+    """The first `per_class` images of each label: only balances the classes.
 
-    What the author of arXiv:2103.01946 says was done, against its text (google-deepmind/deepmind-research, issue 213).
+    According to the author of arXiv:2103.01946 this was used, unlike in its text (google-deepmind/deepmind-research,
+    issue 213).
     """
     return choice.best(np.broadcast_to(np.float32(0), len(choice.proxies)), choice.settings.per_class)
 
@@ -67,8 +68,8 @@ def balanced_per_class(choice: Choice) -> np.ndarray:
 def boundary(choice: Choice) -> np.ndarray:
     """The images of each label nearest to the labeler's decision boundary, and a random fraction of the rest.
 
-    Near means a small difference between the two highest probabilities; the fraction is `uniform` of `per_class`. After
-    the idea of arXiv:2501.10466, which clusters features of a network; here its probabilities locate the boundary.
+    Near means a small difference between the two highest probabilities; the fraction is `uniform` of `per_class`. It
+    follows the idea of arXiv:2501.10466, which clusters features of a network; here its probabilities are used.
     """
     labels, classes = choice.proxies.column("label"), len(choice.proxies.classes)
     check_class_counts(labels, choice.settings.per_class, classes, choice.among)

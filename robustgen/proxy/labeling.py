@@ -16,7 +16,7 @@ from robustgen.proxy.partial_rows import PartialRows
 from robustgen.proxy.store import ProxySet
 
 SCORES = np.dtype([("label", "<i4"), ("second", "<i4"), ("margin", "<f4"), ("confidence", "<f4")])
-"""Columns that labeling writes; the last column appears last."""
+"""Columns that labeling writes; the last column is written last."""
 LABELS = ("predicted", "condition")
 QUEUE = 16
 """Batches whose results may wait on the device: fetching them makes it idle."""

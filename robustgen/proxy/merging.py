@@ -27,14 +27,14 @@ from robustgen.storage.files import atomic_write, write_json
 
 
 def per_class_of(available: Sequence[np.ndarray], shares: Sequence[float], names: Sequence[str]) -> list[int]:
-    """How many images of each class each set gives: the most that keep the shares, the same for every class.
+    """Number of images per class from each set: the most that the shares allow, the same for every class.
 
     Args:
         available: (K,) counts of usable images, for each set.
         names: of the sets, for the message.
 
     Raises:
-        ValueError: a class of a set has too few to give even one.
+        ValueError: a class of a set has too few images to select even one.
     """
     scarcest = [int(counts.min()) for counts in available]
     unit = min(count / share for count, share in zip(scarcest, shares, strict=True))
@@ -43,7 +43,7 @@ def per_class_of(available: Sequence[np.ndarray], shares: Sequence[float], names
         if not number:
             poorest = int(counts.argmin())
             raise ValueError(
-                f"these shares leave no image of a class to take from {name}, whose class {poorest} has "
+                f"these shares select no image per class from {name}, whose class {poorest} has "
                 f"{counts[poorest]}; change the shares, or sample more"
             )
     return given
@@ -52,14 +52,14 @@ def per_class_of(available: Sequence[np.ndarray], shares: Sequence[float], names
 def merge(
     sets: Sequence[ProxySet], shares: Sequence[float], folder: Path, *, seed: int = 0, progress: Progress = silent
 ) -> ProxySet:
-    """All images of several sets in a new one, `kept` marking a draw in the given shares, even over the classes.
+    """Merge all images of several sets into a new one; `kept` marks a class-balanced selection in the given shares.
 
-    Shards are hard links to those of the sets, which may then be removed; where links cannot be made, copies. Columns
-    that all sets have are concatenated; `source` is the set that an image comes from. Of the images that each set
-    keeps, as many are drawn as the shares allow, by a random number for each image.
+    Shards are hard links to those of the sets, which can then be removed, or copies if links are not possible. Columns
+    that all sets have are concatenated; `source` is the set that an image comes from. From the kept images of each set
+    as many are selected as the shares allow, by a random number per image.
 
     Raises:
-        ValueError: sets that do not fit together, have no labels, or cannot give their shares.
+        ValueError: sets of other shapes or classes, sets without labels, or too few images for the shares.
     """
     if len(sets) < 2 or len(sets) != len(shares) or min(shares) <= 0 or not np.isfinite(shares).all():
         raise ValueError(f"expected two sets or more and a positive share for each, got {len(sets)} and {list(shares)}")

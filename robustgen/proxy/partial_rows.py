@@ -17,7 +17,7 @@ SECONDS = 20.0
 
 
 class PartialRows:
-    """Rows 0 .. done - 1 of a result, in files of a folder that goes when the work is finished.
+    """Rows 0 .. done - 1 of a result, in files of a folder that is removed when the work is finished.
 
     Raises:
         ValueError: the folder holds unfinished work with other settings.
@@ -38,7 +38,7 @@ class PartialRows:
         self._saved = time.monotonic()
 
     def add(self, rows: np.ndarray) -> None:
-        """The next rows; on disk within `SECONDS`."""
+        """Append rows; they are on disk within `SECONDS`."""
         self._waiting.append(rows)
         self.done += len(rows)
         if time.monotonic() - self._saved > SECONDS:
@@ -54,7 +54,7 @@ class PartialRows:
         self._waiting, self._saved = [], time.monotonic()
 
     def column(self, name: str) -> Callable[[], np.ndarray]:
-        """One field of all rows, put together when called."""
+        """A function that returns one field of all rows."""
         self.save()
         return lambda: np.concatenate([read_array(path, mapped=True)[name] for path in self.files])
 

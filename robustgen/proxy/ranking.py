@@ -1,4 +1,4 @@
-"""The K best of each class of any number of images, exactly, in memory that does not grow with K."""
+"""Exact top K per class of any number of images, in memory that does not grow with K."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def _keys(scores: np.ndarray) -> np.ndarray:
 
 
 def _rank_of_equals(labels: np.ndarray) -> np.ndarray:
-    """How many earlier rows have the same label."""
+    """For each row, the number of earlier rows with the same label."""
     order = np.argsort(labels, kind="stable")
     ranked = labels[order]
     starts = np.flatnonzero(np.r_[True, ranked[1:] != ranked[:-1]]) if len(labels) else np.empty(0, dtype=np.int64)
@@ -45,13 +45,13 @@ def check_class_counts(labels: np.ndarray, per_class: int, classes: int, among: 
 def top_per_class(
     labels: np.ndarray, scores: np.ndarray, per_class: int, classes: int, among: np.ndarray | None = None
 ) -> np.ndarray:
-    """(N,) bool: the `per_class` best-scored images of each label; among equal scores the earlier. NaN is the worst.
+    """(N,) bool: the `per_class` best-scored images of each label; the earlier in case of ties. NaN is the worst.
 
     A radix selection: each pass over the columns decides 11 more bits of the score of the last image kept, by
     counting. Columns may be memory-mapped; besides the result it needs 2048 counts per class.
 
     Args:
-        among: (N,) bool, the images to choose from; all when not given.
+        among: (N,) bool, the images to select from. Default: all.
 
     Raises:
         ValueError: a class has fewer images than that; says which.

@@ -1,4 +1,4 @@
-"""Sampling a generator into a proxy set: image i depends on the seed and i, whatever the batch or the process."""
+"""Sample a generator into a proxy set: image i depends only on the seed and i, not on batches or processes."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ from robustgen.storage.files import write_json
 
 
 def sample_batch(generator: Generator, ids: np.ndarray, seed: int, device: torch.device | str) -> Tensor:
-    """Images number `ids` of a seed, uint8 (n, H, W, C) on the host; image i is of class i mod K."""
+    """Images with the numbers `ids` of a seed, uint8 (n, H, W, C) on the host; image i is of class i mod K."""
     labels = torch.from_numpy(ids % generator.classes).to(device)
     images = generator.sample(labels, rng_for(seed, "sample", device=device).each(ids))
     return to_bytes(images).permute(0, 2, 3, 1).cpu()
@@ -49,16 +49,15 @@ def sample_proxies(
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> ProxySet:
-    """`count` images, classes in turn, into a folder; finished shards are kept when run again.
+    """Sample `count` images, classes in turn, into a folder; a repeated call keeps finished shards.
 
     A shard is written while the next is sampled. Under torchrun, process r of P samples shards r, r + P, r + 2P ...
 
     Args:
-        classes: names; their number is the generator's.
-        batch_size: images in one pass; changes nothing but speed.
-        shard_images: images in a file; one shard is what a killed run loses at most.
-        made_by: description of the generator for the manifest; an unfinished set is only resumed by the same
-            generator.
+        classes: names of the generator's classes.
+        batch_size: images per forward pass; only changes the speed.
+        shard_images: images per file; a killed run loses at most one shard.
+        made_by: description of the generator for the manifest; only the same generator resumes an unfinished set.
 
     Raises:
         ValueError: the folder holds a set, or a part of one, with other settings.
@@ -120,7 +119,7 @@ def sample_proxies(
 
 
 def _stored(path: Path, shard: np.ndarray | None, count: int) -> dict[str, Any]:
-    """What the manifest says of a shard, written first where it is new; runs while the next is sampled."""
+    """The manifest's entry of a shard, which is first written if it is new; runs while the next one is sampled."""
     digest = digest_of(path) if shard is None else write_rows(path, np.uint8, shard.shape, [shard])
     return {"file": path.name, "count": count, "sha256": digest}
 

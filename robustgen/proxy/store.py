@@ -1,9 +1,9 @@
 """Proxy sets: generated images in immutable shards, per-image values in columns next to them. NumPy only.
 
 PROXY/
-  manifest.json        count, shape, shards with digests, where the images come from, what each column is
+  manifest.json        count, shape, shards with digests, provenance of the images, meaning of each column
   images-00000.npy     uint8 (n, H, W, C), memory-mapped
-  condition.npy        the class sampled           label.npy, confidence.npy, kept.npy ...   one value per image
+  condition.npy        the condition label         label.npy, confidence.npy, kept.npy ...   one value per image
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from robustgen.units import show_names
 
 MANIFEST_FORMAT = 1
 CHUNK = 1 << 20
-"""Rows of a column that are processed together: a few megabytes, for any size of the set."""
+"""Number of rows of a column that are processed at a time: a few megabytes, for any size of the set."""
 MAKERS = {
     "label": "label",
     "confidence": "label",
@@ -32,7 +32,7 @@ MAKERS = {
     "copy": "check",
     "discriminator": "score",
 }
-"""The command that makes a column."""
+"""The command that writes a column."""
 
 
 def shard_name(number: int) -> str:
@@ -40,7 +40,7 @@ def shard_name(number: int) -> str:
 
 
 def read_array(path: Path, mapped: bool = False) -> np.ndarray:
-    """Raises ValueError when missing, damaged or pickled."""
+    """Read a `.npy`. Raises ValueError if it is missing, damaged or pickled."""
     try:
         array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         return array
@@ -50,16 +50,16 @@ def read_array(path: Path, mapped: bool = False) -> np.ndarray:
 
 
 def _expect_random_access(array: np.ndarray) -> None:
-    """Keep the system from reading megabytes around each image that is read."""
+    """Disable the system's read-ahead, which would read megabytes around each image."""
     mapping = getattr(array, "_mmap", None)
     if mapping is not None and hasattr(mmap, "MADV_RANDOM"):
         mapping.madvise(mmap.MADV_RANDOM)
 
 
 def write_rows(path: Path, dtype: Any, shape: tuple[int, ...], parts: Iterable[np.ndarray]) -> str:
-    """A `.npy` that appears whole, written as its parts come; returns its SHA-256.
+    """Write a `.npy` atomically from an iterator of parts; returns its SHA-256.
 
-    The bytes are `numpy.save`'s. A full disk is an OSError with its number, which `numpy.save` does not report.
+    The bytes are those of `numpy.save`. A full disk raises an OSError with its number, unlike in `numpy.save`.
     """
     digest = hashlib.sha256()
     header = {"descr": np.lib.format.dtype_to_descr(np.dtype(dtype)), "fortran_order": False, "shape": shape}
@@ -107,7 +107,7 @@ def chunks(count: int) -> Iterator[slice]:
 
 
 def class_counts(labels: np.ndarray, classes: int, among: np.ndarray | None = None) -> np.ndarray:
-    """(K,) int64: how many images (of those `among`) have each label.
+    """(K,) int64: number of images (of those `among`) with each label.
 
     Raises:
         ValueError: a label outside [0, K).
@@ -122,10 +122,10 @@ def class_counts(labels: np.ndarray, classes: int, among: np.ndarray | None = No
 
 
 class ProxySet:
-    """A finished proxy set. Opening reads the manifest alone; shards and columns are mapped when first touched.
+    """A finished proxy set. Opening only reads the manifest; shards and columns are memory-mapped at their first use.
 
     Raises:
-        ValueError: no finished set there, or a manifest that is not one.
+        ValueError: no finished set there, or an invalid manifest.
     """
 
     def __init__(self, folder: Path | str):
@@ -205,7 +205,7 @@ class ProxySet:
         return self._shaped(result)
 
     def block(self, first: int, stop: int) -> np.ndarray:
-        """Images first .. stop - 1, (n, H, W, C) uint8: read in order, with the system's reading ahead."""
+        """Images first .. stop - 1, (n, H, W, C) uint8: read in order, with the system's read-ahead."""
         numbers = range(
             int(np.searchsorted(self._starts, first, "right")) - 1, int(np.searchsorted(self._starts, stop))
         )
@@ -221,10 +221,10 @@ class ProxySet:
         return self._shaped(np.concatenate(parts))
 
     def column(self, name: str) -> np.ndarray:
-        """One value an image, memory-mapped and read-only.
+        """One value per image, memory-mapped and read-only.
 
         Raises:
-            ValueError: no such column; says which command makes it.
+            ValueError: no such column; says which command writes it.
         """
         if not self.has(name):
             maker = MAKERS.get(name)
@@ -236,11 +236,11 @@ class ProxySet:
         return values
 
     def add_columns(self, made_by: dict[str, Any], **columns: np.ndarray | Callable[[], np.ndarray]) -> None:
-        """Name columns in the manifest with what makes them, then write them; equal names are replaced.
+        """Name columns in the manifest with their provenance, then write them; equal names are replaced.
 
-        A column is there when it is named and its file is whole, and the files appear in the order given. So whoever
-        finds the last of them finds all of them named, whenever the process was killed. A column too large to be held
-        together with others is given as a function that returns it.
+        A column exists if it is named in the manifest and its file exists. Files are written atomically in the given
+        order, so if the last one exists, all are complete, even if the process was killed. A column that is too large
+        to be in memory together with others is given as a function that returns it.
         """
         for name in columns:
             (self.folder / f"{name}.npy").unlink(missing_ok=True)
@@ -256,7 +256,7 @@ class ProxySet:
             )
 
     def _count(self, columns: Mapping[str, np.ndarray | Callable[[], np.ndarray]]) -> None:
-        """Write into the manifest how many images of each class new labels give, or a new choice keeps."""
+        """Write the number of images per class to the manifest, of new labels or of a new selection."""
         found = self.manifest.setdefault("counts", {})
         if "label" in columns:
             given = columns["label"]
@@ -267,13 +267,13 @@ class ProxySet:
             found["kept"] = kept.tolist()
 
     def counts(self) -> np.ndarray:
-        """(K,) int64: images of each class that are used, by label, or by the sampled class before labeling."""
+        """(K,) int64: number of used images per class, by label, or by condition label before labeling."""
         labels = self.column("label" if self.has("label") else "condition")
         among = self.column("kept") if "kept" in self.manifest["columns"] else None
         return class_counts(labels, len(self.classes), among)
 
     def kept(self) -> np.ndarray:
-        """Positions of the images that are used: those marked `kept`, or all where none were selected."""
+        """Positions of the images that are used: those marked `kept`, or all before selection."""
         if "kept" not in self.manifest["columns"]:
             return np.arange(len(self))
         return np.flatnonzero(self.column("kept"))
@@ -282,7 +282,7 @@ class ProxySet:
         """Compare every shard with the digest in the manifest.
 
         Raises:
-            ValueError: the first that differs.
+            ValueError: a shard differs; names the first.
         """
         for number, entry in enumerate(self.manifest["shards"]):
             path = self.folder / entry["file"]

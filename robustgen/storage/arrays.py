@@ -1,4 +1,4 @@
-"""Arrays on disk: files that appear whole, and are never unpickled."""
+"""Arrays on disk: written atomically, never unpickled."""
 
 from __future__ import annotations
 
@@ -15,13 +15,13 @@ from robustgen.storage.files import atomic_write
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
-    """Write an uncompressed `.npz` that appears whole; equal arrays give equal bytes."""
+    """Write an uncompressed `.npz` atomically; equal arrays give equal bytes."""
     with atomic_write(path) as file:
         np.savez(file, **{name: np.asarray(array) for name, array in arrays.items()})  # type: ignore[arg-type]
 
 
 def write_array(path: Path, array: np.ndarray) -> None:
-    """Write a `.npy` that appears whole."""
+    """Write a `.npy` atomically."""
     with atomic_write(path) as file:
         np.save(file, array)
 

@@ -1,4 +1,4 @@
-"""Checkpoints: states of named objects in one file that appears whole; loading runs no code."""
+"""Checkpoints: states of named objects in one file, written atomically; loading runs no code."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ def save_checkpoint(path: Path, place: Mapping[str, Any], **objects: Stateful) -
 
 
 def load_checkpoint(path: Path, **objects: Stateful) -> dict[str, Any] | None:
-    """Load saved states into `objects` and return the plain values; None where there is no checkpoint.
+    """Load saved states into `objects` and return the plain values; None if there is no checkpoint.
 
     Raises:
         ValueError: the file is damaged, or holds other objects.

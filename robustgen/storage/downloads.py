@@ -1,4 +1,4 @@
-"""Published files: downloads that resume, are verified, and are unpacked without trust. No torch here."""
+"""Published files: downloads that resume, are verified, and are unpacked safely. No torch here."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from typing import IO
 from robustgen.storage.files import writing_to
 
 DownloadProgress = Callable[[int, int, str], None]
-"""Called with bytes done, bytes in total (0 when unknown), and the name of the file."""
+"""Called with bytes done, total bytes (0 if unknown), and the name of the file."""
 
 _CHUNK = 1 << 20
 _TIMEOUT_SECONDS = 60
@@ -37,7 +37,7 @@ class Download:
 
     url      its address
     name     its name in the folder it is saved to
-    digest   "md5:..." or "sha256:...", in full or its first digits; empty where none was published
+    digest   "md5:..." or "sha256:...", in full or its first digits; empty if none was published
     unpacks  for an archive: a path that exists once it has been unpacked; empty for other files
     limit    largest number of bytes that an archive may unpack to
     """
@@ -55,7 +55,7 @@ class Download:
 
 
 def problem_with(path: Path, digest: str) -> str:
-    """What is wrong with a file's digest, as part of a sentence; empty when it is right or unknown."""
+    """The error in a file's digest, as part of a sentence; empty if it is right or unknown."""
     if not digest:
         return ""
     kind, _, wanted = digest.partition(":")
@@ -150,7 +150,7 @@ def _receive(item: Download, part: Path, target: Path, progress: DownloadProgres
 
 
 def _write_all(file: IO[bytes], content: bytes) -> int:
-    """Write to an unbuffered file, which may take less than all at once near the end of a disk."""
+    """Write to an unbuffered file, which may accept only a part if the disk is nearly full."""
     rest = memoryview(content)
     while rest:
         rest = rest[file.write(rest) :]

@@ -1,4 +1,4 @@
-"""Files that appear whole, save intervals, locks, differences of settings. No torch here."""
+"""Atomic writes, save intervals, locks, differences of settings. No torch here."""
 
 from __future__ import annotations
 
@@ -18,11 +18,11 @@ _PART = ".part"
 
 
 class Note(UserWarning):
-    """What a user should know although nothing is wrong; the command line prints it as one line."""
+    """A note for the user that is not a warning; the command line prints it as one line."""
 
 
 class WriteError(OSError):
-    """A file or folder that cannot be written: `filename` says which, `needed` and `free` are in bytes where known."""
+    """A file or folder that cannot be written: `filename` says which, `needed` and `free` are in bytes if known."""
 
     def __init__(self, error: OSError, path: Path, needed: int | None = None):
         super().__init__(error.errno, error.strerror or str(error), str(path))
@@ -31,7 +31,7 @@ class WriteError(OSError):
 
 
 def free_bytes(path: Path) -> int | None:
-    """Free bytes where `path` is, or would be; None where the system does not say."""
+    """Free bytes on the disk of `path`; None if the system does not say."""
     for place in (path, *path.parents):
         try:
             return shutil.disk_usage(place).free
@@ -42,7 +42,7 @@ def free_bytes(path: Path) -> int | None:
 
 @contextmanager
 def writing_to(path: Path, needed: int | None = None) -> Iterator[None]:
-    """Raise an error of the disk in the block as a WriteError that names `path`, which takes `needed` bytes."""
+    """Raise a disk error in the block as a WriteError that names `path`, which needs `needed` bytes."""
     try:
         yield
     except OSError as error:
@@ -57,10 +57,10 @@ def _create(path: Path) -> BinaryIO:
 
 
 class _NewFile(io.BufferedIOBase):
-    """A file for writing that raises no error of the disk: after the first one it only counts.
+    """A file for writing that does not raise disk errors: after the first one it only counts bytes.
 
-    Libraries replace an error that they meet by one of their own, which names neither the reason nor the place (torch's
-    zip writer: "unexpected pos"). Counting on tells how many bytes the file takes.
+    Libraries replace such an error by one of their own that names neither the reason nor the file (torch's zip writer:
+    "unexpected pos"). Counting shows how many bytes the file needs.
     """
 
     def __init__(self, path: Path):
@@ -107,7 +107,7 @@ class _NewFile(io.BufferedIOBase):
                 self._file.flush()
 
     def sync(self) -> None:
-        """Everything to the disk, as far as the system can promise."""
+        """Flush to the disk, as far as the system guarantees it."""
         self.flush()
         if self.error is None:
             with self._noting():
@@ -122,10 +122,10 @@ class _NewFile(io.BufferedIOBase):
 
 @contextmanager
 def atomic_write(path: Path) -> Iterator[BinaryIO]:
-    """Write a file that appears under its name complete or not at all: written to a temporary name, synced, renamed.
+    """Write a file atomically: under a temporary name, synced, then renamed.
 
     Raises:
-        WriteError: the disk is full, the folder read-only or gone, ...; the file is as it was before.
+        WriteError: the disk is full, the folder read-only or missing, ...; an existing file is unchanged.
     """
     aside = path.with_name(f".{path.name}.{os.getpid()}{_PART}")
     file = _NewFile(aside)
@@ -154,7 +154,7 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises ValueError with the file's name when it is not JSON."""
+    """Read a JSON file. Raises ValueError with the file's name if it is not JSON."""
     try:
         return json.loads(path.read_text())
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
@@ -162,12 +162,12 @@ def read_json(path: Path) -> Any:
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message without escape codes, or the name of its type where it has no message."""
+    """The first line of an error's message without escape codes, or the name of its type if it has no message."""
     return (without_escapes(str(error)).strip().splitlines() or [type(error).__name__])[0].strip()
 
 
 def without_escapes(text: str) -> str:
-    """Text without the codes that make terminals write bold or in color."""
+    """Text without terminal codes for bold and color."""
     return re.sub(r"\x1b(\[[0-?]*[ -/]*[@-~])?", "", text)
 
 
@@ -191,13 +191,13 @@ class SaveInterval:
 
 @contextmanager
 def locked(folder: Path, file_name: str = "") -> Iterator[None]:
-    """Keep other processes from writing into a folder, or one file of it.
+    """Lock a folder, or one file of it, against writes by other processes.
 
-    The system releases the lock of a process that dies. Half-written files of killed processes are removed first.
+    The system releases the lock of a process that dies. Partially written files of killed processes are removed first.
 
     Raises:
-        ValueError: another process holds it.
-        WriteError: the folder cannot be made, or not be written.
+        ValueError: another process holds the lock.
+        WriteError: the folder cannot be created or written.
     """
     with writing_to(folder):
         folder.mkdir(parents=True, exist_ok=True)
@@ -217,18 +217,18 @@ def locked(folder: Path, file_name: str = "") -> Iterator[None]:
             raise ValueError(
                 f"{folder / file_name} is in use by process {holder}; wait for it, or choose another folder with --into"
             ) from None
-        with suppress(OSError):  # a full disk: who holds the lock is only for the message above
+        with suppress(OSError):  # a full disk: the process id is only for the message above
             file.truncate(0)
             os.write(file.fileno(), str(os.getpid()).encode())
         _remove_parts(folder, file_name)
         try:
             yield
         finally:
-            _remove_parts(folder, file_name)  # of workers that were ended when another one failed
+            _remove_parts(folder, file_name)  # of workers that were stopped when another one failed
 
 
 def _remove_parts(folder: Path, file_name: str) -> None:
-    """Remove what processes that were killed left half-written."""
+    """Remove partially written files of killed processes."""
     for aside in folder.glob(f".{file_name}.*{_PART}") if file_name else folder.rglob(f".*{_PART}"):
         with suppress(OSError):
             aside.unlink(missing_ok=True)
@@ -239,7 +239,7 @@ def differences(found: Any, wanted: Any, path: str = "", terms: tuple[str, str] 
 
     Args:
         path: prefix of the settings' names.
-        terms: what the lines call the two sets.
+        terms: names of the two sets in the lines.
     """
     if isinstance(found, dict) and isinstance(wanted, dict):
         lines = []

@@ -26,8 +26,8 @@ def read_haiku(path: Path) -> dict[str, Tensor]:
         batch norm    scale, offset (1, 1, 1, C)    -> weight, bias (C)
         its state     mean_ema, var_ema: average    -> running_mean, running_var (C)
 
-    A module is called `wide_res_net/resnet_lay_1_block_0/conv_0` or the same with `~` between its parts. The first
-    block of each group has a shortcut there even where channels do not change; ours does not, so networks of width 1
+    Names of modules are `wide_res_net/resnet_lay_1_block_0/conv_0`, or the same with `~` between the parts. In Haiku
+    the first block of each group has a shortcut even if channels do not change; ours does not, so networks of width 1
     do not fit.
 
     Raises:

@@ -12,7 +12,7 @@ from pathlib import Path
 
 
 def environment() -> dict[str, str]:
-    """Versions, processor and commit, on which a result may depend."""
+    """Versions, processor and commit: what a result may depend on."""
     packages = ("robustgen", "torch", "numpy", "scipy", "scikit-learn", "pillow")
     versions = {}
     for package in packages:
@@ -39,7 +39,7 @@ def _processor() -> str:
 
 
 def _commit() -> str:
-    """The commit of the source tree this package runs from, if it runs from one."""
+    """The commit of the source tree, if this package runs from one."""
     here = Path(__file__).resolve().parents[2]
     if not (here / ".git").exists():
         return "not in a git checkout"

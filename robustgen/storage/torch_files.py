@@ -1,6 +1,6 @@
-"""Read files of torch.save without running code: plain ones, and the tensors of those that hold other objects.
+"""Read files of torch.save without running code; of files with other objects, only the tensors.
 
-Plain pickles of networks too, such as NVIDIA's, which carry the source code of their classes: it is not looked at.
+Plain pickles of networks too, such as NVIDIA's, which hold the source code of their classes: it is never executed.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ from robustgen.storage.files import first_line
 
 
 def load_torch_file(path: Path) -> Any:
-    """What torch.save wrote, on the CPU: tensors, plain values and containers of them.
+    """The content of a file of torch.save, on the CPU: tensors, plain values and containers of them.
 
     Raises:
-        ValueError: why the file cannot be read, as part of a sentence. What torch says is not passed on: it advises to
-            load the file with the code in it.
+        ValueError: why the file cannot be read, as part of a sentence. torch's own message is not shown, because it
+            suggests to run the code in the file.
     """
     try:
         with warnings.catch_warnings(action="ignore"):
@@ -37,7 +37,7 @@ def load_torch_file(path: Path) -> Any:
 
 
 class Inert:
-    """Stand-in for an object of any other class: it keeps the state that the file gives it, and does nothing."""
+    """Placeholder for an object of any other class: it stores the state from the file, and does nothing."""
 
     origin: ClassVar[str] = ""
     state: object = None
@@ -61,7 +61,7 @@ class Inert:
         pass
 
     def tensors(self) -> dict[str, Tensor] | None:
-        """Parameters and buffers by name where the object was an `nn.Module`, else None."""
+        """Parameters and buffers by name if the object was an `nn.Module`, else None."""
         if not isinstance(self.state, Mapping) or not {"_parameters", "_modules"} <= self.state.keys():
             return None
         found: dict[str, Tensor] = {}
@@ -106,7 +106,7 @@ ALLOWED: dict[tuple[str, str], object] = {
     ("dnnlib.util", "EasyDict"): dict,
     **{("torch", name): kind for name, kind in vars(torch).items() if isinstance(kind, torch.dtype)},
 }
-"""What a file may name; every other class or function becomes `Inert`."""
+"""Classes and functions that a file may name; all others become `Inert`."""
 
 
 class _InertUnpickler(pickle.Unpickler):
@@ -139,7 +139,7 @@ def load_tensors(path: Path) -> Any:
         try:
             with warnings.catch_warnings(action="ignore"):
                 return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT)
-        except Exception:  # damaged in ways that only a second reading meets
+        except Exception:  # damage that only the second unpickler meets
             raise error from None
 
 

@@ -1,4 +1,4 @@
-"""Weights files: written and read without running code, loaded strictly; ours and published layouts alike."""
+"""Weights files of this project and published ones: read and written without running code, loaded strictly."""
 
 from __future__ import annotations
 
@@ -21,16 +21,16 @@ WRAPPERS = (
     "state_dict", "model_state_dict", "model", "net", "ema_state_dict", "last", "ema", "model_ema", "params_ema",
     "averaged", "params",
 )  # fmt: skip
-"""Keys under which published checkpoints hold the weights; the first that a file has is taken."""
+"""Keys of the weights in published checkpoints; the first that a file has is used."""
 PREFIXES = ("module.", "_orig_mod.", "model.", "0.")
-"""What DataParallel, compilation, RobustBench and a Sequential of one network put before every name."""
+"""Prefixes of names from DataParallel, torch.compile, RobustBench and a Sequential of one network."""
 
 
 def save_weights(path: Path, model: nn.Module) -> None:
     """Write the model's state as safetensors; equal weights give equal bytes."""
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
     places: set[int] = set()
-    for name, tensor in tensors.items():  # parameters that layers share are written under each of their names
+    for name, tensor in tensors.items():  # shared parameters are written under each of their names
         if tensor.data_ptr() in places:
             tensors[name] = tensor.clone()
         places.add(tensor.data_ptr())
@@ -41,8 +41,8 @@ def save_weights(path: Path, model: nn.Module) -> None:
 def read_weights(path: Path) -> dict[str, Tensor]:
     """Read tensors by name from `.safetensors`, `.pt`, `.pth`, `.th`, or JAX's `.npy`, running no code of the file.
 
-    Dictionaries that published checkpoints wrap around the weights (WRAPPERS) are removed, and other objects in them
-    left out; a warning says what was taken where there was a choice. `FILE#KEY` takes the weights under KEY.
+    The dictionaries around the weights in published checkpoints (WRAPPERS) are removed, with other objects in them; a
+    warning says which weights were used if there are several. `FILE#KEY` selects the weights under KEY.
 
     Raises:
         ValueError: the file is missing, damaged, or holds no tensors by name.
@@ -102,11 +102,11 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
 def assign_weights(model: nn.Module, weights: dict[str, Tensor], path: Path, unused: tuple[str, ...] = ()) -> nn.Module:
     """Return the model with weights that were read from `path`; names and shapes must fit exactly.
 
-    Prefixes that wrappers put before every name (PREFIXES) are removed, unless the model's own names have them.
-    Counters of batches may be absent: files from before torch 0.4.1 have none.
+    Prefixes of wrappers (PREFIXES) are removed, unless the model's own names have them. Counters of batches may be
+    missing: files from before torch 0.4.1 have none.
 
     Args:
-        unused: prefixes of names that the file has and the network never uses.
+        unused: prefixes of names in the file that the network never uses.
 
     Raises:
         ValueError: lists missing names, unknown names, and shapes that differ.

@@ -242,7 +242,7 @@ def test_more_than_the_disk_holds_is_refused(tmp_path, robustgen, monkeypatch):
     paths = write_npz(tmp_path)
     free = type("Usage", (), {"free": 1000})()
     monkeypatch.setattr(exchange.shutil, "disk_usage", lambda place: free)
-    refused(robustgen, tmp_path, paths, "of which 1,000 are free")
+    refused(robustgen, tmp_path, paths, "but 1,000 are free")
 
 
 def test_links_and_devices_in_archives_are_refused(tmp_path, robustgen):
@@ -294,7 +294,7 @@ def test_what_does_not_fit_is_said(tmp_path, robustgen):
     one("expected arrays 'image' and 'label', got x.npy", x=IMAGES)
     one("must be uint8 (N, H, W, C), got float32", image=IMAGES.astype(np.float32), label=LABELS)
     one("move its channels to the end", image=IMAGES.transpose(0, 3, 1, 2).copy(), label=LABELS)
-    one("lies in Fortran order", image=np.asfortranarray(IMAGES), label=LABELS)
+    one("is in Fortran order", image=np.asfortranarray(IMAGES), label=LABELS)
     one("'label' must be 60 integers", image=IMAGES, label=LABELS[:-1])
     one("'label' must be 60 integers, got float64", image=IMAGES, label=LABELS / 2)
     one("labels must lie in 0..999999, got -1", image=IMAGES, label=LABELS - 1)

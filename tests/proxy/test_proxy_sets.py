@@ -94,7 +94,7 @@ def test_shares_are_kept_as_far_as_the_scarcest_class_goes():
     assert per_class_of([a, b], [1, 2], ["A", "B"]) == [10, 20]
     assert per_class_of([a, b], [1, 20], ["A", "B"]) == [4, 90]
     assert per_class_of([a, b], [0.1, 0.3], ["A", "B"]) == [10, 30]
-    with pytest.raises(ValueError, match="no image of a class to take from A, whose class 1 has 0"):
+    with pytest.raises(ValueError, match="select no image per class from A, whose class 1 has 0"):
         per_class_of([np.array([3, 0]), b], [1, 1], ["A", "B"])
 
 

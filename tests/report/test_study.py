@@ -62,7 +62,7 @@ def test_the_labeller_is_waited_for_by_the_arms_that_ask_it():
     [
         (
             "ema_deca=0",
-            "arms.x.changes: unknown setting ema_deca; did you mean ema_decay? known: architecture, normalize",
+            "arms.x.changes: unknown setting ema_deca; did you mean ema_decay? known: architecture, normalize, loss",
         ),
         ("schedule.lr=1", "known under schedule: total_images"),
         ("real_share=2", "real_share: input should be less than or equal to 1"),
@@ -108,7 +108,7 @@ def test_arms_are_named_by_what_they_change_and_the_baseline_changes_nothing():
 
 @pytest.mark.parametrize("seeds", ["[1]", "[1,2,1]"])
 def test_a_study_has_two_seeds_or_more(seeds):
-    with pytest.raises(ValueError, match="seeds: a study needs two or more, none twice"):
+    with pytest.raises(ValueError, match="seeds: a study needs two or more different seeds"):
         override(SMOKE, [f"seeds={seeds}"])
     assert override(SMOKE, ["seeds=1,2"]).seeds == (1, 2)
 

@@ -23,8 +23,8 @@ from robustgen.storage.files import WriteError, atomic_write, locked, write_json
 from robustgen.storage.weights import save_weights
 
 REASONS = {
-    errno.ENOSPC: "free some space and repeat the command, nothing is lost",
-    errno.EDQUOT: "free some space and repeat the command, nothing is lost",
+    errno.ENOSPC: "free disk space and run the command again to resume",
+    errno.EDQUOT: "free disk space and run the command again to resume",
     errno.EROFS: "choose a folder that can be written",
     errno.EACCES: "choose a folder that can be written",
     errno.ENOENT: "restore the folder and repeat the command",

@@ -21,7 +21,7 @@ def test_paired_differences_count_discordant_images():
     assert (difference.gained, difference.lost, difference.value) == (2, 1, pytest.approx(1 / 6))
     swapped = PairedDifference.of(second, first)
     assert swapped.interval == pytest.approx(tuple(-end for end in reversed(difference.interval)))
-    with pytest.raises(ValueError, match="not the same images"):
+    with pytest.raises(ValueError, match="two arrays over the same images"):
         PairedDifference.of(first, second[:3])
 
 

@@ -1,6 +1,6 @@
 """Raw `.bin` of CIFAR-sized images, 3,072 bytes each in (H, W, C) order, with an `.npy` of labels.
 
-As Sehwag et al. (arXiv:2104.09425) publish their set: NAME_images.bin and NAME_labels.npy.
+Sehwag et al. (arXiv:2104.09425) publish their set in this format: NAME_images.bin and NAME_labels.npy.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ BYTES = 3072
 
 
 def read(paths: Sequence[Path]) -> Source:
-    """From the `.bin`; labels from the `.npy` that is given with it, or is next to it."""
+    """Read a `.bin`, with labels from the `.npy` given with it or next to it."""
     images = [path for path in paths if path.suffix == ".bin"]
     labels = [path for path in paths if path.suffix == ".npy"]
     if len(images) != 1 or len(labels) > 1 or len(paths) > 2:
@@ -32,7 +32,9 @@ def read(paths: Sequence[Path]) -> Source:
     size = images[0].stat().st_size
     count = size // BYTES
     if not count or size % BYTES:
-        raise ValueError(f"{images[0]} is cut off or no raw CIFAR file: {size:,} bytes are no multiple of {BYTES:,}")
+        raise ValueError(
+            f"{images[0]} is cut off or not a raw CIFAR file: its {size:,} bytes are not a multiple of {BYTES:,}"
+        )
     found = checked_labels(read_array(where, mapped=True).view(np.ndarray), count, where)
 
     def blocks(first: int) -> Iterator[np.ndarray]:

@@ -1,7 +1,7 @@
 """Pickle of a dictionary with `data` uint8 (N, 32, 32, 3) and `extrapolated_targets`, N integers.
 
-As Carmon et al. (arXiv:1905.13736) publish ti_500K_pseudo_labeled.pickle. Read whole, by an unpickler that admits
-arrays and plain values and runs nothing.
+Carmon et al. (arXiv:1905.13736) publish ti_500K_pseudo_labeled.pickle in this format. It is read into memory by an
+unpickler for arrays and plain values, which runs no code.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from robustgen.storage.safe_pickle import load_plain_pickle
 
 
 def read(paths: Sequence[Path]) -> Source:
-    """The one file."""
+    """Read the file."""
     if len(paths) != 1:
         raise ValueError(f"expected one pickle, got {len(paths)} files")
     content = load_plain_pickle(paths[0])
@@ -25,7 +25,7 @@ def read(paths: Sequence[Path]) -> Source:
     named = {key.decode("latin1") if isinstance(key, bytes) else key: value for key, value in content.items()}
     missing = [key for key in ("data", "extrapolated_targets") if key not in named]
     if missing:
-        trap = "; a file of pseudo-labels alone has to be merged with its images first" if missing == ["data"] else ""
+        trap = "; a file with only pseudo-labels has to be merged with its images first" if missing == ["data"] else ""
         raise ValueError(f"{paths[0]} lacks {' and '.join(missing)}{trap}")
     images = np.asarray(named["data"])
     if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not images.size:

@@ -1,6 +1,6 @@
-"""A folder for each class with a picture in a file for each image: FOLDER/CLASS/NAME.png.
+"""A folder per class with one picture file per image: FOLDER/CLASS/NAME.png.
 
-Classes are numbered in the order of their names, images within a class likewise. All have one size.
+Classes are numbered in the order of their names, as are images within a class. All images have the same size.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from robustgen.units import show_names
 def read(paths: Sequence[Path]) -> Source:
     """Labels from the folders' names; pictures are opened as they are needed."""
     if len(paths) != 1 or not paths[0].is_dir():
-        raise ValueError(f"expected one folder with a folder a class in it, got {show_names(paths)}")
+        raise ValueError(f"expected one folder with a folder per class in it, got {show_names(paths)}")
     classes = tuple(sorted(place.name for place in paths[0].iterdir() if place.is_dir() and place.name[0] != "."))
     files: list[Path] = []
     counts = []
@@ -45,7 +45,7 @@ def read(paths: Sequence[Path]) -> Source:
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:
-    """The classes' names where these sort in their order and can name folders; elsewhere with numbers in front."""
+    """The classes' names if they are sorted and are valid folder names; otherwise with numbers in front."""
     plain = all(name and name[0] != "." and not set(name) & set("/\\\0:") for name in classes)
     if plain and list(classes) == sorted(set(classes)):
         return list(classes)
@@ -57,7 +57,7 @@ def folder_names(classes: Sequence[str]) -> list[str]:
 
 
 def write(path: Path, export: Export) -> None:
-    """Pictures named by their position; the folder appears whole."""
+    """Write pictures named by their position; the folder is written atomically."""
     from PIL import Image
 
     aside = path.with_name(f".{path.name}.exporting")

@@ -1,7 +1,8 @@
 """`.npz` with `image` uint8 (N, H, W, C) and `label` integers (N,), in one file or in several parts.
 
-As DeepMind (arXiv:2103.01946) and Wang et al. (arXiv:2302.04638) publish their sets. A stored member is mapped where it
-lies in the archive; a deflated one is streamed. Nothing is unpickled, and nothing is trusted to be as large as it says.
+DeepMind (arXiv:2103.01946) and Wang et al. (arXiv:2302.04638) publish their sets in this format. A stored member is
+memory-mapped inside the archive; a deflated one is streamed. Nothing is unpickled, and sizes in headers are not
+trusted.
 """
 
 from __future__ import annotations
@@ -24,13 +25,13 @@ from robustgen.storage.tars import check_member_names
 from robustgen.units import show_names
 
 BOMB = 200
-"""Times that a deflated member may be smaller than what is in it. Pictures come to 2, or 5; zeros to 1,000."""
+"""Maximal compression ratio of a deflated member. Pictures have 2 to 5; zeros 1,000."""
 _DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True)
 class _Member:
-    """An array in an archive, by its header alone."""
+    """The header of an array in an archive."""
 
     path: Path
     info: zipfile.ZipInfo
@@ -50,7 +51,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
     info = archive.getinfo(f"{name}.npy")
     if info.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED) or info.flag_bits & 1:
         raise ValueError(f"{path}: {name!r} is encrypted, or compressed in a way that NumPy does not write")
-    # Labels in order of their classes shrink without end; their number is held against that of the images.
+    # Sorted labels have any compression ratio; their number is compared with that of the images.
     if name == "image" and info.file_size > BOMB * max(1, info.compress_size):
         raise ValueError(
             f"{path} is refused: {name!r} would grow {info.file_size // max(1, info.compress_size)}-fold to "
@@ -60,7 +61,7 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
         try:
             version = np.lib.format.read_magic(file)
             header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            with warnings.catch_warnings(action="ignore"):  # headers of Python 2 are well
+            with warnings.catch_warnings(action="ignore"):  # headers of Python 2 are valid
                 shape, fortran, dtype = header[version](file)
         except Exception as error:  # a damaged header may raise nearly anything
             detail = (str(error).splitlines() or [type(error).__name__])[0]
@@ -69,14 +70,14 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
     if dtype.hasobject:
         raise ValueError(f"{path} is refused: {name!r} holds Python objects, which would have to be unpickled")
     if fortran and len(shape) > 1:
-        raise ValueError(f"{path}: {name!r} lies in Fortran order; save it by np.ascontiguousarray")
+        raise ValueError(f"{path}: {name!r} is in Fortran order; save it by np.ascontiguousarray")
     if min(shape, default=0) < 0 or skip + math.prod(shape) * dtype.itemsize != info.file_size:
         raise ValueError(f"{path} is refused: {name!r} says it is {dtype} {shape}, but holds {info.file_size:,} bytes")
     return _Member(path, info, shape, dtype, skip)
 
 
 def _open(path: Path) -> tuple[_Member, np.ndarray]:
-    """The member of the images, and the labels."""
+    """The member with the images, and the labels."""
     if not path.is_file():
         raise ValueError(f"there is no file {path}")
     try:
@@ -104,7 +105,7 @@ def _open(path: Path) -> tuple[_Member, np.ndarray]:
 
 
 def _rows(member: _Member, first: int) -> Iterator[np.ndarray]:
-    """(n, bytes an image) from image `first` on. All of the member goes by, so that its check sum is compared."""
+    """(n, bytes per image) from image `first` on. The whole member is read, so that its checksum is verified."""
     count, size = member.shape[0], math.prod(member.shape[1:])
     blocks = _stored if member.info.compress_type == zipfile.ZIP_STORED else _deflated
     start = 0
@@ -115,7 +116,7 @@ def _rows(member: _Member, first: int) -> Iterator[np.ndarray]:
 
 
 def _stored(member: _Member, count: int, size: int) -> Iterator[np.ndarray]:
-    """Mapped where they lie in the archive."""
+    """Rows of a stored member, memory-mapped inside the archive."""
     with member.path.open("rb") as file:
         file.seek(member.info.header_offset)
         name, extra = struct.unpack("<26x2H", file.read(30))
@@ -130,12 +131,12 @@ def _stored(member: _Member, count: int, size: int) -> Iterator[np.ndarray]:
         rows = mapped[start : start + BLOCK]
         summed = zlib.crc32(rows.reshape(-1).data, summed)
         if start + BLOCK >= count and summed != member.info.CRC:
-            raise ValueError(f"{member.path} is damaged: its check sum is wrong; download it again")
+            raise ValueError(f"{member.path} is damaged: its checksum is wrong; download it again")
         yield rows
 
 
 def _deflated(member: _Member, count: int, size: int) -> Iterator[np.ndarray]:
-    """Unpacked as they come."""
+    """Rows of a deflated member, as a stream."""
     try:
         with zipfile.ZipFile(member.path) as archive, archive.open(member.info) as file:
             file.read(member.skip)
@@ -145,7 +146,7 @@ def _deflated(member: _Member, count: int, size: int) -> Iterator[np.ndarray]:
                 if len(content) < wanted * size:
                     raise ValueError(f"{member.path} is cut off at image {start + len(content) // size} of {count}")
                 if start + wanted == count:
-                    file.read(1)  # lets zipfile compare the check sum
+                    file.read(1)  # makes zipfile verify the checksum
                 yield np.frombuffer(content, np.uint8).reshape(wanted, size)
     except _DAMAGE as error:
         raise _damaged(member.path, error) from None

@@ -1,4 +1,4 @@
-"""Picture files to arrays: what folders and tar archives of pictures share."""
+"""Decode picture files to arrays, for folders and tar archives of pictures."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
 _KINDS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 _CHANNELS = {"L": 1, "1": 1, "RGB": 3, "P": 3}
 LARGEST = 1024
-"""Pixels of a side; what claims more is refused before it is unpacked."""
+"""Maximal side length in pixels; larger pictures are refused before they are decoded."""
 
 
 def decode(source: Path | BinaryIO, name: str, shape: tuple[int, int, int] | None = None) -> np.ndarray:
@@ -19,10 +19,10 @@ def decode(source: Path | BinaryIO, name: str, shape: tuple[int, int, int] | Non
 
     Args:
         name: for messages.
-        shape: required shape, read from its header; any when not given. Grey becomes color where that is wanted.
+        shape: required shape, compared with the header; default any. Gray is converted to color if required.
 
     Raises:
-        ValueError: no picture, a damaged one, one of another shape, or one that would unpack to a vast size.
+        ValueError: not a picture, or a damaged, too large one, or one of another shape.
     """
     from PIL import Image, UnidentifiedImageError
 

@@ -9,18 +9,18 @@ from pathlib import Path
 import numpy as np
 
 BLOCK = 4096
-"""Images that are in memory together."""
+"""Number of images in memory at a time."""
 
 
 @dataclass(frozen=True)
 class Source:
-    """Published images that have been looked at: labels are read and checked, pixels still lie in their files.
+    """An opened published set: labels are read and checked, pixels are still in their files.
 
     shape    (height, width, channels)
     labels   (N,) int32 in [0, number of classes)
     classes  their names
-    blocks   given a position, the images from there on, as uint8 (n, H, W, C) a few thousand at a time; raises
-             ValueError where the files turn out to be damaged
+    blocks   iterator over the images from a position, as uint8 (n, H, W, C), a few thousand at a time; raises
+             ValueError if the files are damaged
     """
 
     shape: tuple[int, int, int]
@@ -31,7 +31,7 @@ class Source:
 
 @dataclass(frozen=True)
 class Export:
-    """What is written: labeled images in order.
+    """Labeled images to write, in order.
 
     shape    (height, width, channels)
     labels   (N,) integers
@@ -49,9 +49,9 @@ class Export:
 class Format:
     """A member of the family.
 
-    fits   whether files with these names look like it
-    read   files to a source; raises ValueError, one line, for what is damaged, hostile or of another layout
-    write  a whole file or folder that is not there yet; None where the format is for reading alone
+    fits   whether the names of files match the format
+    read   open files as a source; raises ValueError, one line, for damaged or malicious files and other layouts
+    write  write a new file or folder; None if the format is only read
     """
 
     fits: Callable[[Sequence[Path]], bool]

@@ -1,6 +1,6 @@
 """WebDataset: `.tar` archives of samples, a picture KEY.png with its label KEY.cls.
 
-Nothing is unpacked to disk: labels are read in one pass, pictures then where they lie in the archives.
+Nothing is unpacked to disk: labels are read in one pass, then pictures directly from the archives.
 """
 
 from __future__ import annotations
