@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive, TrainingBudget
+from robustgen.units import show_value
 
 Images = Annotated[int, Field(ge=0)]
 
@@ -375,9 +376,9 @@ def generator_config(value: object) -> GeneratorConfig:
     if isinstance(value, GeneratorConfig):
         return value
     kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind not in GENERATOR_CONFIGS:
+    if not isinstance(kind, str) or kind not in GENERATOR_CONFIGS:
         known = ", ".join(GENERATOR_CONFIGS)
-        raise ValueError(f"expected settings with a kind of generator, one of {known}; got kind {kind!r}")
+        raise ValueError(f"expected settings with a kind of generator, one of {known}; got kind {show_value(kind)}")
     return GENERATOR_CONFIGS[kind].model_validate(value)
 
 

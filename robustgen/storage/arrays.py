@@ -1,15 +1,27 @@
-"""Arrays on disk: files that appear whole, and are never unpickled."""
+"""Arrays on disk: files that appear whole, and are never unpickled; no more memory is taken than a file has bytes for."""
 
 from __future__ import annotations
 
+import json
+import math
+import struct
+import warnings
 import zipfile
+import zlib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 import numpy as np
 
-from robustgen.storage.files import atomic_write
+from robustgen.storage.files import atomic_write, first_line
+from robustgen.units import show_value
+
+DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error, NotImplementedError, RuntimeError)
+"""What reading a damaged zip archive raises."""
+_PIECE = 1 << 22
+_DEFLATES_TO = 1100
+"""Deflate makes data at most 1,032 times smaller; what claims more is damaged."""
 
 
 def save_arrays(path: Path, arrays: Mapping[str, Any]) -> None:
@@ -24,6 +36,24 @@ def write_array(path: Path, array: np.ndarray) -> None:
         np.save(file, array)
 
 
+def read_header(file: IO[bytes]) -> tuple[tuple[int, ...], bool, np.dtype]:
+    """(shape, whether in Fortran order, type) of an `.npy`; the file is then at its data.
+
+    Raises:
+        ValueError: no such header.
+    """
+    try:
+        version = np.lib.format.read_magic(file)
+        read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
+        with warnings.catch_warnings(action="ignore"):  # headers of Python 2 are well
+            shape, fortran, dtype = read[version](file)
+    except Exception as error:  # a damaged header may raise nearly anything
+        raise ValueError(first_line(error)) from None
+    if min(shape, default=0) < 0:
+        raise ValueError(f"its shape is {shape}")
+    return shape, fortran, dtype
+
+
 def load_arrays(path: Path) -> dict[str, np.ndarray]:
     """Read all arrays of an `.npz`; never unpickles.
 
@@ -33,7 +63,52 @@ def load_arrays(path: Path) -> dict[str, np.ndarray]:
     if not path.exists():
         raise ValueError(f"there is no file {path}")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-            return {name: stored[name] for name in stored.files}
-    except (zipfile.BadZipFile, ValueError, OSError, EOFError, KeyError, MemoryError) as error:
-        raise ValueError(f"{path} is damaged or not an .npz ({error})") from None
+        with path.open("rb") as file, zipfile.ZipFile(file) as archive:
+            return {info.filename.removesuffix(".npy"): _member(archive, info) for info in archive.infolist()}
+    except (*DAMAGE, ValueError, MemoryError) as error:
+        raise ValueError(f"{path} is damaged or not an .npz ({first_line(error)})") from None
+
+
+def _member(archive: zipfile.ZipFile, info: zipfile.ZipInfo) -> np.ndarray:
+    """An array of the archive whose type and shape are those of the bytes that there are for it."""
+    if not info.filename.endswith(".npy"):
+        raise ValueError(f"it holds {info.filename!r}, which is not an array")
+    stored, deflated = info.compress_type == zipfile.ZIP_STORED, info.compress_type == zipfile.ZIP_DEFLATED
+    most = info.compress_size * _DEFLATES_TO if deflated else info.compress_size if stored else -1
+    if info.file_size > most:
+        raise ValueError(f"{info.filename!r} says it has {info.file_size:,} bytes, and cannot have them")
+    with archive.open(info) as file:
+        shape, fortran, dtype = read_header(file)
+        if dtype.hasobject:
+            raise ValueError(f"{info.filename!r} holds Python objects, which would have to be unpickled")
+        size = math.prod(shape) * dtype.itemsize
+        if file.tell() + size != info.file_size:
+            raise ValueError(f"{info.filename!r} says it is {dtype} {shape}, but holds {info.file_size:,} bytes")
+        array = np.empty(shape, dtype, order="F" if fortran else "C")
+        wanted = array.reshape(-1, order="A").view(np.uint8).data if array.size and dtype.itemsize else memoryview(b"")
+        taken = 0
+        while taken < size:
+            count = file.readinto(wanted[taken : taken + _PIECE])  # type: ignore[attr-defined]
+            if not count:
+                raise EOFError(f"{info.filename!r} ends after {taken:,} of {size:,} bytes")
+            taken += count
+        file.read(1)  # lets zipfile compare the check sum
+    return array
+
+
+def read_about(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The settings that a record keeps as JSON in its array `about`. Raises ValueError or KeyError without them."""
+    try:
+        about = json.loads(str(arrays["about"]))
+    except RecursionError as error:
+        raise ValueError(f"about: {error}") from None
+    if not isinstance(about, dict):
+        raise ValueError(f"about: expected settings by name, got {show_value(about)}")
+    return about
+
+
+def check_array(name: str, array: np.ndarray, kinds: str, shape: tuple[int, ...]) -> None:
+    """Raise ValueError unless an array has this shape and a type of one of these kinds (NumPy's letters: i, u, f, b)."""
+    if array.dtype.kind not in kinds or array.shape != shape:
+        what = {"i": "integers", "f": "numbers", "b": "true or false"}[kinds[0]]
+        raise ValueError(f"{name} must be {what} of shape {shape}, got {array.dtype} of shape {array.shape}")
