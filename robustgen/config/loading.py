@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -54,7 +55,7 @@ def read_recipe(path: Path, known: Mapping[str, Recipe]) -> Recipe:
         ValueError: not readable, an unknown base, or settings that do not fit.
     """
     try:
-        content = yaml.safe_load(path.read_text())
+        content = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
     except Exception as error:  # PyYAML passes on what dates, numbers and keys that cannot be made raise
         if isinstance(error, MemoryError):
             raise

@@ -149,9 +149,17 @@ class Certificates:
         """Raise ValueError where settings or columns are not what a certification writes."""
         for name, least in (("sigma", 0), ("selection", 1), ("samples", 1), ("alpha", 0), ("pixels", 1)):
             value = getattr(self, name)
-            if type(value) not in ((int, float) if name in ("sigma", "alpha") else (int,)) or not least <= value < 2**53:
+            if (
+                type(value) not in ((int, float) if name in ("sigma", "alpha") else (int,))
+                or not least <= value < 2**53
+            ):
                 raise ValueError(f"{name} must be a number of at least {least}, got {show_value(value)}")
-        if not 0 < self.alpha < 1 or not self.sigma > 0 or type(self.seed) is not int or not isinstance(self.model, str):
+        if (
+            not 0 < self.alpha < 1
+            or not self.sigma > 0
+            or type(self.seed) is not int
+            or not isinstance(self.model, str)
+        ):
             raise ValueError("sigma must be positive, alpha lie between 0 and 1, seed be an integer, model text")
         for name in _ROWS:
             kinds = "f" if name in ("lower", "radius") else "iu"

@@ -1,4 +1,4 @@
-"""Arrays on disk: files that appear whole, and are never unpickled; no more memory is taken than a file has bytes for."""
+"""Arrays on disk: files that appear whole, are never unpickled, and take no more memory than they have bytes for."""
 
 from __future__ import annotations
 
@@ -108,7 +108,7 @@ def read_about(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 
 def check_array(name: str, array: np.ndarray, kinds: str, shape: tuple[int, ...]) -> None:
-    """Raise ValueError unless an array has this shape and a type of one of these kinds (NumPy's letters: i, u, f, b)."""
+    """Raise ValueError unless an array has this shape, and a type of one of NumPy's kinds: letters of "iufb"."""
     if array.dtype.kind not in kinds or array.shape != shape:
         what = {"i": "integers", "f": "numbers", "b": "true or false"}[kinds[0]]
         raise ValueError(f"{name} must be {what} of shape {shape}, got {array.dtype} of shape {array.shape}")
