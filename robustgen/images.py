@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
+from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
+
+from robustgen.units import show_value
 
 
 @dataclass(frozen=True)
@@ -99,6 +103,28 @@ class ImageSet:
     def targets(self, device: torch.device | str = "cpu") -> Tensor:
         """(N,) int64 labels on a device."""
         return torch.from_numpy(np.ascontiguousarray(self.labels)).to(device)
+
+
+LARGEST_SIDE = 4096
+"""Pixels of a side, or channels, of images that models and generators are built for."""
+
+
+def check_shape(about: Mapping[str, Any]) -> tuple[tuple[int, int, int], tuple[str, ...]]:
+    """(channels, height, width) and the names of the classes that a file says a model is for.
+
+    Raises:
+        ValueError: they are missing, or none that there could be.
+    """
+    shape, classes, name = about.get("shape"), about.get("classes"), about.get("dataset")
+    if not isinstance(shape, list | tuple) or len(shape) != 3:
+        raise ValueError(f"shape must be three numbers, (channels, height, width), got {show_value(shape)}")
+    if not all(type(side) is int and 0 < side <= LARGEST_SIDE for side in shape):
+        raise ValueError(f"shape must be three numbers in 1..{LARGEST_SIDE}, got {show_value(shape)}")
+    if not isinstance(classes, list | tuple) or not classes or not all(isinstance(one, str) for one in classes):
+        raise ValueError(f"classes must be a list of names, got {show_value(classes)}")
+    if not isinstance(name, str):
+        raise ValueError(f"dataset must be a name, got {show_value(name)}")
+    return (shape[0], shape[1], shape[2]), tuple(classes)
 
 
 def check_labels(labels: np.ndarray, count: int, classes: int, origin: str) -> None:

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Collection
 from fractions import Fraction
 
 
 def parse_number(text: str | float) -> float:
     """A number or a fraction: "0.03", "8/255", 0.5."""
-    if not isinstance(text, str):
-        return float(text)
     try:
-        return float(Fraction(text.replace(" ", ""))) if "/" in text else float(text)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"expected a number or a fraction such as 8/255, got {text!r}") from None
+        return float(Fraction(text.replace(" ", ""))) if isinstance(text, str) and "/" in text else float(text)
+    except (ValueError, TypeError, ArithmeticError):
+        raise ValueError(f"expected a number or a fraction such as 8/255, got {show_value(text)}") from None
 
 
 def show_number(value: float) -> str:
@@ -38,6 +37,21 @@ def show_names(names: Collection[object], shown: int = 5) -> str:
     """All of a few names; of many the first five, and how many more there are: "a, b, c, d, e and 195 more"."""
     some = ", ".join(str(name) for name in list(names)[:shown])
     return f"{some} and {len(names) - shown} more" if len(names) > shown else some
+
+
+def show_value(value: object) -> str:
+    """A value from a file as Python writes it; of a long or nested one the beginning."""
+    return _SHORT.repr(value)
+
+
+def _short_repr() -> reprlib.Repr:
+    short = reprlib.Repr()
+    short.maxlevel, short.maxlist, short.maxtuple, short.maxdict = 3, 8, 8, 5
+    short.maxstring, short.maxlong, short.maxother = 120, 40, 120
+    return short
+
+
+_SHORT = _short_repr()
 
 
 def show_class(name: str) -> str:

@@ -8,8 +8,11 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive, TrainingBudget
+from robustgen.units import show_value
 
 Images = Annotated[int, Field(ge=0)]
+Layers = Annotated[int, Field(ge=1, le=1000)]
+Multipliers = Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)]
 
 
 class SamplerConfig(Config):
@@ -169,8 +172,8 @@ class UNetConfig(TrainedGeneratorConfig):
     conditional: bool = True
     """Whether it is conditioned on the class label. Otherwise images come from any class, and are labeled later."""
     channels: Count = 128
-    multipliers: tuple[Count, ...] = (2, 2, 2)
-    blocks: Count = 4
+    multipliers: Multipliers = (2, 2, 2)
+    blocks: Layers = 4
     attention: tuple[Count, ...] = (16,)
     """Sizes in pixels at which blocks have attention."""
     dropout: Fraction01 = 0.13
@@ -242,8 +245,8 @@ class DDPMConfig(TrainedGeneratorConfig):
 
     kind: Literal["ddpm"] = "ddpm"
     channels: Count = 128
-    multipliers: tuple[Count, ...] = (1, 2, 2, 2)
-    blocks: Count = 2
+    multipliers: Multipliers = (1, 2, 2, 2)
+    blocks: Layers = 2
     attention: tuple[Count, ...] = (16,)
     """Sizes in pixels at which blocks have attention."""
     dropout: Fraction01 = 0.1
@@ -252,7 +255,7 @@ class DDPMConfig(TrainedGeneratorConfig):
     label_dropout: Fraction01 = 0.0
     """Share of training images whose class label is withheld from a conditional network. Above 0 it can denoise for
     `certify --denoise`, and supports classifier-free guidance."""
-    timesteps: Annotated[int, Field(ge=2)] = 1000
+    timesteps: Annotated[int, Field(ge=2, le=1_000_000)] = 1000
     betas: Literal["linear", "cosine"] = "linear"
     """linear: from 1e-4 to 0.02. cosine: arXiv:2102.09672."""
     total_images: Count = 102_400_000
@@ -344,9 +347,9 @@ class StyleGAN2Config(TrainedGeneratorConfig):
     kind: Literal["stylegan2"] = "stylegan2"
     channels: Count = 512
     latents: Count = 512
-    mapping: Count = 2
+    mapping: Layers = 2
     """Layers of the mapping network from z to w."""
-    class_mapping: Count = 8
+    class_mapping: Layers = 8
     """Layers of the discriminator's mapping network of the class label."""
     conditional: bool = True
     """Whether it is conditioned on the class label. Otherwise images come from any class, and are labeled later."""
@@ -393,9 +396,9 @@ def generator_config(value: object) -> GeneratorConfig:
     if isinstance(value, GeneratorConfig):
         return value
     kind = value.get("kind") if isinstance(value, Mapping) else None
-    if kind not in GENERATOR_CONFIGS:
+    if not isinstance(kind, str) or kind not in GENERATOR_CONFIGS:
         known = ", ".join(GENERATOR_CONFIGS)
-        raise ValueError(f"expected settings with a kind of generator, one of {known}; got kind {kind!r}")
+        raise ValueError(f"expected settings with a kind of generator, one of {known}; got kind {show_value(kind)}")
     return GENERATOR_CONFIGS[kind].model_validate(value)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import difflib
+import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
@@ -13,6 +14,7 @@ from pydantic import ValidationError
 from robustgen.config.losses import switched
 from robustgen.config.parsing import assign, explain, is_loss, todays_names, unknown
 from robustgen.config.recipe import Recipe
+from robustgen.units import show_value
 
 
 def from_content(content: Mapping[str, Any], origin: str) -> Recipe:
@@ -53,17 +55,19 @@ def read_recipe(path: Path, known: Mapping[str, Recipe]) -> Recipe:
         ValueError: not readable, an unknown base, or invalid settings.
     """
     try:
-        content = yaml.safe_load(path.read_text())
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        first = str(error).splitlines()[0]
+        content = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
+    except Exception as error:  # PyYAML passes on what dates, numbers and keys that cannot be made raise
+        if isinstance(error, MemoryError):
+            raise
+        first = (str(error).splitlines() or [type(error).__name__])[0]
         raise ValueError(f"{path} cannot be read as a recipe ({first})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected settings by name, got {type(content).__name__}")
     base = content.pop("base", None)
     if base is None:
         return from_content(content, str(path))
-    if base not in known:
-        raise ValueError(f"{path}: unknown base {base!r}; {unknown_recipe(str(base), known)}")
+    if not isinstance(base, str) or base not in known:
+        raise ValueError(f"{path}: unknown base {show_value(base)}; {unknown_recipe(str(base), known)}")
     merged = known[base].to_json()
     _merge(merged, content, str(path), "")
     return from_content({**merged, "name": content.get("name", path.stem)}, str(path))

@@ -8,6 +8,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive
+from robustgen.units import show_value
 
 Aim = Literal["automatic", "predictions", "targets"]
 
@@ -312,8 +313,8 @@ def loss_config(value: object) -> LossConfig:
         return value
     content = {"kind": value} if isinstance(value, str) else value
     kind = content.get("kind") if isinstance(content, Mapping) else None
-    if kind not in LOSS_CONFIGS:
-        raise ValueError(f"unknown loss {kind!r}; known: {', '.join(LOSS_CONFIGS)}")
+    if not isinstance(kind, str) or kind not in LOSS_CONFIGS:
+        raise ValueError(f"unknown loss {show_value(kind)}; known: {', '.join(LOSS_CONFIGS)}")
     return LOSS_CONFIGS[kind].model_validate(content)
 
 
@@ -328,7 +329,7 @@ def purpose_of(kind: str) -> str:
 
 def switched(content: Mapping[str, Any], kind: str) -> dict[str, Any]:
     """JSON-like settings of another loss: its defaults, but settings with the same default in both losses are kept."""
-    old, new = LOSS_CONFIGS.get(content["kind"]), LOSS_CONFIGS.get(kind)
+    old, new = LOSS_CONFIGS.get(content["kind"]), LOSS_CONFIGS.get(kind) if isinstance(kind, str) else None
     if old is None or new is None or old is new:
         return {**content, "kind": kind} if old is new else {"kind": kind}
     defaults, others = new.model_validate({}).to_json(), old.model_validate({}).to_json()

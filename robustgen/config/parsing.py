@@ -12,19 +12,26 @@ from pydantic import ValidationError
 from robustgen.config.generators import GENERATOR_CONFIGS, TrainedGeneratorConfig
 from robustgen.config.losses import FLAT_NAMES, GROUPS, switched
 from robustgen.config.training import TrainingConfig
+from robustgen.units import show_value
 
 
 def explain(error: ValidationError, prefix: str = "") -> str:
     """A validation error as one line: which setting, what was expected, what came."""
     lines = []
     for problem in error.errors():
-        place = ".".join(str(step) for step in problem["loc"] if step not in GENERATOR_CONFIGS)
+        place = ".".join(_shown(step) for step in problem["loc"] if step not in GENERATOR_CONFIGS)
         place = ".".join(filter(None, [prefix, place]))
         message = problem["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
-        came = "" if problem["type"] in ("missing", "value_error") else f", got {problem['input']!r}"
+        came = "" if problem["type"] in ("missing", "value_error") else f", got {show_value(problem['input'])}"
         lines.append(f"{place}: {message}{came}" if place else message)
     return "; ".join(lines)
+
+
+def _shown(step: object) -> str:
+    """The name of a setting as it is where it can be one."""
+    text = str(step)
+    return text if len(text) <= 60 and text.isprintable() else show_value(text)
 
 
 def assign(content: dict[str, Any], assignments: Iterable[str], example: str = "train.loss.beta=5") -> None:

@@ -101,7 +101,7 @@ def read_python_batch(path: Path, info: DatasetInfo = INFO) -> tuple[np.ndarray,
         data = np.asarray(content[b"data"])
         if data.dtype != np.uint8 or data.ndim != 2 or data.shape[1] != 3072:
             raise ValueError(f"data is {data.dtype} of shape {data.shape}, expected uint8 (N, 3072)")
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is not a {TITLES[info.name]} batch ({error})") from None
     return data.reshape(-1, 3, 32, 32).transpose(0, 2, 3, 1), labels
 

@@ -81,6 +81,6 @@ def read_batch(path: Path) -> tuple[np.ndarray, np.ndarray]:
             raise ValueError(f"labels are {labels.dtype} of shape {labels.shape}, expected integers, one an image")
         if len(labels) and not 1 <= labels.min() <= labels.max() <= 1000:
             raise ValueError(f"labels lie in {labels.min()}..{labels.max()}, expected 1..1000")
-    except (KeyError, TypeError, ValueError) as error:
+    except (LookupError, TypeError, ValueError, OverflowError) as error:
         raise ValueError(f"{path} is not a batch of ImageNet-64 ({error})") from None
     return data, labels.astype(np.int64) - 1

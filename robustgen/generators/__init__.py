@@ -25,12 +25,12 @@ from robustgen.generators.gaussian import Gaussian
 from robustgen.generators.stylegan2 import StyleGAN2
 from robustgen.generators.unet import UNet
 from robustgen.generators.vdvae import VDVAE
-from robustgen.images import DatasetInfo
+from robustgen.images import DatasetInfo, check_shape
 from robustgen.modes import channels_last
 from robustgen.randomness import Rng, rng_for
-from robustgen.storage.files import Note, read_json, write_json
+from robustgen.storage.files import Note, first_line, read_settings, write_json
 from robustgen.storage.references import find_code, note_of_change
-from robustgen.storage.weights import load_weights, save_weights
+from robustgen.storage.weights import assign_weights, check_fits, load_weights, read_weights, save_weights
 
 GENERATORS: dict[str, type[Generator]] = {
     "gaussian": Gaussian,
@@ -112,32 +112,48 @@ def load_generator(folder: Path) -> tuple[Generator, dict[str, Any]]:
             channels_last(found).eval()
             return found, said
         raise ValueError(f"{folder} holds no finished generator (no generator.json)")
-    about = read_json(folder / "generator.json")
+    about = read_settings(folder / "generator.json")
     try:
-        config = generator_config(about["settings"])
+        config = generator_config(about.get("settings"))
+        shape, classes = check_shape(about)
     except ValidationError as error:
         raise ValueError(f"{folder / 'generator.json'}: {explain(error, 'settings')}") from None
     except ValueError as error:
         raise ValueError(f"{folder / 'generator.json'}: {error}") from None
-    channels, height, width = about["shape"]
-    blank = (0.0,) * channels
-    info = DatasetInfo(about["dataset"], tuple(about["classes"]), (channels, height, width), blank, blank)
-    model = _of_config(config, info, folder)
-    model.resize(about)
-    if model.state_dict():
-        load_weights(model, folder / "weights.safetensors")
+    blank = (0.0,) * shape[0]
+    info, file = DatasetInfo(about["dataset"], classes, shape, blank, blank), folder / "weights.safetensors"
+    if isinstance(config, CustomConfig):
+        custom = _custom(config, info, folder)
+        custom.resize(about)
+        if custom.state_dict():
+            load_weights(custom, file)
+        return custom.eval(), about
+    weights = read_weights(file)
+    try:
+        with torch.device("meta"):  # a network of other sizes is refused before there is room for it
+            check_fits(_sized(config, info, about), weights, file)
+    except (RuntimeError, TypeError, ArithmeticError) as error:
+        raise ValueError(
+            f"{folder / 'generator.json'}: no network can be built from these settings ({first_line(error)})"
+        ) from None
+    model = _sized(config, info, about)
+    assign_weights(model, weights, file)
     channels_last(model).eval()
     return model, about
 
 
-def _of_config(config: GeneratorConfig, info: DatasetInfo, folder: Path) -> Generator:
-    """The model that a finished folder is for; one of the user's own comes from the copy of its source there."""
-    if not isinstance(config, CustomConfig):
-        return build_generator(config, info, rng_for(0))
+def _custom(config: CustomConfig, info: DatasetInfo, folder: Path) -> Custom:
+    """A user's own generator, from the copy of its source in the finished folder."""
     kept = folder / SOURCE
     if kept.exists() and (message := note_of_change(reference_of(config), kept)):
         warnings.warn(message, Note, stacklevel=4)
     return Custom.from_source(config, info, rng_for(0), kept if kept.exists() else None)
+
+
+def _sized(config: GeneratorConfig, info: DatasetInfo, about: dict[str, Any]) -> Generator:
+    model = build_generator(config, info, rng_for(0))
+    model.resize(about)
+    return model
 
 
 def open_generator(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, ClassVar, Self
 
@@ -16,6 +16,7 @@ from robustgen.config.generators import GeneratorConfig, SamplerConfig, TrainedG
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.randomness import Rng, rng_for
 from robustgen.storage.checkpoints import Stateful
+from robustgen.units import show_value
 
 
 class Generator(nn.Module, ABC):
@@ -93,6 +94,14 @@ class Generator(nn.Module, ABC):
 
     def resize(self, sizes: dict[str, Any]) -> None:
         """Give buffers the sizes that `generator.json` stores, before weights are loaded."""
+
+
+def size_of(sizes: Mapping[str, Any], name: str) -> int:
+    """One of the sizes that `generator.json` stores. Raises ValueError where it is not there, or not a size."""
+    found = sizes.get(name)
+    if type(found) is not int or not 0 <= found < 2**31:
+        raise ValueError(f"{name} must be a size, got {show_value(found)}")
+    return found
 
 
 @dataclass(frozen=True)

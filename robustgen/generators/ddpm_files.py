@@ -5,17 +5,23 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import torch
+from pydantic import ValidationError
 from torch import Tensor
 
 from robustgen.config.generators import DDPMConfig
+from robustgen.config.parsing import explain
 from robustgen.generators.ddpm import DDPM
 from robustgen.generators.ddpm_unet import DDPMUNet
-from robustgen.storage.files import read_json, write_json
-from robustgen.storage.weights import assign_weights, read_weights, save_weights
+from robustgen.storage.files import first_line, read_settings, write_json
+from robustgen.storage.weights import assign_weights, check_fits, read_weights, save_weights
+from robustgen.units import show_value
 
 RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """Names in files from before diffusers 0.15 (google/ddpm-cifar10-32), and since then."""
 
+LARGEST = 1 << 20
+"""Channels, pixels of a side or classes; a file that says more is damaged."""
 SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
 
 NETWORK: dict[str, tuple[Any, Any]] = {
@@ -61,7 +67,7 @@ def _network_folder(folder: Path) -> Path | None:
     if (folder / "unet" / "config.json").exists():
         return folder / "unet"
     flat = folder / "config.json"
-    return folder if flat.exists() and read_json(flat).get("_class_name") == "UNet2DModel" else None
+    return folder if flat.exists() and read_settings(flat).get("_class_name") == "UNet2DModel" else None
 
 
 def weights_of(folder: Path) -> Path:
@@ -85,17 +91,26 @@ def load_diffusers(folder: Path) -> tuple[DDPM, dict[str, Any]]:
     inner = _network_folder(folder)
     if inner is None:
         raise ValueError(f"{folder} holds no diffusers network (no unet/config.json)")
-    config = read_json(inner / "config.json")
+    config = read_settings(inner / "config.json")
     _require(inner / "config.json", config, NETWORK)
     scheduler_file = _scheduler_file(folder)
-    scheduler = read_json(scheduler_file)
+    scheduler = read_settings(scheduler_file)
     _require(scheduler_file, scheduler, SCHEDULER)
     schedule = scheduler.get("beta_schedule", "linear")
-    if schedule not in SCHEDULES:
-        raise ValueError(f"{scheduler_file}: beta_schedule is {schedule!r}; known: {', '.join(SCHEDULES)}")
+    if not isinstance(schedule, str) or schedule not in SCHEDULES:
+        raise ValueError(f"{scheduler_file}: beta_schedule is {show_value(schedule)}; known: {', '.join(SCHEDULES)}")
     settings, shape, classes = _settings(inner / "config.json", config, SCHEDULES[schedule], scheduler)
-    network = DDPMUNet.from_config(settings, shape, classes, groups=config.get("norm_num_groups", 32))
-    assign_weights(network, _read(weights_of(folder)), weights_of(folder))
+    groups, file = config.get("norm_num_groups", 32), weights_of(folder)
+    weights = _read(file)
+    try:
+        with torch.device("meta"):  # a network of other sizes is refused before there is room for it
+            check_fits(DDPMUNet.from_config(settings, shape, classes, groups=groups), weights, file)
+    except (RuntimeError, TypeError, ArithmeticError) as error:
+        raise ValueError(
+            f"{inner / 'config.json'}: no network can be built from these settings ({first_line(error)})"
+        ) from None
+    network = DDPMUNet.from_config(settings, shape, classes, groups=groups)
+    assign_weights(network, weights, file)
     model = DDPM.around(network, settings, shape, classes)
     about = {
         "settings": settings.to_json(),
@@ -115,7 +130,23 @@ def _settings(
         size, colours = config["sample_size"], config["in_channels"]
     except KeyError as error:
         raise ValueError(f"{path} does not say {error}") from None
-    height, width = (size, size) if isinstance(size, int) else size
+    sides = [size, size] if isinstance(size, int) else size
+    classes = config.get("num_class_embeds")
+    numbers = {
+        "sample_size": sides,
+        "block_out_channels": widths,
+        "in_channels": [colours],
+        "num_class_embeds": [classes or 1],
+        "norm_num_groups": [config.get("norm_num_groups", 32)],
+    }
+    for name, values in numbers.items():
+        whole = isinstance(values, list) and 0 < len(values) <= 16
+        if not whole or not all(type(value) is int and 0 < value <= LARGEST for value in values):
+            came = show_value(config.get(name))
+            raise ValueError(f"{path}: {name} must be whole numbers in 1..{LARGEST}, got {came}")
+    if len(sides) != 2 or not isinstance(kinds, list) or len(kinds) != len(widths):
+        raise ValueError(f"{path}: sample_size must be a side or two, down_block_types as many as block_out_channels")
+    height, width = sides
     attends = [kind == "AttnDownBlock2D" for kind in kinds]
     wanted = {
         "down_block_types": [_kind("Down", attending) for attending in attends],
@@ -124,11 +155,11 @@ def _settings(
     }
     for name, value in wanted.items():
         if config.get(name) != value:
-            raise ValueError(f"{path}: {name} is {config.get(name)}; only {value} can be read")
+            raise ValueError(f"{path}: {name} is {show_value(config.get(name))}; only {value} can be read")
     if any(w % widths[0] for w in widths):
         raise ValueError(f"{path}: block_out_channels is {widths}; only multiples of the first can be read")
-    classes = config.get("num_class_embeds")
-    settings = DDPMConfig(
+    settings = _checked(
+        path,
         channels=widths[0],
         multipliers=tuple(w // widths[0] for w in widths),
         blocks=config.get("layers_per_block", 2),
@@ -141,6 +172,13 @@ def _settings(
     return settings, (colours, height, width), classes or 1
 
 
+def _checked(path: Path, **settings: Any) -> DDPMConfig:
+    try:
+        return DDPMConfig(**settings)
+    except ValidationError as error:
+        raise ValueError(f"{path}: {explain(error)}") from None
+
+
 def _kind(direction: str, attends: bool) -> str:
     return f"{'Attn' if attends else ''}{direction}Block2D"
 
@@ -149,7 +187,7 @@ def _require(path: Path, config: dict[str, Any], wanted: dict[str, tuple[Any, An
     for name, (default, value) in wanted.items():
         found = config.get(name, default)
         if found != value:
-            raise ValueError(f"{path}: {name} is {found!r}; only {value!r} can be read")
+            raise ValueError(f"{path}: {name} is {show_value(found)}; only {value!r} can be read")
 
 
 def _scheduler_file(folder: Path) -> Path:

@@ -23,7 +23,7 @@ class Place:
 def _places(text: str, mark: str) -> list[Place]:
     found = []
     for part in text.split(","):
-        match = re.fullmatch(rf"(\d+)(x|{mark})(\d+)", part.strip())
+        match = re.fullmatch(rf"(\d{{1,4}})(x|{mark})(\d{{1,4}})", part.strip())
         if match is None or not int(match[1]) or not int(match[3]):
             raise ValueError(f"{part.strip()!r} in the layout {text!r} is neither SIZExBLOCKS nor SIZE{mark}NUMBER")
         size, number = int(match[1]), int(match[3])

@@ -88,7 +88,7 @@ def build_model(architecture: str, info: DatasetInfo, rng: Rng | None = None, so
     if reference is not None:
         with rng.seeding_torch() if rng is not None else torch.random.fork_rng(devices=[]):
             return Adapted(build_network(reference, info, source), info.mean, info.std)
-    found = re.fullmatch(r"([a-z-]+?)((?:-\d+)+)((?:-[a-z]+\d?)*)", architecture)
+    found = re.fullmatch(r"([a-z-]+?)((?:-\d{1,4})+)((?:-[a-z]+\d?)*)", architecture)
     family = MODELS.get(found[1]) if found else None
     options = _options(found[3].split("-")[1:], info) if found else None
     if not found or family is None or options is None:

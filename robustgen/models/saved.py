@@ -6,14 +6,16 @@ import warnings
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import nn
 
-from robustgen.images import DatasetInfo
+from robustgen.images import DatasetInfo, check_shape
 from robustgen.models import build_model
 from robustgen.modes import channels_last
-from robustgen.storage.files import Note, read_json, write_json
+from robustgen.storage.files import Note, read_settings, write_json
 from robustgen.storage.references import Reference, keep_copy, note_of_change
-from robustgen.storage.weights import load_weights, save_weights
+from robustgen.storage.weights import assign_weights, check_fits, read_weights, save_weights
+from robustgen.units import show_value
 
 SOURCE = "network.py"
 """Copy of the file that a network of the user's own was built from."""
@@ -40,7 +42,7 @@ def read_about(folder: Path) -> dict[str, Any]:
     """Read `model.json`.
 
     Raises:
-        ValueError: the folder has no finished classifier.
+        ValueError: the folder has no finished classifier, or the file does not describe one.
     """
     if str(folder).startswith("hub:"):
         raise ValueError(
@@ -49,16 +51,25 @@ def read_about(folder: Path) -> dict[str, Any]:
         )
     if not (folder / "model.json").exists():
         raise ValueError(f"{folder} has no finished classifier (no model.json)")
-    about: dict[str, Any] = read_json(folder / "model.json")
+    about = read_settings(folder / "model.json")
+    try:
+        if not isinstance(about.get("architecture"), str):
+            raise ValueError(f"architecture must be a name, got {show_value(about.get('architecture'))}")
+        info_of(about)
+    except ValueError as error:
+        raise ValueError(f"{folder / 'model.json'}: {error}; restore the file, or train again") from None
     return about
 
 
 def info_of(about: dict[str, Any]) -> DatasetInfo:
-    """The dataset that a classifier was trained on."""
-    channels, height, width = about["shape"]
-    return DatasetInfo(
-        about["dataset"], tuple(about["classes"]), (channels, height, width), tuple(about["mean"]), tuple(about["std"])
-    )
+    """The dataset that a classifier was trained on. Raises ValueError where `about` does not describe one."""
+    shape, classes = check_shape(about)
+    mean, std = about.get("mean", ()), about.get("std", ())
+    for name, values in (("mean", mean), ("std", std)):
+        numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
+        if not numbers or len(values) != shape[0] or not all(abs(value) < 1e6 for value in values):
+            raise ValueError(f"{name} must be a number for each of {shape[0]} channels, got {show_value(values)}")
+    return DatasetInfo(about["dataset"], classes, shape, tuple(mean), tuple(std))
 
 
 def keep_source(folder: Path, architecture: str) -> Path | None:
@@ -85,6 +96,11 @@ def load_classifier(folder: Path) -> nn.Module:
     reference = Reference.parse(about["architecture"]) if source.exists() else None
     if reference is not None and (message := note_of_change(reference, source)):
         warnings.warn(message, Note, stacklevel=2)
-    model = build_model(about["architecture"], info_of(about), source=source if source.exists() else None)
-    load_weights(model, folder / "weights.safetensors")
+    info, file = info_of(about), folder / "weights.safetensors"
+    weights = read_weights(file)
+    if Reference.parse(about["architecture"]) is None:
+        with torch.device("meta"):  # a network of other sizes is refused before there is room for it
+            check_fits(build_model(about["architecture"], info), weights, file)
+    model = build_model(about["architecture"], info, source=source if source.exists() else None)
+    assign_weights(model, weights, file)
     return channels_last(model).eval()

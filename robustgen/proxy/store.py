@@ -9,6 +9,7 @@ PROXY/
 from __future__ import annotations
 
 import hashlib
+import math
 import mmap
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
@@ -17,12 +18,15 @@ from typing import Any
 import numpy as np
 
 from robustgen.contracts import Progress, silent
+from robustgen.storage.arrays import read_header
 from robustgen.storage.files import atomic_write, differences, first_line, read_json, write_json
 from robustgen.units import show_names
 
 MANIFEST_FORMAT = 1
 CHUNK = 1 << 20
 """Number of rows of a column that are processed at a time: a few megabytes, for any size of the set."""
+LARGEST_SIDE = 1 << 16
+"""Maximal number of pixels or channels; a manifest with more is damaged."""
 MAKERS = {
     "label": "label",
     "confidence": "label",
@@ -42,6 +46,10 @@ def shard_name(number: int) -> str:
 def read_array(path: Path, mapped: bool = False) -> np.ndarray:
     """Read a `.npy`. Raises ValueError if it is missing, damaged or pickled."""
     try:
+        with path.open("rb") as file:
+            shape, _, dtype = read_header(file)
+            if file.tell() + math.prod(shape) * dtype.itemsize > path.stat().st_size:
+                raise ValueError(f"it is too short for {dtype} of shape {shape}")
         array: np.ndarray = np.load(path, mmap_mode="r" if mapped else None, allow_pickle=False)
         return array
     except Exception as error:  # a damaged header may raise nearly anything
@@ -140,10 +148,11 @@ class ProxySet:
         try:
             counts = [int(entry["count"]) for entry in self.manifest["shards"]]
             names = [Path(entry["file"]) for entry in self.manifest["shards"]]
-            sides = [int(side) for side in self.manifest["shape"]]
+            sides = [side if type(side) is int else -1 for side in self.manifest["shape"]]
             whole = sum(counts) == self.manifest["count"] and min(counts, default=0) > 0 and len(sides) == 3
+            whole = whole and all(0 < side <= LARGEST_SIDE for side in sides) and sum(counts) < 2**53
             whole = whole and isinstance(self.manifest["columns"], dict) and isinstance(self.manifest["classes"], list)
-        except (KeyError, TypeError, ValueError) as error:
+        except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path} is not the manifest of a proxy set ({error!r})") from None
         if not whole or any(name.name != str(name) or name.name in ("", "..") for name in names):
             raise ValueError(f"{path} is not the manifest of a proxy set (its shards do not add up)")
@@ -286,7 +295,7 @@ class ProxySet:
         """
         for number, entry in enumerate(self.manifest["shards"]):
             path = self.folder / entry["file"]
-            if not path.exists() or digest_of(path) != entry["sha256"]:
+            if not path.exists() or digest_of(path) != entry.get("sha256"):
                 raise ValueError(
                     f"{path} is missing or differs from the manifest of its proxy set; restore it, or remove the "
                     "folder and sample again"

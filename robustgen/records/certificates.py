@@ -12,7 +12,8 @@ from typing import Any
 import numpy as np
 
 from robustgen.stats.intervals import Proportion
-from robustgen.storage.arrays import load_arrays, save_arrays
+from robustgen.storage.arrays import check_array, load_arrays, read_about, save_arrays
+from robustgen.units import show_value
 
 ABSTAINED = -1
 """`Certificates.predicted` of an image on which the smoothed classifier abstains."""
@@ -132,11 +133,37 @@ class Certificates:
     def load(cls, path: Path) -> Certificates:
         arrays = load_arrays(path)
         try:
-            about = json.loads(str(arrays["about"]))
+            about = read_about(arrays)
             stored: dict[str, Any] = {name: about[name] for name in _ABOUT}
-            return cls(**stored | {name: arrays[name] for name in _ROWS})
-        except (KeyError, json.JSONDecodeError) as error:
+            found = cls(**stored | {name: arrays[name] for name in _ROWS})
+            found._check()
+        except KeyError as error:
             raise ValueError(f"expected certificates in {path}, but the file has no {error}; certify again") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(
+                f"expected certificates in {path}, but cannot read them ({error}); certify again"
+            ) from None
+        return found
+
+    def _check(self) -> None:
+        """Raise ValueError where settings or columns are not what a certification writes."""
+        for name, least in (("sigma", 0), ("selection", 1), ("samples", 1), ("alpha", 0), ("pixels", 1)):
+            value = getattr(self, name)
+            if (
+                type(value) not in ((int, float) if name in ("sigma", "alpha") else (int,))
+                or not least <= value < 2**53
+            ):
+                raise ValueError(f"{name} must be a number of at least {least}, got {show_value(value)}")
+        if (
+            not 0 < self.alpha < 1
+            or not self.sigma > 0
+            or type(self.seed) is not int
+            or not isinstance(self.model, str)
+        ):
+            raise ValueError("sigma must be positive, alpha lie between 0 and 1, seed be an integer, model text")
+        for name in _ROWS:
+            kinds = "f" if name in ("lower", "radius") else "iu"
+            check_array(name, getattr(self, name), kinds, self.labels.shape[:1] or (1,))
 
 
 _ABOUT = ("sigma", "selection", "samples", "alpha", "seed", "model", "pixels")

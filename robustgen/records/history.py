@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustgen.storage.arrays import load_arrays, save_arrays
+from robustgen.storage.arrays import check_array, load_arrays, save_arrays
 
 
 @dataclass
@@ -41,4 +41,15 @@ class History:
 
     @classmethod
     def load(cls, path: Path) -> History:
-        return cls({name: array.tolist() for name, array in load_arrays(path).items()})
+        """Read a history.
+
+        Raises:
+            ValueError: the file is missing, damaged, or holds something else than equally long columns of numbers.
+        """
+        columns = load_arrays(path)
+        try:
+            for name, column in columns.items():
+                check_array(name, column, "fiu", next(iter(columns.values())).shape[:1] or (1,))
+        except ValueError as error:
+            raise ValueError(f"{path} holds no history ({error})") from None
+        return cls({name: array.tolist() for name, array in columns.items()})

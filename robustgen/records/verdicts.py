@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from robustgen.stats.intervals import Proportion
-from robustgen.storage.arrays import load_arrays, save_arrays
+from robustgen.storage.arrays import check_array, load_arrays, read_about, save_arrays
 
 UNBROKEN = -1
 """`Verdicts.fell_to` of an image that no attack has broken."""
@@ -173,6 +173,25 @@ class Verdicts:
         fallen = (self.fell_to != UNBROKEN) & (self.fell_to <= attack)
         return Proportion(int((~fallen).sum()), len(self))
 
+    def _check(self) -> None:
+        """Raise ValueError where columns do not fit each other, or hold what no evaluation writes."""
+        texts = (self.suite, self.threat, self.made_for, *self.attacks, *self.flags, *self.notes)
+        if not all(isinstance(text, str) for text in texts):
+            raise ValueError("suite, threat, attacks, flags, notes and made_for must be text")
+        count, classes = self.labels.shape[:1] or (1,), self.clean_logits.shape[1:] or (0,)
+        for name in (*_ROWS, "rows"):
+            kinds = "f" if name in _NUMBERS else "iu"
+            check_array(name, getattr(self, name), kinds, count + (classes if name.endswith("_logits") else ()))
+        attacks = len(self.attacks)
+        for name, shape in (("passes", (attacks, 2)), ("rejected", (attacks,)), ("flat", (attacks, 2))):
+            check_array(name, getattr(self, name), "iu", shape)
+        known = (("labels", 0, classes[0]), ("clean_prediction", -1, classes[0]), ("target", -1, classes[0]),
+                 ("fell_to", UNBROKEN, attacks), ("faced", 0, attacks + 1))  # fmt: skip
+        for name, lowest, end in known:
+            column = getattr(self, name)
+            if len(column) and not (lowest <= int(column.min()) and int(column.max()) < end):
+                raise ValueError(f"{name} must lie in {lowest}..{end - 1}, got {column.min()} to {column.max()}")
+
     def save(self, path: Path) -> None:
         names = ("suite", "threat", "attacks", "flags", "notes", "made_for")
         about = json.dumps({name: getattr(self, name) for name in names})
@@ -185,9 +204,9 @@ class Verdicts:
     def load(cls, path: Path) -> Verdicts:
         arrays = load_arrays(path)
         try:
-            about = json.loads(str(arrays["about"]))
+            about = read_about(arrays)
             rows = {name: arrays[name] for name in _ROWS + _SUMS}
-            return cls(
+            found = cls(
                 suite=about["suite"],
                 threat=about["threat"],
                 attacks=tuple(about["attacks"]),
@@ -197,8 +216,12 @@ class Verdicts:
                 **rows,
                 **({"rows": arrays["rows"]} if "rows" in arrays else {}),
             )
-        except (KeyError, json.JSONDecodeError) as error:
+            found._check()
+        except KeyError as error:
             raise ValueError(f"expected verdicts in {path}, but the file has no {error}; evaluate again") from None
+        except (TypeError, ValueError) as error:
+            raise ValueError(f"expected verdicts in {path}, but cannot read them ({error}); evaluate again") from None
+        return found
 
 
 def adversarial_file(path: Path) -> Path:
@@ -215,4 +238,5 @@ _ROWS = (
     "ids", "labels", "clean_prediction", "clean_logits", "faced", "runs_faced", "fell_to", "fell_in_run",
     "fell_at_step", "target", "distance", "margin", "broken_logits",
 )  # fmt: skip
+_NUMBERS = ("clean_logits", "distance", "margin", "broken_logits")
 _SUMS = ("passes", "rejected", "flat")

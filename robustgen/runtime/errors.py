@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 
-from robustgen.storage.files import WriteError, without_escapes
+from robustgen.storage.files import WriteError, printable
 
 USER_ERRORS = (ValueError, OSError)
 """Errors caused by a user's input, files or disk; they are shown in one line, without a traceback."""
@@ -43,5 +43,5 @@ def describe_error(error: BaseException) -> str:
         where = f" {error.filename}" if error.filename else ""
         advice = f"; {_NO_ROOM}" if _ADVICE.get(error.errno or 0) == _NO_ROOM else ""
         return f"cannot use{where}: {error.strerror}{advice}"
-    text = " ".join(without_escapes(str(error)).split()) or type(error).__name__
+    text = printable(str(error)) or type(error).__name__
     return text if isinstance(error, USER_ERRORS) else f"{type(error).__name__}: {text}"

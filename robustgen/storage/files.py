@@ -14,6 +14,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
+from robustgen.units import show_value
+
 _PART = ".part"
 
 
@@ -154,16 +156,32 @@ def write_json(path: Path, content: object) -> None:
 
 
 def read_json(path: Path) -> Any:
-    """Read a JSON file. Raises ValueError with the file's name if it is not JSON."""
+    """Read a JSON file. Raises ValueError with the file's name if it is not JSON, or nested too deeply."""
     try:
         return json.loads(path.read_text())
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+    except (ValueError, RecursionError) as error:  # also bytes that are not UTF-8, and numbers of thousands of digits
         raise ValueError(f"{path} is not a JSON file ({error}); restore it or remove it") from None
+
+
+def read_settings(path: Path) -> dict[str, Any]:
+    """Read a JSON file of settings by name. Raises ValueError when it is not JSON, or holds another value."""
+    content = read_json(path)
+    if not isinstance(content, dict):
+        raise ValueError(f"{path}: expected settings by name, got {show_value(content)}; restore it or remove it")
+    return content
 
 
 def first_line(error: Exception) -> str:
     """The first line of an error's message without escape codes, or the name of its type if it has no message."""
-    return (without_escapes(str(error)).strip().splitlines() or [type(error).__name__])[0].strip()
+    return printable((str(error).strip().splitlines() or [""])[0]).strip() or type(error).__name__
+
+
+def printable(text: str, longest: int = 1500) -> str:
+    """Text as one line without escape codes; other characters that cannot be shown become ?, a long text its ends."""
+    text = " ".join(without_escapes(text).split())
+    if len(text) > longest:
+        text = f"{text[: longest * 2 // 3]} ... {text[-longest // 3 :]}"
+    return text if text.isprintable() else "".join(letter if letter.isprintable() else "?" for letter in text)
 
 
 def without_escapes(text: str) -> str:

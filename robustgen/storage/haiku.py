@@ -11,6 +11,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from robustgen.storage.files import first_line
 from robustgen.storage.safe_pickle import load_object_array
 
 _AVERAGES = {"mean_ema": "running_mean", "var_ema": "running_var"}
@@ -39,9 +40,10 @@ def read_haiku(path: Path) -> dict[str, Tensor]:
     try:
         params, state = content
         found = {**_parameters(params), **_state(state)}
-    except (TypeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(f"{path} does not hold a Haiku WideResNet: expected parameters and state ({error})") from None
-    return {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)) for name, value in found.items()}
+        return {name: torch.from_numpy(np.ascontiguousarray(value, dtype=np.float32)) for name, value in found.items()}
+    except Exception as error:  # whatever stands in the place of names and arrays
+        detail = first_line(error)
+        raise ValueError(f"{path} does not hold a Haiku WideResNet: expected parameters and state ({detail})") from None
 
 
 def _parameters(params: Mapping[str, Mapping[str, Any]]) -> dict[str, np.ndarray]:

@@ -109,7 +109,9 @@ ALLOWED: dict[tuple[str, str], object] = {
 """Classes and functions that a file may name; all others become `Inert`."""
 
 
-class _InertUnpickler(pickle.Unpickler):
+class _InertUnpickler(pickle._Unpickler):
+    """In Python: the one in C makes room for as many values as a damaged file says it has."""
+
     def find_class(self, module: str, name: str) -> Any:
         if (module, name) in ALLOWED:
             return ALLOWED[module, name]

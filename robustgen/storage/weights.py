@@ -99,17 +99,20 @@ def load_weights(model: nn.Module, path: Path) -> nn.Module:
     return assign_weights(model, read_weights(path), path)
 
 
-def assign_weights(model: nn.Module, weights: dict[str, Tensor], path: Path, unused: tuple[str, ...] = ()) -> nn.Module:
-    """Return the model with weights that were read from `path`; names and shapes must fit exactly.
+def check_fits(
+    model: nn.Module, weights: dict[str, Tensor], path: Path, unused: tuple[str, ...] = ()
+) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+    """The model's own counters of batches, and the weights by its names, where names and shapes fit exactly.
 
     Prefixes of wrappers (PREFIXES) are removed, unless the model's own names have them. Counters of batches may be
-    missing: files from before torch 0.4.1 have none.
+    missing: files from before torch 0.4.1 have none. The model may be on torch's device `meta`: its sizes are then
+    compared before memory is allocated for it.
 
     Args:
         unused: prefixes of names in the file that the network never uses.
 
     Raises:
-        ValueError: lists missing names, unknown names, and shapes that differ.
+        ValueError: as `assign_weights`.
     """
     own = model.state_dict()
     weights = _without_prefixes(weights, own.keys())
@@ -132,7 +135,23 @@ def assign_weights(model: nn.Module, weights: dict[str, Tensor], path: Path, unu
     ]
     if problems:
         raise ValueError(f"{path} does not fit this {type(model).__name__}: {'; '.join(problems)}")
-    model.load_state_dict({**{name: own[name] for name in counters}, **weights})
+    return {name: own[name] for name in counters}, weights
+
+
+def assign_weights(model: nn.Module, weights: dict[str, Tensor], path: Path, unused: tuple[str, ...] = ()) -> nn.Module:
+    """Return the model with weights that were read from `path`; names and shapes must fit exactly.
+
+    Prefixes that wrappers put before every name (PREFIXES) are removed, unless the model's own names have them.
+    Counters of batches may be absent: files from before torch 0.4.1 have none.
+
+    Args:
+        unused: prefixes of names that the file has and the network never uses.
+
+    Raises:
+        ValueError: lists missing names, unknown names, and shapes that differ.
+    """
+    counters, weights = check_fits(model, weights, path, unused)
+    model.load_state_dict({**counters, **weights})
     return model
 
 

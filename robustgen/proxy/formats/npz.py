@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 import struct
-import warnings
 import zipfile
 import zlib
 from collections.abc import Callable, Iterator, Sequence
@@ -20,13 +19,13 @@ from typing import Any
 import numpy as np
 
 from robustgen.proxy.formats.source import BLOCK, Export, Format, Source, checked_labels, numbered
+from robustgen.storage.arrays import DAMAGE, read_header
 from robustgen.storage.files import atomic_write
 from robustgen.storage.tars import check_member_names
 from robustgen.units import show_names
 
 BOMB = 200
 """Maximal compression ratio of a deflated member. Pictures have 2 to 5; zeros 1,000."""
-_DAMAGE = (zipfile.BadZipFile, zlib.error, EOFError, OSError, struct.error, NotImplementedError, RuntimeError)
 
 
 @dataclass(frozen=True)
@@ -59,19 +58,15 @@ def _member(path: Path, archive: zipfile.ZipFile, name: str) -> _Member:
         )
     with archive.open(info) as file:
         try:
-            version = np.lib.format.read_magic(file)
-            header = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
-            with warnings.catch_warnings(action="ignore"):  # headers of Python 2 are valid
-                shape, fortran, dtype = header[version](file)
-        except Exception as error:  # a damaged header may raise nearly anything
-            detail = (str(error).splitlines() or [type(error).__name__])[0]
-            raise ValueError(f"{path}: {name!r} is not an array that can be read ({detail})") from None
+            shape, fortran, dtype = read_header(file)
+        except ValueError as error:
+            raise ValueError(f"{path}: {name!r} is not an array that can be read ({error})") from None
         skip = file.tell()
     if dtype.hasobject:
         raise ValueError(f"{path} is refused: {name!r} holds Python objects, which would have to be unpickled")
     if fortran and len(shape) > 1:
         raise ValueError(f"{path}: {name!r} is in Fortran order; save it by np.ascontiguousarray")
-    if min(shape, default=0) < 0 or skip + math.prod(shape) * dtype.itemsize != info.file_size:
+    if skip + math.prod(shape) * dtype.itemsize != info.file_size:
         raise ValueError(f"{path} is refused: {name!r} says it is {dtype} {shape}, but holds {info.file_size:,} bytes")
     return _Member(path, info, shape, dtype, skip)
 
@@ -100,7 +95,7 @@ def _open(path: Path) -> tuple[_Member, np.ndarray]:
                 file.read(labels.skip)
                 found = np.frombuffer(file.read(), dtype=labels.dtype)
             return images, checked_labels(found, images.shape[0], path)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(path, error) from None
 
 
@@ -148,7 +143,7 @@ def _deflated(member: _Member, count: int, size: int) -> Iterator[np.ndarray]:
                 if start + wanted == count:
                     file.read(1)  # makes zipfile verify the checksum
                 yield np.frombuffer(content, np.uint8).reshape(wanted, size)
-    except _DAMAGE as error:
+    except DAMAGE as error:
         raise _damaged(member.path, error) from None
 
 
