@@ -59,6 +59,11 @@ def test_torchs_advice_to_run_the_code_in_a_file_is_not_passed_on(tmp_path, name
     write, reason = CASES[name]
     path = tmp_path / "w.pt"
     write(path)
+    if read is read_weights and name in ("object", "model"):  # other objects are left out; networks give their tensors
+        if name == "model":
+            assert read(path).keys() == {"weight", "bias"}
+            return
+        reason = r"holds test_error_texts\.Thing, expected tensors by name"
     with pytest.raises(ValueError, match=reason) as caught:
         read(path)
     text = str(caught.value)
@@ -93,15 +98,15 @@ def test_classes_without_images_are_a_few_names(tmp_path):
 
 
 def test_folders_with_other_classes_name_what_differs(tmp_path):
-    for part, names in (("train", [f"class {k}" for k in range(30)]), ("test", [f"class {k}" for k in range(29)])):
+    for part, names in (("train", [f"class {k}" for k in range(29)]), ("test", [f"class {k}" for k in range(30)])):
         for name in names:
             (tmp_path / part / name).mkdir(parents=True)
             Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / part / name / "a.png")
-    with pytest.raises(ValueError, match="only the first has class 29, only the second none") as caught:
+    with pytest.raises(ValueError, match="only the first has none, only the second class 29") as caught:
         load_splits(DataConfig(name="folder", path=str(tmp_path), train=30, validation=0))
     assert len(str(caught.value)) < 400
-    (tmp_path / "test" / "class 29").mkdir()
-    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "test" / "class 29" / "a.png")
+    (tmp_path / "train" / "class 29").mkdir()
+    Image.fromarray(np.zeros((8, 8), dtype=np.uint8)).save(tmp_path / "train" / "class 29" / "a.png")
     with pytest.raises(ValueError, match=r"no training images of class (class )?\d+") as caught:
         load_splits(DataConfig(name="folder", path=str(tmp_path), train=29, validation=1))
     assert "class class" not in str(caught.value)
