@@ -28,7 +28,7 @@ def run(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", metavar="N", min=1, help="stages at a time  [as many as cores; on a GPU 1]", show_default=False
+            "--jobs", metavar="N", min=1, help="stages at a time  [number of cores; 1 on a GPU]", show_default=False
         ),
     ] = None,
     device: Device = "auto",
@@ -36,8 +36,8 @@ def run(
 ) -> None:
     """Run all stages of a recipe, from images to a report.
 
-    Repeat the command to resume. A recipe with several seeds is run once per seed, into FOLDER/seed-N, and one report
-    covers all; with --seed it is run for that seed alone.
+    Repeat the command to resume. A recipe with several seeds is run once per seed, into FOLDER/seed-N, with one report
+    about all; with --seed it is run only for that seed.
 
     \b
       robustgen run digits
@@ -96,7 +96,7 @@ def run_all_stages(settings: Recipe, folder: Path, jobs: int | None, device: str
 
 
 def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
-    """A run for each seed, one after the other; stages of one run go side by side."""
+    """Run each seed, one after the other; the stages of a run are parallel."""
     from robustgen.config.loading import with_defaults
     from robustgen.pipeline import scheduler
     from robustgen.pipeline.graph import stages
