@@ -1,4 +1,4 @@
-"""The README's picture, from a finished run of the demonstration: images real and generated, and what they bought.
+"""The README's picture, from a finished run of the demonstration: real and generated images, and the robustness gain.
 
 python docs/make_picture.py runs/digits docs/digits.png
 """

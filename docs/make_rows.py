@@ -1,4 +1,4 @@
-"""Writes the table of docs/reproduce.md anew from the recipes: python docs/make_rows.py"""
+"""Rewrite the table of docs/reproduce.md from the recipes: python docs/make_rows.py"""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ BEGIN, END = "<!-- rows: written by docs/make_rows.py -->", "<!-- end of rows --
 
 
 def table() -> str:
-    """Every row but the points of sweeps: what its paper reports, and what it costs."""
+    """Every row except the points of sweeps: results that its paper reports, and its cost."""
     lines = ["| recipe | clean % | AA+MT % | AutoAttack % | FLOPs | of it classifiers | device hours |"]
     lines.append("| --- | ---: | ---: | ---: | ---: | ---: | ---: |")
     for name, recipe in RECIPES.items():
@@ -32,7 +32,7 @@ def table() -> str:
 
 
 def written(text: str) -> str:
-    """The page with the table of now."""
+    """The page with the current table."""
     head, _, rest = text.partition(BEGIN)
     return f"{head}{BEGIN}\n\n{table()}\n\n{END}{rest.partition(END)[2]}"
 

@@ -1,4 +1,4 @@
-"""The command line: one file a command. Nothing heavy is imported before a command needs it."""
+"""The command line: one module per command. Heavy imports are deferred until a command needs them."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def _show(
     file: TextIO | None = None,
     line: str | None = None,
 ) -> None:
-    """Print a warning: our own notes as one line."""
+    """Print a warning; notes of this package as one line."""
     from robustgen.storage.files import Note
 
     if isinstance(message, Note):
@@ -82,7 +82,7 @@ _usual_warning = warnings.showwarning
 def main() -> None:
     """Run the command line.
 
-    0 when all went well, 2 for what the user can mend, 75 after SIGTERM, 130 after Ctrl-C, 1 for our bugs.
+    Exit codes: 0 success, 2 an error that the user can fix, 75 after SIGTERM, 130 after Ctrl-C, 1 a bug.
     An error is one line; its traceback is printed before it with --traceback or ROBUSTGEN_TRACEBACK=1.
     """
     from robustgen.pipeline.scheduler import StageFailed
@@ -97,7 +97,7 @@ def main() -> None:
         if app(prog_name="robustgen", standalone_mode=False) == 130:  # how some versions of typer pass on Ctrl-C
             raise KeyboardInterrupt
     except (KeyboardInterrupt, typer.Abort):
-        print("\nStopped. Everything finished is kept; repeat the command to go on.", file=sys.stderr)
+        print("\nStopped. Everything finished is kept; repeat the command to resume.", file=sys.stderr)
         sys.exit(130)
     except Preempted as stopped:
         print(f"robustgen: {stopped}", file=sys.stderr)

@@ -71,10 +71,10 @@ def analyse(
     ] = None,
     into: Annotated[
         Path | None,
-        typer.Option("--into", metavar="FILE", help="where findings go  [CLASSIFIER/NAME.npz]", show_default=False),
+        typer.Option("--into", metavar="FILE", help="output file  [CLASSIFIER/NAME.npz]", show_default=False),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", min=1, help="images attacked together; changes no finding")
+        int, typer.Option("--batch-size", metavar="N", min=1, help="images attacked at a time; does not change results")
     ] = 512,
     recipe: JudgedBy = None,
     data: JudgedData = None,
@@ -86,11 +86,11 @@ def analyse(
     """Run diagnostics on a classifier, or on generated images.
 
     Of a classifier: sweeps over radius and steps, loss landscapes. Of a proxy set: whether robust discriminators
-    tell its images from real ones (arc), the distance to real images (transport), whether robustness transfers
+    distinguish its images from real ones (arc), the distance to real images (transport), whether robustness transfers
     (transfer), and the sufficient conditions for training on them (conditions): docs/diagnostics.md, docs/analyses.md.
 
-    A run keeps its own recipe; records go into RUN/analysis and its report. Change settings of the analysis by
-    --set analysis.NAME=VALUE. Records are saved as they come; repeat the command to resume.
+    A run is analyzed with its own recipe; records go into RUN/analysis and its report. Change settings of the analysis
+    by --set analysis.NAME=VALUE. Records are saved during the run; repeat the command to resume.
 
     \b
       robustgen analyse radius-sweep models/edm --images 200
@@ -107,7 +107,7 @@ def analyse(
         return
     for given, option in ((labeller, "--with"), (model, "--model")):
         if given is not None:
-            raise ValueError(f"{option} is for analyses of a proxy set; {name} analyzes SUBJECT alone")
+            raise ValueError(f"{option} is for analyses of a proxy set; {name} only needs SUBJECT; leave it out")
     _analyse_classifiers(name, subject, recipe, assignments, data, images, own, into, seed, batch_size, device, dry_run)
 
 

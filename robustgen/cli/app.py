@@ -1,4 +1,4 @@
-"""What the commands share: the application, options, and how one stage is run."""
+"""Code that commands share: the application, common options, and running a single stage."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ GROUPS = {
     "Explain": ("analyse", "report", "watch", "show", "list"),
     "Share": ("publish", "export", "fetch"),
 }
-"""All commands, in the order and under the headings in which help lists them."""
+"""All commands by the headings of the help, in its order."""
 
 
 class GroupedCommands(TyperGroup):
@@ -57,14 +57,14 @@ app = typer.Typer(
         "finished work is skipped.\n\n"
         "\b\n"
         "  robustgen run digits                 the papers in miniature, minutes on two cores\n"
-        "  robustgen run digits --dry-run       what that would do\n"
+        "  robustgen run digits --dry-run       list its stages, run nothing\n"
         "  robustgen list recipes               other recipes"
     ),
 )
 
 
 class Options:
-    """What the root command was told, for `main`."""
+    """Options of the root command, for `main`."""
 
     traceback = False
 
@@ -84,7 +84,7 @@ def root(
 
 
 RecipeName = Annotated[
-    str, typer.Argument(metavar="RECIPE", help="a known recipe, or a .yaml file", show_default=False)
+    str, typer.Argument(metavar="RECIPE", help="name of a recipe, or a .yaml file", show_default=False)
 ]
 Sets = Annotated[
     list[str] | None,
@@ -96,7 +96,7 @@ Sets = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option("--device", metavar="NAME", help="auto | cpu | cuda")]
-DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="say what would be done, and stop")]
+DryRun = Annotated[bool, typer.Option("--dry-run", "-n", help="only print what would be done")]
 FromRecipe = Annotated[
     str, typer.Option("--recipe", metavar="RECIPE", help="the recipe whose settings are used, by name or as .yaml")
 ]
@@ -164,9 +164,7 @@ JudgedThreat = Annotated[
 ]
 Weights = Annotated[
     Path | None,
-    typer.Option(
-        "--weights", metavar="FILE", help="of hub:NAME, or to load into what FUNCTION returns", show_default=False
-    ),
+    typer.Option("--weights", metavar="FILE", help="of hub:NAME, or to load into FUNCTION's model", show_default=False),
 ]
 Architecture = Annotated[
     str | None,
@@ -175,10 +173,10 @@ Architecture = Annotated[
 Normalization = Annotated[
     str,
     typer.Option(
-        "--normalize", "--normalise", metavar="HOW", help="in front of FUNCTION's model: none | data | MEAN/DEVIATION"
+        "--normalize", "--normalise", metavar="HOW", help="in front of FUNCTION's model: none | data | MEAN/STD"
     ),
 ]
-Into = Annotated[Path, typer.Option("--into", metavar="FOLDER", help="where the result goes", show_default=False)]
+Into = Annotated[Path, typer.Option("--into", metavar="FOLDER", help="output folder", show_default=False)]
 ProxySetFolder = Annotated[
     Path, typer.Argument(metavar="PROXY", help="a folder made by sample, import or merge", show_default=False)
 ]
@@ -187,7 +185,7 @@ Scale = Annotated[
     typer.Option(
         "--scale",
         metavar="NAME",
-        help="tiny: the same in two minutes on two cores, on a few images of the data set, or digits",
+        help="tiny: a test of the recipe in two minutes on two cores, with a few images of the dataset, or digits",
         show_default=False,
     ),
 ]
@@ -197,11 +195,11 @@ Seed = Annotated[
 
 
 def result_file(into: Path | None) -> Path | None:
-    """The file of --into: an `.npz`, whose ending may be left out."""
+    """The file of --into: an `.npz`; the suffix is optional."""
     if into is None or into.suffix == ".npz":
         return into
     if into.is_dir():
-        raise ValueError(f"{into} is a folder; --into takes the file of the result, such as {into / 'result.npz'}")
+        raise ValueError(f"--into needs a file for the result, such as {into / 'result.npz'}; {into} is a folder")
     return into.with_name(f"{into.name}.npz")
 
 
@@ -218,11 +216,11 @@ def device_named(name: str) -> str:
         return "cuda" if name == "auto" else name
     if name == "auto":
         return "cpu"
-    raise ValueError(f"device {name} was asked for, but torch {torch.__version__} finds no GPU; use --device cpu")
+    raise ValueError(f"--device {name} needs a GPU, but torch {torch.__version__} finds none; use --device cpu")
 
 
 def _gpu_driver_present() -> bool:
-    """Cheaper than asking torch, which takes seconds to import."""
+    """Whether there is a GPU driver; does not import torch, which takes seconds."""
     return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists() or os.name != "posix"
 
 
@@ -238,7 +236,7 @@ def one_stage(
     asked: dict[str, Any] | None = None,
     finished: Path | None = None,
 ) -> None:
-    """Run one stage in this process, alone in its folder; `asked` is kept there and must not change."""
+    """Run one stage in this process with a lock on its folder, which stores `asked`; it must not change."""
     from robustgen.pipeline.scheduler import run_alone
     from robustgen.runtime.distributed import local_device, place
 

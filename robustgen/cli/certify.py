@@ -1,4 +1,4 @@
-"""certify: l2 radii of a smoothed classifier that no attack breaks."""
+"""certify: certified l2 radii of a smoothed classifier."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def certify(
             "--samples",
             metavar="N",
             min=1,
-            help="noisy copies by which an image is judged  [100000]",
+            help="noisy copies that certify an image  [100000]",
             show_default=False,
         ),
     ] = None,
@@ -63,13 +63,13 @@ def certify(
             "--selection",
             metavar="N",
             min=1,
-            help="other copies by which its class is selected  [100]",
+            help="other copies that select its class  [100]",
             show_default=False,
         ),
     ] = None,
     alpha: Annotated[
         float | None,
-        typer.Option("--alpha", metavar="P", help="how likely a certificate may be wrong  [0.001]", show_default=False),
+        typer.Option("--alpha", metavar="P", help="failure probability of a certificate  [0.001]", show_default=False),
     ] = None,
     every: Annotated[
         int | None,
@@ -82,14 +82,12 @@ def certify(
     denoise: Annotated[
         Path | None,
         typer.Option(
-            "--denoise", metavar="GENERATOR", help="a diffusion model that denoises first  [none]", show_default=False
+            "--denoise", metavar="GENERATOR", help="a diffusion model as denoiser in front  [none]", show_default=False
         ),
     ] = None,
     into: Annotated[
         Path | None,
-        typer.Option(
-            "--into", metavar="FILE", help="where certificates go  [MODEL/certificates.npz]", show_default=False
-        ),
+        typer.Option("--into", metavar="FILE", help="output file  [MODEL/certificates.npz]", show_default=False),
     ] = None,
     weights: Weights = None,
     architecture: Architecture = None,
@@ -105,11 +103,11 @@ def certify(
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Certify a smoothed classifier: l2 radii that no attack breaks.
+    """Certify a smoothed classifier by randomized smoothing.
 
     A certificate is a radius in l2 within which the smoothed classifier's prediction is constant. Images are those that
-    MODEL was trained for, unless --data or --recipe say otherwise. Certificates are saved as they come; repeat the
-    command to resume.
+    MODEL was trained for, unless --data or --recipe is given. Certificates are saved during the run; repeat the command
+    to resume.
 
     \b
       robustgen certify models/edm --sigma 0.25 --samples 10000 --every 20

@@ -19,7 +19,7 @@ def check(
     data: DataPath = None,
     recipe: Annotated[
         str | None,
-        typer.Option("--recipe", metavar="RECIPE", help="whose images and split to compare with", show_default=False),
+        typer.Option("--recipe", metavar="RECIPE", help="compare with its images and split", show_default=False),
     ] = None,
     sets: Sets = None,
     near: Annotated[
@@ -27,19 +27,19 @@ def check(
         typer.Option(
             "--near",
             metavar="NORM:EPS",
-            help="near-copies, too: closer than l2:1, linf:8/255 ...",
+            help="also near-copies: closer than l2:1, linf:8/255 ...",
             show_default=False,
         ),
     ] = None,
     within: Annotated[
-        bool, typer.Option("--within", help="near-duplicates, too: every image with every other")
+        bool, typer.Option("--within", help="also near-duplicates: compares every image with every other")
     ] = False,
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
     """Find damage, duplicates and copies of real images in a proxy set.
 
-    Marks what it finds in the column copy; keep --without-copies leaves those images out.
+    Marks these images in the column copy; keep --without-copies excludes them.
 
     \b
       robustgen check proxies/edm --recipe digits
@@ -57,7 +57,7 @@ def check(
 
 
 def _images(recipe: str | None, sets: list[str] | None, data: str | None) -> DataConfig | None:
-    """The real images to compare with: a recipe's, a whole data set's, or none."""
+    """The real images to compare with: those of a recipe, of a whole dataset, or none."""
     from robustgen.recipes import RECIPES, find_recipe
 
     whole = data_of(data)

@@ -21,20 +21,20 @@ def compare(
         list[Path],
         typer.Argument(
             metavar="RUN...",
-            help="runs, or files of verdicts; with one run its arms are compared with the first",
+            help="runs, or files of verdicts; of a single run, its arms are compared with the first arm",
             show_default=False,
         ),
     ],
     into: Annotated[
         Path | None,
-        typer.Option("--into", metavar="FOLDER", help="keep the comparisons there, too", show_default=False),
+        typer.Option("--into", metavar="FOLDER", help="also save the comparisons there", show_default=False),
     ] = None,
     dry_run: DryRun = False,
 ) -> None:
     """Compare runs on the same test images, with paired tests.
 
-    The first run is the baseline of the others. Images are paired by content; images that only one side was judged on
-    are left out and counted.
+    The first run is the baseline of the others. Images are paired by content; images that only one side has verdicts
+    for are left out and counted.
 
     \b
       robustgen compare runs/digits
@@ -56,7 +56,7 @@ def compare(
 
 
 def _upright(table: Table) -> Table:
-    """Rows for columns: ten numbers of two accuracies are wider than a terminal."""
+    """The transposed table: ten numbers of two accuracies are wider than a terminal."""
     from robustgen.records.tables import Table
 
     rows = zip(table.columns[1:], *(row[1:] for row in table.rows), strict=True)
@@ -80,7 +80,7 @@ def _compared(places: list[Path]) -> list[tuple[str, Comparison]]:
 
 
 def _verdicts(place: Path) -> dict[str, Verdicts]:
-    """Verdicts by arm: a run's, the baseline first; of a file under the name "verdicts"."""
+    """Verdicts by arm: of a run, the baseline first; of a file, under the name "verdicts"."""
     from robustgen.records.verdicts import Verdicts
     from robustgen.report.tables import read_results
     from robustgen.storage.run_folder import RunDir

@@ -50,17 +50,16 @@ def evaluate(
     ] = None,
     into: Annotated[
         Path | None,
-        typer.Option("--into", metavar="FILE", help="where verdicts go  [MODEL/SUITE.npz]", show_default=False),
+        typer.Option("--into", metavar="FILE", help="output file  [MODEL/SUITE.npz]", show_default=False),
     ] = None,
     batch_size: Annotated[
-        int, typer.Option("--batch-size", metavar="N", min=1, help="images attacked together; changes no verdict")
+        int,
+        typer.Option("--batch-size", metavar="N", min=1, help="images attacked at a time; does not change verdicts"),
     ] = 512,
     weights: Weights = None,
     architecture: Architecture = None,
     normalize: Normalization = "none",
-    keep_images: Annotated[
-        bool, typer.Option("--keep-images", help="also write the images as they were broken")
-    ] = False,
+    keep_images: Annotated[bool, typer.Option("--keep-images", help="also save the adversarial examples")] = False,
     report: Annotated[
         Path | None,
         typer.Option(
@@ -82,8 +81,8 @@ def evaluate(
     """Measure robust accuracy under a cascade of attacks.
 
     An image that an attack breaks is not attacked again. Images and threat model are those that MODEL was trained
-    for, unless --data, --threat or --recipe say otherwise; the first line of the output names them. Verdicts are saved
-    as they come; repeat the command to resume. Under torchrun each process takes a share of the images.
+    for, unless --data, --threat or --recipe is given; the first line of the output names them. Verdicts are saved
+    during the run; repeat the command to resume. Under torchrun each process takes a share of the images.
 
     \b
       robustgen evaluate models/edm --suite aa+mt

@@ -16,7 +16,7 @@ def export(
     into: Annotated[
         Path, typer.Option("--into", metavar="PLACE", help="FILE.npz, or a folder for pictures", show_default=False)
     ],
-    kept: Annotated[bool, typer.Option("--kept", help="only the images that keep chose")] = False,
+    kept: Annotated[bool, typer.Option("--kept", help="only the images that keep selected")] = False,
     dry_run: DryRun = False,
 ) -> None:
     """Write a proxy set for other programs.

@@ -1,4 +1,4 @@
-"""fetch: published data sets, proxy sets and weights."""
+"""fetch: published datasets, proxy sets and weights."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ def fetch(
         typer.Option(
             "--into",
             metavar="FOLDER",
-            help="where it goes  [data/NAME; weights: $ROBUSTGEN_WEIGHTS or ~/.cache/robustgen]",
+            help="output folder  [data/NAME; weights: $ROBUSTGEN_WEIGHTS or ~/.cache/robustgen]",
             show_default=False,
         ),
     ] = None,
     check: Annotated[
-        bool, typer.Option("--check", help="compare what is there with the published digests, fetch nothing")
+        bool, typer.Option("--check", help="compare existing files with the published digests, download nothing")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:
-    """Fetch a published data set, proxy set or weights file.
+    """Download a published dataset, proxy set or weights file.
 
-    Repeat the command to resume an interrupted download. Without a connection it says which file goes where.
+    Repeat the command to resume an interrupted download. Without a connection it says where to put each file.
 
     \b
       robustgen fetch cifar10

@@ -20,7 +20,7 @@ def fit(
         str,
         typer.Argument(
             metavar="GENERATOR",
-            help="one of the recipe's, or with --preset a kind: edm ...",
+            help="a generator of the recipe, or with --preset a kind: edm ...",
             show_default=False,
         ),
     ],
@@ -33,7 +33,7 @@ def fit(
     ] = None,
     base: Annotated[
         Path | None,
-        typer.Option("--base", metavar="FOLDER", help="the trained EDM that ect starts from", show_default=False),
+        typer.Option("--base", metavar="FOLDER", help="trained EDM to initialize ECT from", show_default=False),
     ] = None,
     recipe: FromRecipe = "digits",
     data: DataPath = None,
@@ -42,7 +42,7 @@ def fit(
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
-    """Fit a generative model to training images.
+    """Train a generative model on the training images.
 
     \b
       robustgen fit edm --into models/edm
@@ -66,7 +66,7 @@ def fit(
     chosen = settings.generators[generator]
     if base is None and isinstance(chosen, ECTConfig):
         raise ValueError(
-            f"{generator} starts from a trained EDM; pass its folder (made by: fit edm) with --base FOLDER"
+            f"{generator} is initialized from a trained EDM; pass --base FOLDER (from `robustgen fit edm`)"
         )
     one_stage(
         f"fit {generator}", into, Fit(chosen, settings.data, into, settings.seed, base), device, dry_run,
@@ -78,7 +78,7 @@ def fit(
 
 
 def _with_preset(recipe: Recipe, kind: str, preset: str, base: Path | None) -> Recipe:
-    """The recipe with a preset as its one generator."""
+    """The recipe with a preset as its only generator."""
     from robustgen.config.generators import ECTConfig
     from robustgen.recipes.presets import find_preset
 

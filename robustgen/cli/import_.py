@@ -1,4 +1,4 @@
-"""import: make a proxy set of a published one."""
+"""import: a published set as a proxy set."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def import_(
         typer.Option(
             "--format",
             metavar="NAME",
-            help="npz | binary | pickle | webdataset | folder  [by the name]",
+            help="npz | binary | pickle | webdataset | folder  [inferred from the name]",
             show_default=False,
         ),
     ] = None,
-    shard_images: Annotated[int, typer.Option("--shard-images", metavar="N", min=1, help="images in a file")] = 100_000,
+    shard_images: Annotated[int, typer.Option("--shard-images", metavar="N", min=1, help="images per file")] = 100_000,
     dry_run: DryRun = False,
 ) -> None:
-    """Make a proxy set of a published one, whatever its size.
+    """Import a published set of any size as a proxy set.
 
-    No code in a published file is executed, and nothing is unpacked to disk. A damaged or hostile file leaves nothing
-    behind. An interrupted import resumes when the command is repeated.
+    No code in a published file is executed, and nothing is unpacked to disk. After a damaged or malicious file nothing
+    is left on disk. Repeat the command to resume an interrupted import.
 
     \b
       robustgen import 1m.npz --into proxies/edm-1m

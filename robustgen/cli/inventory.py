@@ -1,4 +1,4 @@
-"""What the commands list and show prints: known names, contents of folders, tables."""
+"""Output of the commands list and show: known names, contents of folders, tables."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FAMILIES = (
 
 
 def known(what: str) -> list[tuple[str, str]]:
-    """Names and a few words for each."""
+    """(name, short description) of each member."""
     if what == "recipes":
         return _recipes()
     if what == "runs":
@@ -36,7 +36,7 @@ def known(what: str) -> list[tuple[str, str]]:
 
 
 def _recipes() -> list[tuple[str, str]]:
-    """Recipes of our own; then each paper's rows, what it reports and what they cost; points of a sweep in one line."""
+    """Our own recipes, then the rows of each paper with reported results and cost; points of a sweep in one line."""
     from robustgen.planning.costs import cost_of
     from robustgen.recipes import PAPERS, RECIPES
 
@@ -57,7 +57,7 @@ def _recipes() -> list[tuple[str, str]]:
 
 
 def head_of(recipe: Recipe) -> list[str]:
-    """What a recipe is, what its paper reports, and what it costs, a line each."""
+    """Summary, reported results and cost of a recipe, one line each."""
     from robustgen.planning.costs import RATE, cost_of
 
     lines = [recipe.summary]
@@ -70,14 +70,14 @@ def head_of(recipe: Recipe) -> list[str]:
     cost = cost_of(recipe)
     if cost is not None:
         lines.append(
-            f"cost      {cost} at {RATE / 1e12:.0f} TFLOP/s: generators {cost.fit:.1e}, drawing {cost.sample:.1e}, "
+            f"cost      {cost} at {RATE / 1e12:.0f} TFLOP/s: generators {cost.fit:.1e}, sampling {cost.sample:.1e}, "
             f"classifiers {cost.train:.1e}"
         )
     return lines
 
 
 def describe(folder: Path) -> str:
-    """What a folder holds, by the file that says so."""
+    """Description of the contents of a folder, from the files in it."""
     import json
 
     from robustgen.storage.files import read_json
@@ -103,7 +103,7 @@ def describe(folder: Path) -> str:
 
 
 def print_table(table: Table, title: str) -> None:
-    """A table for the terminal: long names are broken, figures never; elsewhere nothing is."""
+    """Print a table. On a terminal long names are wrapped, numbers never; otherwise nothing is wrapped."""
     from rich.console import Console
     from rich.table import Table as RichTable
 
@@ -202,5 +202,5 @@ def _hub() -> list[tuple[str, str]]:
         here = ", weights here" if any(place.is_file() for place in weights_candidates(full, release)) else ""
         reported = f"reported clean {release.clean:.2f} %, robust {release.robust:.2f} %"
         rows.append((f"{full:<56}", f"{release.architecture:<30}{release.threat:<13}{reported}{here}"))
-    rows.append(("RobustBench's models that cannot be opened here:", ""))
+    rows.append(("RobustBench's models that cannot be loaded here:", ""))
     return rows + list(ABSENT.items())

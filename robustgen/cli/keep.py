@@ -13,7 +13,7 @@ from robustgen.cli.settings import checked
 
 @app.command()
 def keep(
-    proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder that has been labelled", show_default=False)],
+    proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a labeled proxy set", show_default=False)],
     rule: Annotated[
         str,
         typer.Option(
@@ -22,19 +22,19 @@ def keep(
             help="top-confidence | above-confidence | balanced | boundary | discriminator | by-column | all",
         ),
     ] = "top-confidence",
-    per_class: Annotated[int, typer.Option("--per-class", metavar="K", min=1, help="images kept of each class")] = 1000,
+    per_class: Annotated[int, typer.Option("--per-class", metavar="K", min=1, help="images per class")] = 1000,
     confidence: Annotated[
-        float, typer.Option("--confidence", metavar="P", help="of above-confidence: the least probability of the label")
+        float, typer.Option("--confidence", metavar="P", help="for above-confidence: lowest probability of the label")
     ] = 0.9,
     uniform: Annotated[
-        float, typer.Option("--uniform", metavar="SHARE", help="of boundary: drawn uniformly, not by the boundary")
+        float, typer.Option("--uniform", metavar="SHARE", help="for boundary: share that is drawn uniformly")
     ] = 0.5,
     column: Annotated[
         str | None,
-        typer.Option("--column", metavar="NAME", help="of by-column: highest values first", show_default=False),
+        typer.Option("--column", metavar="NAME", help="for by-column: highest values first", show_default=False),
     ] = None,
     without_copies: Annotated[
-        bool, typer.Option("--without-copies", help="leave out what check found to be a copy")
+        bool, typer.Option("--without-copies", help="exclude duplicates and copies found by check")
     ] = False,
     dry_run: DryRun = False,
 ) -> None:

@@ -17,15 +17,15 @@ def label(
         Path, typer.Option("--with", metavar="CLASSIFIER", help="a folder made by train --plain", show_default=False)
     ],
     labels: Annotated[
-        str, typer.Option("--labels", metavar="WHICH", help="predicted, or condition: the class asked for")
+        str, typer.Option("--labels", metavar="WHICH", help="predicted, or condition: the class conditioned on")
     ] = "predicted",
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
     """Pseudo-label the images of a proxy set by a classifier.
 
-    Writes the columns label, confidence and margin to the next class. Results are saved as they come; repeat the
-    command to resume.
+    Writes the columns label, confidence, and margin to the second most likely class. Results are saved during the run;
+    repeat the command to resume.
 
     \b
       robustgen label proxies/edm --with models/labeller

@@ -1,4 +1,4 @@
-"""list: the names that other commands take."""
+"""list: names for the other commands."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ def list_names(
         str, typer.Argument(metavar="[WHAT]", help=f"recipes | runs | {' | '.join(inventory.FAMILIES)}")
     ] = "recipes",
 ) -> None:
-    """List recipes, runs, data sets, networks, attacks and other names."""
+    """List recipes, runs, datasets, networks, attacks and other names."""
     found = inventory.known(what)
     width = max([22, *(len(name) for name, text in found if text)]) + 2
     for name, text in found:

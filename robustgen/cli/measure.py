@@ -19,7 +19,7 @@ def measure(
     ],
     into: Annotated[
         Path | None,
-        typer.Option("--into", metavar="FILE", help="where the measures go  [PROXY/quality.npz]", show_default=False),
+        typer.Option("--into", metavar="FILE", help="output file  [PROXY/quality.npz]", show_default=False),
     ] = None,
     which: Annotated[
         str | None, typer.Option("--which", metavar="WHICH", help="all | kept images  [all]", show_default=False)
@@ -30,7 +30,7 @@ def measure(
             "--judged",
             metavar="N",
             min=2,
-            help="images of each kind for neighbors and precision  [10000]",
+            help="real and generated images for nearest neighbors and precision  [10000]",
             show_default=False,
         ),
     ] = None,
@@ -45,7 +45,7 @@ def measure(
 
     Frechet and kernel distances, Inception Score, precision and recall, nearest neighbors, memorized images. They are
     computed in the published Inception and VGG features if their weights are found and the images are RGB of 32x32 or
-    larger, else in features of the classifier, and then named so: docs/quality.md.
+    larger. Otherwise features of the classifier are used, and the names say so: docs/quality.md.
 
     \b
       robustgen measure proxies/edm --with models/labeller

@@ -1,4 +1,4 @@
-"""merge: draw one proxy set from several."""
+"""merge: one proxy set from several."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from robustgen.units import parse_number
 @app.command()
 def merge(
     proxies: Annotated[
-        list[str], typer.Argument(metavar="PROXY...", help="labelled proxy sets, two or more", show_default=False)
+        list[str], typer.Argument(metavar="PROXY...", help="labeled proxy sets, two or more", show_default=False)
     ],
     into: Into,
     shares: Annotated[
-        str, typer.Option("--shares", metavar="N N...", help="how much of each, as 1 2 or 1:2", show_default=False)
+        str, typer.Option("--shares", metavar="N N...", help="weight of each, as 1 2 or 1:2", show_default=False)
     ],
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="of the draw")] = 0,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="seed of the selection")] = 0,
     dry_run: DryRun = False,
 ) -> None:
-    """Draw one proxy set from several in given shares.
+    """Merge several proxy sets into one, in given shares.
 
-    Draws are balanced over the classes. The new set holds all images, as hard links that take no space, and marks those
-    drawn as kept. The sets it is made of may be removed.
+    The selection is class-balanced. The new set holds all images, as hard links that take no space, and marks the
+    selected ones as kept. The merged sets can be removed.
 
     \b
       robustgen merge proxies/edm proxies/gaussian --shares 2 1 --into proxies/both
@@ -35,7 +35,9 @@ def merge(
 
     words = shares.replace(":", " ").replace(",", " ").split()
     folders = list(proxies)
-    while len(folders) > len(words) and _is_number(folders[-1]):  # the shell gives the option its first word alone
+    while len(folders) > len(words) and _is_number(
+        folders[-1]
+    ):  # the option receives only its first word from the shell
         words.insert(1, folders.pop())
     numbers = tuple(parse_number(word) for word in words)
     if len(numbers) != len(folders):

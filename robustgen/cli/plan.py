@@ -1,4 +1,4 @@
-"""plan: network, length and images for a training budget, by a published scaling law."""
+"""plan: network, training length and images for a compute budget, by a published scaling law."""
 
 from __future__ import annotations
 
@@ -11,13 +11,13 @@ from robustgen.cli.app import app
 
 @app.command()
 def plan(
-    device_hours: Annotated[float, typer.Option("--device-hours", metavar="H", help="hours, over all devices")],
+    device_hours: Annotated[float, typer.Option("--device-hours", metavar="H", help="sum over all devices")],
     tflops: Annotated[
         float,
         typer.Option(
             "--tflops",
             metavar="T",
-            help="10^12 operations a second that a device sustains: about a third of its data sheet",
+            help="sustained 10^12 operations per second of a device: about a third of its data sheet",
         ),
     ],
     fid: Annotated[float, typer.Option("--fid", metavar="F", help="of the generated images")],
@@ -28,7 +28,7 @@ def plan(
         ),
     ] = None,
 ) -> None:
-    """Plan network, length and images for a training budget.
+    """Plan network, training length and images for a compute budget.
 
     Follows the scaling law of Bartoldson et al. 2024 for CIFAR-10, linf 8/255, TRADES with ten steps.
 
@@ -44,7 +44,7 @@ def plan(
     five_times, once = best.generated
     print(f"budget      {flops:.3g} operations = 7822 * parameters * images")
     print(f"network     {best.architecture}, {best.parameters / 1e6:.1f} million parameters")
-    print(f"            (the law's own best: {planner.best_parameters(flops, fid) / 1e6:.1f} million)")
+    print(f"            (optimal size by the law: {planner.best_parameters(flops, fid) / 1e6:.1f} million)")
     print(f"training    {best.images / 1e6:.1f} million images, {best.epochs:,.0f} CIFAR-equivalent epochs")
     print(
         f"generated   {five_times / 1e6:.1f} million images seen {planner.USES} times each, better {once / 1e6:.1f} "

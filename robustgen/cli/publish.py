@@ -1,4 +1,4 @@
-"""publish: a classifier in a form that other programs read."""
+"""publish: a classifier in a format for other programs."""
 
 from __future__ import annotations
 
@@ -45,11 +45,11 @@ def publish(
     sets: Sets = None,
     dry_run: DryRun = False,
 ) -> None:
-    """Write a classifier in a form that other programs read.
+    """Write a classifier in a format for other programs.
 
-    What was written is opened again, and must give the same logits. safetensors: a folder that every verb here opens.
+    The written file is loaded again and must give the same logits. safetensors: a folder that every command accepts.
     robustbench: a state dictionary, and a description to complete. torch-export and onnx: a program for any number of
-    images. --data says what a model from elsewhere sees.
+    images. --data names the images that a model of another source classifies.
 
     \b
       robustgen publish models/robust --to robustbench --into robust.pt
@@ -64,7 +64,7 @@ def publish(
     images = data_of(data) or (find_recipe(recipe).data if recipe else trained_for(model).data)
     if images is None:
         raise ValueError(
-            f"nothing says what images {model} takes: publish needs --data NAME[=PATH] (see: robustgen list datasets), "
+            f"unknown what images {model} is for: publish needs --data NAME[=PATH] (see: robustgen list datasets), "
             "or --recipe NAME"
         )
     base = RECIPES["digits"].model_copy(update={"data": images})

@@ -29,7 +29,7 @@ def run(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", metavar="N", min=1, help="stages at a time  [as many as cores; on a GPU 1]", show_default=False
+            "--jobs", metavar="N", min=1, help="stages at a time  [number of cores; 1 on a GPU]", show_default=False
         ),
     ] = None,
     device: Device = "auto",
@@ -50,8 +50,8 @@ def run(
     The recipe `auto` is chosen for your images, device and time, with a reason for each setting; it trains with and
     without generated images, and keeps the better classifier in FOLDER/best.
 
-    Repeat the command to resume. A recipe with several seeds is run once per seed, into FOLDER/seed-N, and one report
-    covers all; with --seed it is run for that seed alone.
+    Repeat the command to resume. A recipe with several seeds is run once per seed, into FOLDER/seed-N, with one report
+    about all; with --seed it is run only for that seed.
 
     \b
       robustgen run digits
@@ -130,7 +130,7 @@ def run_all_stages(
 
 
 def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
-    """A run for each seed, one after the other; stages of one run go side by side."""
+    """Run each seed, one after the other; the stages of a run are parallel."""
     from robustgen.config.loading import with_defaults
     from robustgen.pipeline import scheduler
     from robustgen.pipeline.graph import stages

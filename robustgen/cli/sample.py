@@ -1,4 +1,4 @@
-"""sample: draw a proxy set from a generative model."""
+"""sample: a proxy set from a generative model."""
 
 from __future__ import annotations
 
@@ -15,14 +15,16 @@ from robustgen.cli.settings import checked
 def sample(
     generator: Annotated[Path, typer.Argument(metavar="GENERATOR", help="a folder made by fit", show_default=False)],
     into: Into,
-    count: Annotated[int, typer.Option("--count", metavar="N", min=1, help="images, classes in turn")] = 10_000,
+    count: Annotated[
+        int, typer.Option("--count", metavar="N", min=1, help="number of images, classes in turn")
+    ] = 10_000,
     solver: Annotated[
         str | None,
         typer.Option("--solver", metavar="NAME", help="of a diffusion model; see: list solvers", show_default=False),
     ] = None,
     evaluations: Annotated[
         int | None,
-        typer.Option("--evaluations", metavar="N", min=1, help="of the network for an image", show_default=False),
+        typer.Option("--evaluations", metavar="N", min=1, help="network evaluations per image", show_default=False),
     ] = None,
     guidance: Annotated[
         float, typer.Option("--guidance", metavar="W", help="of a diffusion model; 1 is none, 1.5 to 3 is usual")
@@ -32,15 +34,15 @@ def sample(
         typer.Option(
             "--guide",
             metavar="FOLDER",
-            help="a weaker generator to be led away from  [itself, without the class]",
+            help="a weaker generator for autoguidance  [the network itself without the class]",
             show_default=False,
         ),
     ] = None,
     temperature: Annotated[
         float, typer.Option("--temperature", metavar="T", help="of a vdvae's latents; below 1 less varied")
     ] = 1.0,
-    shard_images: Annotated[int, typer.Option("--shard-images", metavar="N", min=1, help="images in a file")] = 100_000,
-    seed: Annotated[int, typer.Option("--seed", metavar="N", help="image i comes from seed and i alone")] = 0,
+    shard_images: Annotated[int, typer.Option("--shard-images", metavar="N", min=1, help="images per file")] = 100_000,
+    seed: Annotated[int, typer.Option("--seed", metavar="N", help="image i depends only on the seed and i")] = 0,
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:

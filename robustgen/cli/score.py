@@ -13,7 +13,7 @@ from robustgen.cli.settings import command_settings, of_analysis
 
 @app.command()
 def score(
-    proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder that has been labelled", show_default=False)],
+    proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a labeled proxy set", show_default=False)],
     threat: ThreatText = None,
     recipe: FromRecipe = "digits",
     data: DataPath = None,

@@ -1,4 +1,4 @@
-"""From the words of a command line to settings: which recipe, what is changed in it, what each command uses of it."""
+"""Settings from the command line: the recipe, the changes to it, and the settings that each command uses."""
 
 from __future__ import annotations
 
@@ -33,13 +33,13 @@ USES: Mapping[str, tuple[str, ...]] = {
     "check": ("data",),
     "publish": (*_TEST_IMAGES,),
 }
-"""Settings of a recipe that each command uses: a name, or all below it. Any other is refused, never ignored."""
+"""Settings of a recipe that each command uses: a name, or all below it. Any other is an error, never ignored."""
 
 
 def whole_recipe(
     name: str, sets: Iterable[str] | None, data: str | None = None, seed: int | None = None, scale: str | None = None
 ) -> Recipe:
-    """A recipe with what the command line changes: the data, then the scale, then single settings."""
+    """A recipe with the changes of the command line: the data, then the scale, then single settings."""
     from robustgen.config.loading import override
     from robustgen.recipes import find_recipe
     from robustgen.recipes.scaling import scaled
@@ -56,10 +56,10 @@ def whole_recipe(
 def command_settings(
     command: str, recipe: Recipe, sets: Iterable[str] | None, data: str | None = None, seed: int | None = None
 ) -> Recipe:
-    """A recipe of which one command uses a part: only that part is changed, and only it is checked.
+    """A recipe for a command that uses a part of it: only that part can change, and only that part is validated.
 
     Raises:
-        ValueError: a setting that is unknown, ill-typed, or that the command does not use.
+        ValueError: a setting that is unknown, invalid, or not used by the command.
     """
     from robustgen.config.parsing import assign
 
@@ -117,7 +117,7 @@ def threat_of(text: str | None) -> ThreatConfig | None:
 
 
 def of_analysis(sets: list[str] | None, threat: str | None) -> tuple[tuple[str, ...], list[str]]:
-    """Settings of an analysis among those of `--set`, and those of the recipe, the threat model with them."""
+    """Split `--set` into settings of the analysis and of the recipe; the threat model is added to the latter."""
     own = tuple(text.removeprefix("analysis.") for text in sets or [] if text.startswith("analysis."))
     rest = [text for text in sets or [] if not text.startswith("analysis.")]
     return own, [*rest, *([f"threat={threat}"] if threat else [])]
@@ -134,7 +134,7 @@ def image_settings(
 
 
 def checked(kind: Any, **values: Any) -> Any:
-    """A configuration made of options; a value that does not fit is one line."""
+    """A configuration from options; an invalid value is an error of one line."""
     from pydantic import ValidationError
 
     from robustgen.config.parsing import explain
@@ -149,12 +149,12 @@ def judged(
     command: str, place: str, recipe: str | None, sets: list[str] | None, data: str | None, threat: str | None,
     seed: int | None, images: int | None = None, test: str | None = None,
 ) -> Recipe:  # fmt: skip
-    """The settings by which a classifier is judged; prints what it is judged on.
+    """The settings to evaluate a classifier with; prints images and threat model.
 
-    Images and threat model are what the user gives, else the named recipe's, else what the classifier was trained for.
+    These are the user's options, else those of the named recipe, else those that the classifier was trained for.
 
     Args:
-        test: a file or folder all of whose images are judged, instead of `data`.
+        test: a file or folder whose images are all judged, instead of `data`.
     """
     from robustgen.config.recipe import CertificationConfig
     from robustgen.recipes import RECIPES, find_recipe
@@ -195,5 +195,5 @@ def _which(data: DataConfig) -> str:
 
 
 def _same_files(data: DataConfig, other: DataConfig | None) -> bool:
-    """Whether both name the same files, of which some may have been trained on."""
+    """Whether both name the same files, so that some of the images may have been used for training."""
     return other is not None and data.name == other.name and Path(data.path or "") == Path(other.path or "")

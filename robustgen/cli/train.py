@@ -27,20 +27,20 @@ def train(
             show_default=False,
         ),
     ] = None,
-    plain: Annotated[bool, typer.Option("--plain", help="a standard classifier, the recipe's labeller")] = False,
+    plain: Annotated[bool, typer.Option("--plain", help="a standard classifier: the recipe's labeler")] = False,
     threat: ThreatText = None,
     batch: Annotated[
         str | None,
         typer.Option(
             "--batch",
             metavar="N|auto",
-            help="images a step  [the recipe's]; auto: the recipe's, in as many passes as fit the GPU",
+            help="images per step  [the recipe's]; auto: the recipe's, in as many passes as fit on the GPU",
             show_default=False,
         ),
     ] = None,
     track: Annotated[
         list[str] | None,
-        typer.Option("--track", metavar="NAME", help="tensorboard | wandb, beside progress.jsonl", show_default=False),
+        typer.Option("--track", metavar="NAME", help="tensorboard | wandb, next to progress.jsonl", show_default=False),
     ] = None,
     recipe: FromRecipe = "digits",
     data: DataPath = None,
@@ -74,7 +74,7 @@ def train(
     chosen = settings.labeller if plain else settings.train
     sources = sources_of(proxies or [])
     if not sources.proxies and any(one.startswith(f"{part}.real_share=") for one in given) and chosen.real_share < 1:
-        raise ValueError(f"a real share of {chosen.real_share:g} needs generated images: --proxy FOLDER")
+        raise ValueError(f"train.real_share {chosen.real_share:g} needs generated images: pass --proxy FOLDER")
     asked = {
         "train": chosen, "data": settings.data, "threat": str(settings.threat), "proxies": sources,
         "seed": settings.seed,
@@ -88,7 +88,7 @@ def train(
 
 
 def sources_of(texts: Sequence[str]) -> Arm:
-    """Proxy sets from PROXY[=WEIGHT][@FROM-TO], as the phases between all the ends that are named."""
+    """Phases with proxy sets, from texts PROXY[=WEIGHT][@FROM-TO]; every FROM and TO ends a phase."""
     from robustgen.config.recipe import Arm, Phase
     from robustgen.units import parse_number
 

@@ -14,10 +14,10 @@ from robustgen.cli.app import app
 @app.command()
 def watch(
     run_folder: Annotated[
-        Path, typer.Argument(metavar="RUN", help="a folder that run is filling, or has filled", show_default=False)
+        Path, typer.Argument(metavar="RUN", help="a run folder, running or finished", show_default=False)
     ],
-    once: Annotated[bool, typer.Option("--once", help="show the state now, and stop")] = False,
-    every: Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.2, help="between two looks")] = 2.0,
+    once: Annotated[bool, typer.Option("--once", help="show the current state once, and stop")] = False,
+    every: Annotated[float, typer.Option("--every", metavar="SECONDS", min=0.2, help="refresh interval")] = 2.0,
 ) -> None:
     """Watch a run from another terminal.
 

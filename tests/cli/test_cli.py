@@ -152,10 +152,10 @@ def test_dry_runs_write_nothing(robustgen, tmp_path):
         ("train --into x --proxy nowhere", "nowhere holds no finished proxy set"),
         ("train --into x --threat linf:8", "did you mean 8/255"),
         ("train --into x --threat l7:0.1", "threat"),
-        ("evaluate nowhere", "nothing says what nowhere was trained for: evaluate needs --data NAME[=PATH]"),
+        ("evaluate nowhere", "unknown what nowhere was trained for: evaluate needs --data NAME[=PATH]"),
         (
             "evaluate nowhere --data digits --threat linf:0.1",
-            "or PACKAGE.MODULE:FUNCTION, got nowhere, which does not exist",
+            "timm:NAME or hf:FOLDER, got nowhere, which does not exist",
         ),
         ("evaluate nowhere --data digits", "evaluate needs --threat NORM:EPS such as linf:8/255, or --recipe NAME"),
         ("evaluate nowhere --suite x --recipe digits", "unknown suite 'x'"),
@@ -171,8 +171,8 @@ def test_dry_runs_write_nothing(robustgen, tmp_path):
         ("analyse step-sweep nowhere --images 0", "greater than or equal to 1"),
         ("analyse step-sweep nowhere --threat linf:8", "did you mean 8/255"),
         ("analyse step-sweep", "Missing argument"),
-        ("certify nowhere", "nothing says what nowhere was trained for: certify needs --data NAME[=PATH]"),
-        ("certify nowhere --recipe digits", "or PACKAGE.MODULE:FUNCTION, got nowhere, which does not exist"),
+        ("certify nowhere", "unknown what nowhere was trained for: certify needs --data NAME[=PATH]"),
+        ("certify nowhere --recipe digits", "timm:NAME or hf:FOLDER, got nowhere, which does not exist"),
         ("certify nowhere --recipe digits --sigma 0", "sigma: input should be greater than 0"),
         ("certify nowhere --recipe digits --sigma much", "valid"),
         ("certify nowhere --recipe digits --alpha 1", "alpha: input should be less than 0.5"),
@@ -347,7 +347,7 @@ def test_training_options(robustgen, parts, monkeypatch):
     lines = [json.loads(line) for line in (parts / "models/phased/progress.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4 and 0 <= lines[-1]["averaged_robust"] <= 1
     for words, message in (
-        (["--set", "train.real_share=0.5"], "a real share of 0.5 needs generated images: --proxy FOLDER"),
+        (["--set", "train.real_share=0.5"], "train.real_share 0.5 needs generated images: pass --proxy FOLDER"),
         (["--proxy", "proxies/edm@0-0.4"], "no --proxy covers the run from 0.4 to 1"),
         (["--track", "mlflow"], "unknown tracker 'mlflow'"),
         (["--batch", "many"], "train.schedule.batch_size"),

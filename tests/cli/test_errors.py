@@ -75,7 +75,7 @@ def is_one_line(err):
 def test_a_classifier_that_does_not_take_a_proxy_sets_images_is_one_line(colored, line):
     code, _, err = colored(*line)
     assert code == 2 and is_one_line(err), err
-    assert "labeller cannot take these images: it was given (2, 3, 8, 8) in [0, 1] and answered: " in err
+    assert "labeller does not accept these images: for input (2, 3, 8, 8) in [0, 1] it raised: " in err
 
 
 @pytest.mark.parametrize(
@@ -90,7 +90,7 @@ def test_a_classifier_that_does_not_take_a_proxy_sets_images_is_one_line(colored
 @pytest.mark.parametrize(
     ("function", "said"),
     [
-        ("Raises", "cannot take these images: it was given (2, 1, 8, 8) in [0, 1] and answered: KeyError: 'no head"),
+        ("Raises", "does not accept these images: for input (2, 1, 8, 8) in [0, 1] it raised: KeyError: 'no head"),
         ("Pair", "must return logits, a tensor (N, classes); it returned tuple"),
     ],
 )

@@ -143,7 +143,7 @@ def test_the_file_of_a_result_gets_its_ending(robustgen, tmp_path):
     code, out, _ = robustgen("certify", *line[1:4], "--samples", 100, "--images", 2, "--into", "v/radii")
     assert code == 0 and Path("v/radii.npz").exists() and "-> v/radii.npz" in out
     code, _, err = robustgen(*line, "--into", "v")
-    assert code == 2 and "v is a folder; --into takes the file of the result, such as v/result.npz" in err
+    assert code == 2 and "--into needs a file for the result, such as v/result.npz; v is a folder" in err
 
 
 @pytest.mark.parametrize("command", ["evaluate", "certify"])

@@ -171,7 +171,7 @@ def test_an_arm_says_its_phases_to_the_end():
         ({"phases": [Phase(until=0.5, proxies={"a": 1})]}, "the last at 1, got 0.5"),
         ({"phases": [Phase(proxies={"a": 1}), Phase(proxies={"a": 1})]}, "in increasing order"),
         ({"proxy": "a", "phases": [Phase(proxies={"a": 1})]}, "either a proxy or phases"),
-        ({"phases": [Phase()]}, "say real_share=1"),
+        ({"phases": [Phase()]}, "set its real_share to 1"),
     ):
         with pytest.raises(ValueError, match=message):
             Arm(**wrong)
