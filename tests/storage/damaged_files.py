@@ -376,8 +376,8 @@ def damaged_safetensors(content: bytes, draw: Draw) -> bytes:
 
 
 TAR_FIELDS = ((0, 100), (100, 8), (124, 12), (156, 1), (157, 100), (257, 8), (345, 155))
-TAR_TEXTS = (b"77777777777\0", b"-1", b"\x80" + b"\xff" * 11, b"00000001000\0", b"0", b"1", b"2", b"S", b"L", b"x", b"g",
-             b"V", b"../x", b"000001.png", b"000001.cls", b"\xff\xfe")  # fmt: skip
+TAR_TEXTS = (b"77777777777\0", b"-1", b"\x80" + b"\xff" * 11, b"00000001000\0", b"0", b"1", b"2", b"S", b"L", b"x",
+             b"g", b"V", b"../x", b"000001.png", b"000001.cls", b"\xff\xfe")  # fmt: skip
 
 
 def damaged_tar(content: bytes, draw: Draw) -> bytes:
