@@ -3,6 +3,7 @@
 import json
 import pickle
 import resource
+import time
 import tracemalloc
 import zipfile
 
@@ -34,6 +35,7 @@ from robustgen.runtime.errors import describe_error
 from robustgen.storage.arrays import load_arrays, save_arrays
 from robustgen.storage.files import printable, read_json, read_settings
 from robustgen.storage.safe_pickle import load_plain_pickle
+from robustgen.storage.weights import read_weights
 from robustgen.units import parse_number, show_value
 
 MEGABYTE = 2**20
@@ -288,3 +290,11 @@ def test_a_whole_recipe_is_read_from_json_as_from_yaml(tmp_path):
     path = recipe_file(".json")(tmp_path)
     path.with_suffix(".yaml").write_text(path.read_text())
     assert read_recipe(path, RECIPES) == read_recipe(path.with_suffix(".yaml"), RECIPES) == RECIPES["digits-smoke"]
+
+
+def test_a_long_message_of_torch_is_not_searched(tmp_path):
+    """torch looks for patterns in its message, in time that grows with the square of its length."""
+    (tmp_path / "w.pt").write_bytes(b"c" + b"a" * 300_000 + b"\nb\n.")
+    began = time.process_time()
+    refused(read_weights, tmp_path / "w.pt", "is damaged, or is not a file of weights only")
+    assert time.process_time() - began < 10
