@@ -41,7 +41,8 @@ def show_names(names: Collection[object], shown: int = 5) -> str:
 
 def show_value(value: object) -> str:
     """A value from a file as Python writes it; of a long or nested one the beginning."""
-    return _SHORT.repr(value)
+    text = _SHORT.repr(value)
+    return text if len(text) <= 200 else f"{text[:196]} ..."
 
 
 def _short_repr() -> reprlib.Repr:

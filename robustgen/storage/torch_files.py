@@ -5,7 +5,12 @@ Plain pickles of networks too, such as NVIDIA's, which hold the source code of t
 
 from __future__ import annotations
 
+<<<<<<< HEAD
 import io
+||||||| 536d1d3
+=======
+import os
+>>>>>>> h-fuzz
 import pickle
 import re
 import types
@@ -17,9 +22,10 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
+import torch._weights_only_unpickler
 from torch import Tensor
 
-from robustgen.storage.files import first_line
+from robustgen.storage.files import first_line, printable
 
 
 def load_torch_file(path: Path) -> Any:
@@ -30,10 +36,29 @@ def load_torch_file(path: Path) -> Any:
             suggests to run the code in the file.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):
-            return torch.load(path, map_location="cpu", weights_only=True)
+        if os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD"):  # torch then takes no unpickler but its own
+            with warnings.catch_warnings(action="ignore"):
+                return torch.load(path, map_location="cpu", weights_only=True)
+        return _read(path, _PLAIN)
     except Exception as error:  # torch raises many kinds: zip, pickle, key and runtime errors
         raise ValueError(_reason(path, error)) from None
+
+
+class _PlainUnpickler(torch._weights_only_unpickler.Unpickler):  # type: ignore[misc]
+    """What `weights_only=True` uses. torch searches its messages for patterns, which takes hours where one is long."""
+
+    def load(self) -> Any:
+        try:
+            return super().load()
+        except Exception as error:
+            raise pickle.UnpicklingError(printable(str(error)[:2000])) from None
+
+
+def _read(path: Path, unpicklers: types.SimpleNamespace) -> Any:
+    with warnings.catch_warnings(action="ignore"):
+        # Said before torch would load a program; as an error it keeps torch from that.
+        warnings.filterwarnings("error", message=".*looks like a TorchScript archive")
+        return torch.load(path, map_location="cpu", weights_only=False, pickle_module=unpicklers)
 
 
 class Inert:
@@ -118,11 +143,14 @@ class _InertUnpickler(pickle._Unpickler):
         return type(name, (Inert,), {"origin": f"{module}.{name}"})
 
 
-def _load(file: Any, **options: Any) -> Any:
-    return _InertUnpickler(file, **options).load()
+def _module(unpickler: Any) -> types.SimpleNamespace:
+    """An unpickler in the form in which torch.load takes one."""
+    return types.SimpleNamespace(
+        Unpickler=unpickler, load=lambda file, **options: unpickler(file, **options).load(), __name__="robustgen"
+    )
 
 
-_INERT = types.SimpleNamespace(Unpickler=_InertUnpickler, load=_load, __name__="inert")
+_PLAIN, _INERT = _module(_PlainUnpickler), _module(_InertUnpickler)
 
 
 def load_tensors(path: Path) -> Any:
@@ -139,9 +167,18 @@ def load_tensors(path: Path) -> Any:
         if "objects" not in str(error):
             raise
         try:
+<<<<<<< HEAD
             with warnings.catch_warnings(action="ignore"):
                 return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT)
         except Exception:  # damage that only the second unpickler meets
+||||||| 536d1d3
+            with warnings.catch_warnings(action="ignore"):
+                return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT)
+        except Exception:  # damaged in ways that only a second reading meets
+=======
+            return _read(path, _INERT)
+        except Exception:  # damaged in ways that only a second reading meets
+>>>>>>> h-fuzz
             raise error from None
 
 
@@ -191,4 +228,5 @@ def _reason(path: Path, error: Exception) -> str:
     if start.startswith(b"\x80"):
         return "it is a pickle of other objects, or damaged; save model.state_dict() instead"
     said = re.split(r"(?<=[.!]) |: This is an internal", first_line(error))[0]
-    return "torch.save did not write it" if "load" in said.lower() or "weights_only" in said else said
+    foreign = isinstance(error, pickle.UnpicklingError) or "load" in said.lower() or "weights_only" in said
+    return "torch.save did not write it" if foreign else said
