@@ -160,7 +160,6 @@ def judged(
     from robustgen.recipes import RECIPES, find_recipe
     from robustgen.runtime.distributed import place as process
     from robustgen.stages.targets import judged_on, trained_for
-    from robustgen.storage.kinds import kind_of_images
 
     named = None if recipe is None else find_recipe(recipe)
     words = (text.partition("=") for text in sets or [])
@@ -168,7 +167,7 @@ def judged(
     if test is not None:
         if data is not None:
             raise ValueError("--data and --test both say which images are judged; leave out one of them")
-        data = kind_of_images(Path(test))
+        data = "npz"  # of one's own; which kind is found when the file is read
     wanted = data_of(data or assigned.get("data.name")), threat_of(threat or assigned.get("threat"))
     images_of, adversary, said = judged_on(place, command, named, *wanted, test)
     base = (named or RECIPES["digits"]).model_copy(update={"data": images_of})

@@ -13,6 +13,7 @@ import signal
 import threading
 import time
 import traceback
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +28,7 @@ from robustgen.pipeline.graph import Node, check, stages
 from robustgen.runtime.distributed import tell_others
 from robustgen.runtime.preemption import Preempted, listening
 from robustgen.runtime.progress import Display, make_display
-from robustgen.storage.files import differences, locked, read_json, write_json
+from robustgen.storage.files import Note, differences, locked, read_json, write_json
 from robustgen.storage.run_folder import RunDir
 
 if TYPE_CHECKING:
@@ -110,6 +111,8 @@ def run_stages(
                     done.add(name)
                     worker.stage = None
                     display.failed(name, why)
+                elif message[0] == "note":
+                    warnings.warn(message[1], Note, stacklevel=2)  # the same text of several workers appears once
                 else:
                     _, name, text, details, ours = message
                     raise StageFailed(f"{name}: {text}", details, ours)
@@ -190,6 +193,15 @@ def _serve(connection: Connection, content: dict[str, Any], root: str, device: s
         os._exit(1)
 
     threading.Thread(target=die_with_parent, daemon=True).start()
+    shown = warnings.showwarning
+
+    def pass_on(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
+        if isinstance(message, Note):
+            connection.send(("note", str(message)))
+        else:
+            shown(message, category, *rest, **more)
+
+    warnings.showwarning = pass_on
     recipe = from_content(content, root)
     configure_cpu(recipe.threads)
     by_name = {stage.name: stage for stage in stages(recipe, RunDir(root))}

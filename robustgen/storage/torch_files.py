@@ -5,12 +5,8 @@ Plain pickles of networks too, such as NVIDIA's, which hold the source code of t
 
 from __future__ import annotations
 
-<<<<<<< HEAD
 import io
-||||||| 536d1d3
-=======
 import os
->>>>>>> h-fuzz
 import pickle
 import re
 import types
@@ -167,18 +163,8 @@ def load_tensors(path: Path) -> Any:
         if "objects" not in str(error):
             raise
         try:
-<<<<<<< HEAD
-            with warnings.catch_warnings(action="ignore"):
-                return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT)
-        except Exception:  # damage that only the second unpickler meets
-||||||| 536d1d3
-            with warnings.catch_warnings(action="ignore"):
-                return torch.load(path, map_location="cpu", weights_only=False, pickle_module=_INERT)
-        except Exception:  # damaged in ways that only a second reading meets
-=======
             return _read(path, _INERT)
-        except Exception:  # damaged in ways that only a second reading meets
->>>>>>> h-fuzz
+        except Exception:  # damage that only the second unpickler meets
             raise error from None
 
 
