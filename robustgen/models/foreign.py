@@ -38,7 +38,7 @@ def build_network(reference: Reference, info: DatasetInfo, file: Path | None = N
         file: a copy of the source file to use in place of the reference's.
 
     Raises:
-        ValueError: nothing there, code that fails, a result that is no network, or a library that is not installed.
+        ValueError: nothing there, code that fails, a result that is not a network, or a library that is not installed.
     """
     if reference.where == "object":
         raise ValueError(

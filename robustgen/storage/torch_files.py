@@ -124,7 +124,7 @@ _INERT = types.SimpleNamespace(Unpickler=_InertUnpickler, load=_load, __name__="
 
 
 def load_tensors(path: Path) -> Any:
-    """As `load_torch_file`; objects of other classes beside the tensors become `Inert`, and nothing of them is run.
+    """As `load_torch_file`; objects of other classes next to the tensors become `Inert`, and nothing of them is run.
 
     Checkpoints hold argument namespaces, NumPy scalars, optimizers, or whole pickled networks.
 
