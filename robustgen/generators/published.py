@@ -16,6 +16,7 @@ from robustgen.generators.biggan import BigGAN
 from robustgen.generators.contracts import Generator
 from robustgen.generators.ddpm import DDPM
 from robustgen.generators.ddpm_files import holds_diffusers, load_diffusers
+from robustgen.generators.ddpm_unet import groups_for
 from robustgen.generators.diffusion import Diffusion
 from robustgen.generators.edm_files import holds_edm, read_edm
 from robustgen.generators.gan_files import holds_biggan, holds_stylegan2, read_biggan, read_stylegan2
@@ -97,6 +98,11 @@ def _read(path: Path) -> Layout:
             raise ValueError(f"{path} holds no diffusers network; expected a generator: {KNOWN}")
         model, about = load_diffusers(path)
         config = DDPMConfig.model_validate(about["settings"])
+        groups = getattr(model.network, "groups", None)
+        if groups != groups_for(config.channels):
+            raise ValueError(
+                f"{path}: norm_num_groups is {groups}, expected {groups_for(config.channels)}; sample that folder"
+            )
         classes = model.classes if config.conditional else 0
         return Layout("diffusers' DDPM", config, model.shape, classes, model.state_dict())
     if not path.is_file():

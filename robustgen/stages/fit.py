@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustgen.config.generators import CustomConfig, GeneratorConfig, TrainedGeneratorConfig, generator_config
+from robustgen.config.generators import CustomConfig, GeneratorConfig, TrainedGeneratorConfig
 from robustgen.config.recipe import DataConfig
 from robustgen.stages.common import load_data
 
@@ -65,6 +65,7 @@ def _adopted(config: CustomConfig, images: ImageSet, folder: Path, seed: int, de
     """
     from robustgen.generators import finished_folder, load_generator, save_generator
     from robustgen.generators.custom import SOURCE, Custom, reference_of
+    from robustgen.generators.published import read_published
     from robustgen.randomness import rng_for
     from robustgen.runtime.distributed import place, wait_for_all
     from robustgen.storage.files import atomic_write, read_json, write_json
@@ -80,7 +81,7 @@ def _adopted(config: CustomConfig, images: ImageSet, folder: Path, seed: int, de
         sentence = model.to(device).fit(images)
         save_generator(folder, model, config, info, seed=seed)
     else:
-        finished, about = load_generator(found)
+        finished, _ = load_generator(found)
         conditional = getattr(finished, "conditional", True)
         if finished.shape != info.shape or (conditional and finished.classes != len(info.classes)):
             classes = f"{finished.classes} classes" if conditional else "no classes"
@@ -96,7 +97,8 @@ def _adopted(config: CustomConfig, images: ImageSet, folder: Path, seed: int, de
             about = {**read_json(found / "generator.json"), "classes": list(info.classes), "taken_from": str(found)}
             write_json(folder / "generator.json", about)
         else:
-            save_generator(folder, finished, generator_config(about["settings"]), info, taken_from=str(found))
+            opened = read_published(found, info.classes)
+            save_generator(folder, opened.model, opened.config, info, taken_from=str(found))
         sentence = f"taken from {found}"
     wait_for_all()
     return sentence

@@ -8,9 +8,16 @@ import numpy as np
 import pytest
 import torch
 
-from robustgen.config.generators import CustomConfig, GaussianConfig, SamplerConfig
+from robustgen.config.generators import CustomConfig, DDPMConfig, GaussianConfig, SamplerConfig
 from robustgen.config.recipe import DataConfig, Recipe
-from robustgen.generators import build_generator, check_sampler, load_generator, open_generator, save_generator
+from robustgen.generators import (
+    build_generator,
+    check_sampler,
+    load_generator,
+    open_generator,
+    save_diffusers,
+    save_generator,
+)
 from robustgen.generators.custom import Custom
 from robustgen.images import DatasetInfo
 from robustgen.pipeline.graph import check, stages
@@ -140,6 +147,16 @@ def test_a_folder_of_other_images_is_refused(tmp_path, tiny_images):
     config = CustomConfig(source=str(tmp_path / "three"))
     with pytest.raises(ValueError, match=r"makes images of shape \(1, 8, 8\) of 3 classes; digits has .* 10 classes"):
         Fit(config, DataConfig(name="digits", train=20, validation=10, test=10), tmp_path / "g", 0)("cpu", print)
+
+
+def test_a_diffusers_folder_is_taken_as_it_is(tmp_path):
+    info = DatasetInfo("digits", tuple("0123456789"), SHAPE, (0.0,), (1.0,))
+    config = DDPMConfig(channels=8, multipliers=(1, 2), blocks=1, attention=())
+    save_diffusers(tmp_path / "theirs", build_generator(config, info, rng_for(0)))
+    data = DataConfig(name="digits", train=20, validation=10, test=10)
+    Fit(CustomConfig(source=str(tmp_path / "theirs")), data, tmp_path / "g", 0)("cpu", lambda *_: None)
+    model, about = load_generator(tmp_path / "g")
+    assert about["taken_from"] == str(tmp_path / "theirs") and model.classes == 10
 
 
 def test_nothing_of_the_sampler_can_be_set(tmp_path):

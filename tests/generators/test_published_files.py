@@ -428,3 +428,7 @@ def test_a_diffusers_folder_is_imported_too(tmp_path):
     ImportGenerator(tmp_path / "theirs", tmp_path / "g", DataConfig(name="cifar10"))("cpu", lambda *_: None)
     model, about = load_generator(tmp_path / "g")
     assert about["settings"]["kind"] == "ddpm" and len(about["classes"]) == model.classes == 10
+    file = tmp_path / "theirs" / "unet" / "config.json"
+    file.write_text(json.dumps({**json.loads(file.read_text()), "norm_num_groups": 4}))
+    with pytest.raises(ValueError, match="norm_num_groups is 4, expected"):
+        read_published(tmp_path / "theirs")
