@@ -27,15 +27,15 @@ class Raises(nn.Module):
     def forward(self, x):
         raise KeyError("no head\\nfor these")
 
-class Pair(nn.Module):
+class Scores(nn.Module):
     def __init__(self):
         super().__init__()
         self.layer = nn.Linear(64, 10)
 
     def forward(self, x):
-        return self.layer(x.flatten(1)), x
+        return {"scores": self.layer(x.flatten(1))}
 
-class Branches(Pair):
+class Branches(Scores):
     def forward(self, x):
         return self.layer(x.flatten(1)) if x.sum() > 1 else -self.layer(x.flatten(1))
 """
@@ -91,7 +91,7 @@ def test_a_classifier_that_does_not_take_a_proxy_sets_images_is_one_line(colored
     ("function", "said"),
     [
         ("Raises", "does not accept these images: for input (2, 1, 8, 8) in [0, 1] it raised: KeyError: 'no head"),
-        ("Pair", "must return logits, a tensor (N, classes); it returned tuple"),
+        ("Scores", "expected logits (N, K) as a tensor"),
     ],
 )
 def test_whatever_a_foreign_model_does_is_one_line(colored, line, function, said):
