@@ -64,7 +64,7 @@ def read_about(folder: Path) -> dict[str, Any]:
 def info_of(about: dict[str, Any]) -> DatasetInfo:
     """The dataset that a classifier was trained on. Raises ValueError where `about` does not describe one."""
     shape, classes = check_shape(about)
-    mean, std = (about.get(name) for name in ("mean", "std"))
+    mean, std = about.get("mean", ()), about.get("std", ())
     for name, values in (("mean", mean), ("std", std)):
         numbers = isinstance(values, list | tuple) and all(type(value) in (int, float) for value in values)
         if not numbers or len(values) != shape[0] or not all(abs(value) < 1e6 for value in values):

@@ -36,7 +36,7 @@ def load_torch_file(path: Path) -> Any:
         raise ValueError(_reason(path, error)) from None
 
 
-class _PlainUnpickler(torch._weights_only_unpickler.Unpickler):  # type: ignore[misc]
+class _PlainUnpickler(torch._weights_only_unpickler.Unpickler):
     """What `weights_only=True` uses. torch searches its messages for patterns, which takes hours where one is long."""
 
     def load(self) -> Any:

@@ -12,10 +12,9 @@ from pathlib import Path
 
 import numpy as np
 
-from robustgen.proxy.formats.pictures import SUFFIXES, decode
+from robustgen.proxy.formats.pictures import MOST_BYTES, SUFFIXES, decode
 from robustgen.proxy.formats.source import BLOCK, Format, Source, check_member_names, checked_labels, numbered
 
-_LARGEST_PICTURE = 16 * 1024**2
 _LARGEST_LABEL = 32
 
 
@@ -52,7 +51,7 @@ def _index(path: Path) -> list[tuple[str, int, int, int]]:
                         raise ValueError(f"{path}: {member.name!r} should hold one class number, got {text[:20]!r}")
                     labels[key] = int(text)
                 elif suffix in SUFFIXES:
-                    if member.size > _LARGEST_PICTURE or key in pictures:
+                    if member.size > MOST_BYTES or key in pictures:
                         raise ValueError(f"{path}: {member.name!r} is too large for a picture, or not the only one")
                     pictures[key] = (member.name, member.offset_data, member.size)
     except (tarfile.TarError, EOFError, OSError) as error:
