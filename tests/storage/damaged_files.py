@@ -732,7 +732,19 @@ ASKS_FOR_MORE = ("pt, legacy", "pt with objects, legacy")
 FORBIDDEN = ("exec", "compile", "import", "os.", "subprocess.", "socket.", "ctypes.", "shutil.", "pty.", "code.__new__",
              "function.__new__", "builtins.input", "webbrowser.", "urllib.", "marshal.load")  # fmt: skip
 HARMLESS = ("os.listdir", "os.scandir", "os.putenv")
-HARMLESS_MODULES = ("robustgen", "numpy", "torch", "PIL", "olefile", "yaml", "scipy", "pydantic", "sympy", "mpmath")
+HARMLESS_MODULES = (
+    "robustgen",
+    "numpy",
+    "torch",
+    "PIL",
+    "olefile",
+    "yaml",
+    "scipy",
+    "pydantic",
+    "sympy",
+    "mpmath",
+    "gmpy2",
+)
 """Imported by these libraries themselves where they meet something rare; besides the standard library."""
 watching: list[tuple[str, str]] | None = None
 

@@ -1,5 +1,6 @@
 """Files that claim what cannot be, as damaged copies did (damaged_files.py): one line, and no memory for the claim."""
 
+import contextlib
 import json
 import pickle
 import resource
@@ -17,6 +18,7 @@ from damaged_files import (
     diffusers,
     gaussian,
     generator,
+    picture,
     proxy,
     recipe_file,
     verdicts_npz,
@@ -26,6 +28,7 @@ from robustgen.config.loading import read_recipe
 from robustgen.datasets.cifar import read_python_batch
 from robustgen.generators import load_generator
 from robustgen.models.saved import load_classifier
+from robustgen.proxy.formats.pictures import decode
 from robustgen.proxy.store import ProxySet, read_array
 from robustgen.recipes import RECIPES
 from robustgen.records.certificates import Certificates
@@ -298,3 +301,20 @@ def test_a_long_message_of_torch_is_not_searched(tmp_path):
     began = time.process_time()
     refused(read_weights, tmp_path / "w.pt", "is damaged, or is not a file of weights only")
     assert time.process_time() - began < 10
+
+
+def test_a_picture_with_a_chunk_longer_than_its_file_is_one_line(tmp_path):
+    path = picture(tmp_path)
+    content = path.read_bytes()
+    at = content.index(b"IEND") - 4
+    path.write_bytes(content[:at] + b"\x7f\xff\xff\xff" + b"teXt" + content[at + 8 :])
+    tracemalloc.start()
+    try:
+        with contextlib.suppress(ValueError):  # older Pillows refuse it
+            assert decode(path, "x").shape == (8, 8, 3)
+        assert tracemalloc.get_traced_memory()[1] < 16 * MEGABYTE
+    finally:
+        tracemalloc.stop()
+    with path.open("r+b") as file:
+        file.truncate(2**40)
+    refused(lambda path: decode(path, "x"), path, "it has 1,099,511,627,776 bytes")

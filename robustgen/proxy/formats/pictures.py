@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from pathlib import Path
 from typing import BinaryIO
 
@@ -10,6 +11,8 @@ import numpy as np
 SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
 _KINDS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 _CHANNELS = {"L": 1, "1": 1, "RGB": 3, "P": 3}
+MOST_BYTES = 16 * 1024**2
+"""Bytes of a picture's file."""
 LARGEST = 1024
 """Maximal side length in pixels; larger pictures are refused before they are decoded."""
 
@@ -27,6 +30,11 @@ def decode(source: Path | BinaryIO, name: str, shape: tuple[int, int, int] | Non
     from PIL import Image, UnidentifiedImageError
 
     try:
+        if isinstance(source, Path):  # Pillow asks a file for as many bytes as a damaged length says
+            size = source.stat().st_size
+            if size > MOST_BYTES:
+                raise ValueError(f"it has {size:,} bytes, expected at most {MOST_BYTES:,}")
+            source = io.BytesIO(source.read_bytes())
         with Image.open(source, formats=_KINDS) as image:
             channels = _CHANNELS.get(image.mode, 0)
             if shape is not None and channels == 1:
