@@ -84,10 +84,10 @@ class _ArraysOnly(_PythonUnpickler):  # type: ignore[misc]
         return _ALLOWED[module, name]
 
     def load_bytearray8(self) -> None:
-        (length,) = struct.unpack("<Q", self.read(8))  # type: ignore[attr-defined]
-        self.append(bytearray(self.read(min(length, sys.maxsize))))  # type: ignore[attr-defined]  # not more than there is
+        (length,) = struct.unpack("<Q", self.read(8))
+        self.append(bytearray(self.read(min(length, sys.maxsize))))  # not more than there is
 
-    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8  # type: ignore[assignment]
+    dispatch[pickle.BYTEARRAY8[0]] = load_bytearray8
 
 
 def load_plain_pickle(path: Path, encoding: str = "bytes") -> Any:
