@@ -15,15 +15,22 @@ from robustgen.report.tables import Results, name_of
 from robustgen.stats.formatting import percent
 from robustgen.stats.intervals import Proportion
 
+BLOCK = 4096
+"""Images whose logits are copied together."""
 MOST_ARMS, MOST_CLASSES = 6, 20
 """Most columns of the table by class; most classes for which a confusion matrix is readable."""
 
 
 def seen_as(verdicts: Verdicts) -> np.ndarray:
     """(N,) predicted class of the adversarial example that broke each image, else of the clean image."""
-    broken = verdicts.broken_logits
-    with_attack = (verdicts.fell_to > 0) & np.isfinite(broken).all(1)
-    return np.where(with_attack, np.where(np.isfinite(broken), broken, -np.inf).argmax(1), verdicts.clean_prediction)
+    seen = verdicts.clean_prediction.copy()
+    broken = np.flatnonzero(verdicts.fell_to > 0)
+    for first in range(0, len(broken), BLOCK):
+        rows = broken[first : first + BLOCK]
+        logits = verdicts.broken_logits[rows]
+        known = np.isfinite(logits).all(1)
+        seen[rows[known]] = logits[known].argmax(1)
+    return seen
 
 
 def confusion(verdicts: Verdicts) -> np.ndarray:
@@ -37,8 +44,10 @@ def confusion(verdicts: Verdicts) -> np.ndarray:
 
 def robust_by_class(verdicts: Verdicts) -> list[Proportion]:
     """Robust accuracy of each class."""
-    own = [verdicts.labels == k for k in range(verdicts.broken_logits.shape[1])]
-    return [Proportion(int(verdicts.robust[rows].sum()), int(rows.sum())) for rows in own]
+    classes = verdicts.broken_logits.shape[1]
+    robust = np.bincount(verdicts.labels[verdicts.robust], minlength=classes)
+    all_of = np.bincount(verdicts.labels, minlength=classes)
+    return [Proportion(int(count), int(total)) for count, total in zip(robust, all_of, strict=True)]
 
 
 def worst(verdicts: Verdicts, classes: list[str]) -> str:

@@ -41,7 +41,7 @@ def inputs(tmp_path_factory):
     finish("train", "--plain", *RECIPE, "--into", folder / "labeller")
     for number, name in enumerate(("one", "two")):
         finish("sample", folder / "edm", "--count", 400, "--seed", number, "--into", folder / name)
-        finish("label", folder / name, "--with", folder / "labeller")
+        finish("label", folder / name, "--with", folder / "labeller", "--labels", "condition")
     return folder
 
 
