@@ -276,8 +276,8 @@ def check_generator(
     Args:
         generator: a `Generator`, or what the kind `custom` takes: a function of (labels, seed), (labels, seeds) or
             (labels, rng), or a network with such a method `sample`.
-        shape: of its images, (C, H, W), where it is no `Generator`.
-        classes: number of classes, where it is no `Generator`.
+        shape: of its images, (C, H, W), if it is not a `Generator`.
+        classes: number of classes, if it is not a `Generator`.
     """
     if not isinstance(generator, Generator):
         if shape is None:

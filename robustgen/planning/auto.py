@@ -230,7 +230,7 @@ def _share_why(share: float) -> str:
 
 @dataclass(frozen=True)
 class _Budget:
-    """Seconds of each stage. With two jobs the classifier of real images trains beside the generator."""
+    """Seconds of each stage. With two jobs the classifier of real images trains while the generator does."""
 
     seconds: float
     jobs: int

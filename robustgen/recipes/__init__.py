@@ -42,7 +42,7 @@ RECIPES: dict[str, Recipe] = {
 }
 
 STUDIES = ("digits-study", "digits-long", "digits-ports", "cifar10-study")
-"""Studies whose recipes lie beside their records, in `docs/study/NAME/recipe.yaml` of the repository."""
+"""Studies whose recipes are stored with their records, in `docs/study/NAME/recipe.yaml` of the repository."""
 
 
 def find_recipe(name: str) -> Recipe:

@@ -197,7 +197,7 @@ def test_no_gpu_is_said(robustgen):
     if torch.cuda.is_available():
         pytest.skip("this machine has a GPU")
     code, _, err = robustgen("run", "digits", "--device", "cuda")
-    assert code == 2 and "finds no GPU; use --device cpu" in err
+    assert code == 2 and "finds none; use --device cpu" in err
 
 
 def test_a_wrong_recipe_leaves_no_folder_behind(robustgen, tmp_path):
@@ -343,7 +343,7 @@ def test_training_options(robustgen, parts, monkeypatch):
         "train", "--proxy", "proxies/edm=2@0-0.5", "--proxy", "proxies/edm@0.5-1", "--into", "models/phased",
         "--batch", "auto", *SMALL, *more,
     )  # fmt: skip
-    assert code == 0 and "--batch auto is for GPUs" in out, err
+    assert code == 0 and "--batch auto only works on GPUs" in out, err
     lines = [json.loads(line) for line in (parts / "models/phased/progress.jsonl").read_text().splitlines()]
     assert lines[-1]["step"] == 4 and 0 <= lines[-1]["averaged_robust"] <= 1
     for words, message in (

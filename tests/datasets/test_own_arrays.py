@@ -302,7 +302,7 @@ def test_a_file_of_floats_is_judged_whole_in_its_order(net, tmp_path):
         (("--image-key", "z"), "has no array 'z'; it has: x, y"),
     ):
         code, _, err = robustgen(*words, "--into", "w.npz", *extra)
-        assert code == 2 and message in err and err.count("\n") == 1
+        assert code == 2 and message in err.splitlines()[-1] and "Traceback" not in err
     code, _, err = robustgen(*words[:-1], "nothing.npz")
     assert code == 2 and "there is no file or folder nothing.npz" in err
     code, _, err = net(64, 2)(*words, "--into", "x.npz")

@@ -447,6 +447,6 @@ def test_a_published_model_is_evaluated_by_name(small, robustgen, tmp_path):
     code, out, err = robustgen("evaluate", "hub:Small2026")  # on what it was trained for, which is not at hand
     assert code == 2 and "no CIFAR-10 in data/cifar10" in err and err.count("\n") == 1
     code, _, err = robustgen("evaluate", "hub:Small2026", "--data", "digits")
-    assert code == 2 and "is for cifar10, images (3, 32, 32)" in err and err.count("\n") == 1
+    assert code == 2 and "takes RGB images, those of digits have 1 channel" in err and err.count("\n") == 1
     code, _, err = robustgen("certify", "hub:Small2025")
     assert code == 2 and "no published model is called 'Small2025'" in err and err.count("\n") == 1
