@@ -22,12 +22,15 @@ COMMANDS = {
     "fit": ("fit", "edm", *RECIPE, "--set", "generators.edm.total_images=32000", "--into", "out/edm"),
     "sample": ("sample", "in/edm", "--count", 3000, "--shard-images", 400, "--into", "out/set"),
     "train": ("train", *RECIPE, "--set", "train.schedule.total_images=16384", "--into", "out/model"),
-    "evaluate": ("evaluate", "in/labeller", "--suite", "aa+mt", "--images", 64, "--into", "out/verdicts.npz"),
+    "evaluate": (
+        "evaluate", "in/labeller", "--threat", "linf:0.1", "--suite", "aa+mt", "--images", 64,
+        "--into", "out/verdicts.npz",
+    ),
     "certify": ("certify", "in/labeller", "--images", 30, "--samples", 20000, "--into", "out/certificates.npz"),
     "import": ("import", "in/set.npz", "--shard-images", 2000, "--into", "out/set"),
     "merge": ("merge", "in/one", "in/two", "--shares", 1, 2, "--into", "out/set"),
     "measure": ("measure", "in/one", "--with", "in/labeller", *RECIPE, "--into", "out/quality.npz"),
-}
+}  # fmt: skip
 """In a folder with `in`; what they write lies in `out`."""
 
 

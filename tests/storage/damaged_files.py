@@ -11,6 +11,7 @@ from __future__ import annotations
 import argparse
 import faulthandler
 import functools
+import importlib
 import io
 import json
 import os
@@ -843,6 +844,9 @@ def run(name: str, folder: Path, count: int, only: int | None = None) -> None:
 def main() -> None:
     folder, count, names = Path(sys.argv[1]), int(sys.argv[2]), sys.argv[3:]
     torch.set_num_threads(1)
+    # What torch imports itself when a network is first built on its device meta, some of it written to temporary files.
+    for module in ("torch._dynamo", "torch._inductor.utils", "torch._refs"):
+        importlib.import_module(module)
     sys.addaudithook(watch)
     in_use = int(Path("/proc/self/statm").read_text().split()[0]) * resource.getpagesize()
     resource.setrlimit(resource.RLIMIT_AS, (in_use + LARGEST, in_use + LARGEST))
