@@ -17,7 +17,8 @@ from pathlib import Path
 import torch
 from timing import device, interleaved, ratios, record
 
-from robustgen.config.generators import DDPMConfig, SamplerConfig
+from robustgen.config.generators import DDPMConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.generators import DDPM, build_generator, save_diffusers
 from robustgen.images import DatasetInfo
 from robustgen.modes import channels_last

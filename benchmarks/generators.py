@@ -20,8 +20,8 @@ from timing import device, record
 
 from robustgen.analysis.features import classifier_features
 from robustgen.analysis.fidelity import frechet_distance, gaussian_of
-from robustgen.config.generators import SamplerConfig
 from robustgen.config.loading import from_content
+from robustgen.config.sampler import SamplerConfig
 from robustgen.datasets import load_splits
 from robustgen.generators import load_generator
 from robustgen.images import to_unit

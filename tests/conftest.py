@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from pathlib import Path
 
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
@@ -15,6 +16,7 @@ from torch import Tensor
 
 from robustgen import cli
 from robustgen.images import DatasetInfo, ImageSet
+from robustgen.storage.files import Note
 from robustgen.testing import Halfspace
 
 torch.set_num_threads(1)
@@ -34,6 +36,15 @@ def real_data(name: str) -> Path:
     if not path.exists():
         pytest.skip(f"needs {name}: set ROBUSTGEN_TEST_DATA to the folder that holds it")
     return path
+
+
+def quietly(call, *arguments):
+    """The result of a call, and its notes; it must give no other warning."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result = call(*arguments)
+    assert all(issubclass(warning.category, Note) and "\n" not in str(warning.message) for warning in caught)
+    return result, [str(warning.message) for warning in caught]
 
 
 @pytest.fixture(params=["linf", "l2", "l1"])

@@ -15,6 +15,9 @@ from robustgen.planning.auto import (
     choose_side,
     seconds_of,
 )
+from robustgen.stages.auto import keep_better
+from robustgen.storage.files import write_json
+from robustgen.storage.run_folder import RunDir
 
 DIGITS = ImageFacts(1797, 0, (1, 8, 8), 10, 174, 183)
 PHOTOS = ImageFacts(2500, 0, (3, 64, 64), 50, 50, 50)
@@ -152,6 +155,22 @@ def test_a_choice_is_kept_and_another_is_refused(robustgen, tmp_path, monkeypatc
     assert code == 0 and "auto into r" in out and "Looking at the images" not in out, err
     code, _, err = robustgen(*line, "--time", "2m")
     assert code == 2 and "was chosen by 'robustgen run auto --data digits --threat linf:0.1 --time 1m'" in err
+
+
+def test_the_better_classifier_on_the_validation_images_is_kept(tmp_path):
+    run = RunDir(tmp_path)
+    about = {"dataset": "digits", "classes": ["a", "b"], "shape": [1, 8, 8], "mean": [0.5], "std": [0.5]}
+    for arm, robust in (("real", 30), ("edm", 35)):
+        folder = tmp_path / "classifiers" / f"{arm}-0"
+        write_json(folder / "model.json", {**about, "architecture": arm, "validation": {"robust": [robust, 100]}})
+        (folder / "weights.safetensors").write_text(arm)
+    chosen_models = {"real": "real-0", "edm": "edm-0"}
+    for _ in range(2):  # also where an earlier one is there
+        said = keep_better(run, chosen_models)
+        assert "Kept: edm" in said and "real 30.0 %, edm 35.0 %" in said
+        assert (tmp_path / "best" / "weights.safetensors").read_text() == "edm"
+    write_json(tmp_path / "classifiers" / "edm-0" / "model.json", {**about, "architecture": "edm", "validation": None})
+    assert "without validation images" in keep_better(run, chosen_models)
 
 
 @pytest.mark.slow

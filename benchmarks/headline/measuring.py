@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.flop_counter import FlopCounterMode
 
 from robustgen.attacks import APGD, Square
-from robustgen.config.generators import SamplerConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.contracts import Batch
 from robustgen.datasets.cifar import INFO
 from robustgen.evaluation.prepare import prepared

@@ -18,8 +18,8 @@ from place import Clock, Place
 from plan import ARMS, Plan
 from torch import nn
 
-from robustgen.config.generators import SamplerConfig
 from robustgen.config.recipe import Arm
+from robustgen.config.sampler import SamplerConfig
 from robustgen.datasets import load_splits
 from robustgen.datasets.cifar import INFO
 from robustgen.evaluation.cascade import evaluate

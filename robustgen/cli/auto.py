@@ -39,6 +39,7 @@ def auto_recipe(
     from robustgen.config.loading import read_recipe
     from robustgen.planning.auto import seconds_of
     from robustgen.recipes import RECIPES
+    from robustgen.storage.files import atomic_write
 
     wanted, adversary = data_of(data), threat_of(threat)
     if wanted is None or adversary is None:
@@ -63,9 +64,9 @@ def auto_recipe(
     lines = [f"{c.what:<{width}}  {c.value:<{min(wide, 40)}}  {c.why}" for c in choices]
     print("\n".join(lines))
     if keep:
-        folder.mkdir(parents=True, exist_ok=True)
         reasons = "".join(f"# {line}\n" for line in lines)
-        path.write_text(f"{words}\n{reasons}{yaml.safe_dump(recipe.to_json(), sort_keys=False)}")
+        with atomic_write(path) as file:
+            file.write(f"{words}\n{reasons}{yaml.safe_dump(recipe.to_json(), sort_keys=False)}".encode())
     return recipe
 
 

@@ -52,7 +52,7 @@ def sample(
       robustgen sample models/edm --count 10000 --solver ipndm --evaluations 10 --into proxies/edm
       torchrun --nproc_per_node=2 -m robustgen sample models/edm --count 1000000 --into proxies/edm
     """
-    from robustgen.config.generators import SamplerConfig
+    from robustgen.config.sampler import SamplerConfig
     from robustgen.stages.sample import Sample
 
     sampler = checked(

@@ -11,9 +11,10 @@ from typing import Annotated, Literal
 from pydantic import Field, ValidationError, model_validator
 
 from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive
-from robustgen.config.generators import AnyGeneratorConfig, ECTConfig, SamplerConfig
+from robustgen.config.generators import AnyGeneratorConfig, ECTConfig
 from robustgen.config.losses import SmoothedConfig
 from robustgen.config.parsing import assign, explain
+from robustgen.config.sampler import SamplerConfig
 from robustgen.config.training import TrainingConfig
 from robustgen.units import show_number
 

@@ -81,7 +81,7 @@ def load_splits(data: DataConfig) -> Splits:
     Raises:
         ValueError: unknown data set, missing files, or fewer images than asked for.
     """
-    everything, test = _load(data)
+    everything, test = load_all(data)
     _tell(everything, test)
     everything, test = everything.rounded(), None if test is None else test.rounded()
     order = _order(data, everything)
@@ -125,7 +125,7 @@ def load_test(data: DataConfig, classes: tuple[str, ...] | None = None, where: s
     if data.test_path is not None:
         everything, test = _test_of(data), None
     else:
-        everything, test = _load(data)
+        everything, test = load_all(data)
     found = everything if test is None else test
     own = data.test_path is not None or data.name in OWN
     if classes is not None and own:
@@ -162,16 +162,12 @@ def _first(images: ImageSet, data: DataConfig) -> ImageSet:
     return images.take(balanced(images.labels, data.test) if data.balanced_test else np.arange(data.test))
 
 
-def load_all(data: DataConfig) -> tuple[ImageSet, ImageSet | None]:
-    """All images that a data set has to train on, and its own test images where it has any."""
-    return _load(data)
-
-
 def _order(data: DataConfig, images: ImageSet) -> np.ndarray:
     return rng_for(data.split_seed, "split", data.name).permutation(len(images))
 
 
-def _load(data: DataConfig) -> Loaded:
+def load_all(data: DataConfig) -> Loaded:
+    """All images that a dataset has to train on, and its own test images where it has any."""
     if data.name not in DATASETS:
         raise ValueError(f"unknown data set {data.name!r}; known: {', '.join(DATASETS)}")
     images, test = _read(data.name, Path(data.path) if data.path else None, data)

@@ -10,8 +10,9 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from robustgen.config.generators import CustomConfig, GeneratorConfig, SamplerConfig, generator_config
+from robustgen.config.generators import CustomConfig, GeneratorConfig, generator_config
 from robustgen.config.parsing import explain
+from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.augmented import Augmented
 from robustgen.generators.biggan import BigGAN
 from robustgen.generators.consistency import Consistency

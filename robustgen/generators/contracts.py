@@ -12,7 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from robustgen.config.generators import GeneratorConfig, SamplerConfig, TrainedGeneratorConfig
+from robustgen.config.generators import GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.randomness import Rng, rng_for
 from robustgen.storage.checkpoints import Stateful

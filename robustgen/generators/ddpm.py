@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.config.generators import DDPMConfig, GeneratorConfig, SamplerConfig, TrainedGeneratorConfig
+from robustgen.config.generators import DDPMConfig, GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.generators.ddpm_steps import CHAINS, Chain, alphas_bar
 from robustgen.generators.ddpm_unet import DDPMUNet

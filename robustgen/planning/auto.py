@@ -101,6 +101,18 @@ def seconds_of(text: str) -> float:
     return seconds
 
 
+def diffusion_network(channels: int, side: int) -> EDMConfig:
+    """The diffusion model of this width for images of `side` x `side` pixels."""
+    return EDMConfig(
+        channels=channels,
+        multipliers=(1, 2) if side <= 16 else (1, 2, 2) if side <= 32 else (1, 2, 2, 2),
+        blocks=1 if channels <= 32 else 2,
+        attention=() if channels <= 32 else (16,),
+        augment=0.0,
+        dropout=0.1,
+    )
+
+
 def choose_side(facts: ImageFacts, seconds: float, device: str) -> tuple[int | None, Choice]:
     """Pixels a side to resize images to (None: their own size), a multiple of 4 for the diffusion model."""
     own = min(facts.shape[1:])
@@ -336,20 +348,16 @@ def _generator(facts: ImageFacts, speed: Speed, budget: _Budget, train: int, dat
     channels = fitting[-1] if train >= 5_000 else fitting[min(1, len(fitting) - 1)]
     batch = 128 if channels < 64 else 256
     seen = _steps(min(affordable[channels], max(400 * train, 150_000)), batch)
-    side = _side(facts, data)
-    settings = EDMConfig(
-        channels=channels,
-        multipliers=(1, 2) if side <= 16 else (1, 2, 2) if side <= 32 else (1, 2, 2, 2),
-        blocks=1 if channels <= 32 else 2,
-        attention=() if channels <= 32 else (16,),
-        augment=0.0,
-        dropout=0.1,
-        flip=facts.shape[0] == 3,
-        total_images=seen,
-        batch_size=batch,
-        peak_lr=2e-3 if channels <= 32 else 1e-3,
-        warmup_images=min(seen // 5, 10_000_000),
-        cooldown=0.3,
+    settings = EDMConfig.model_validate(
+        {
+            **dict(diffusion_network(channels, _side(facts, data))),
+            "flip": facts.shape[0] == 3,
+            "total_images": seen,
+            "batch_size": batch,
+            "peak_lr": 2e-3 if channels <= 32 else 1e-3,
+            "warmup_images": min(seen // 5, 10_000_000),
+            "cooldown": 0.3,
+        }
     )
     return _Fitted("edm", settings, f"a class-conditional diffusion model of {channels} channels, {seen:,} images")
 

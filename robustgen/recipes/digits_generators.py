@@ -11,7 +11,6 @@ from robustgen.config.generators import (
     EDMConfig,
     GaussianConfig,
     GeneratorConfig,
-    SamplerConfig,
     StyleGAN2Config,
     VDVAEConfig,
 )
@@ -25,6 +24,7 @@ from robustgen.config.recipe import (
     SamplingConfig,
     ThreatConfig,
 )
+from robustgen.config.sampler import SamplerConfig
 from robustgen.recipes.digits import LABELLER, ROBUST
 
 _UNET: dict[str, Any] = {"channels": 16, "multipliers": (1, 2), "blocks": 1, "attention": ()}

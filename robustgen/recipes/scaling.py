@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import re
 
-from robustgen.config.generators import GaussianConfig, SamplerConfig
+from robustgen.config.generators import GaussianConfig
 from robustgen.config.recipe import KeepConfig, Recipe
+from robustgen.config.sampler import SamplerConfig
 from robustgen.config.training import TrainingConfig
 from robustgen.recipes.rows import CLASSES
 

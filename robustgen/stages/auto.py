@@ -7,9 +7,16 @@ import time
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
-from robustgen.config.generators import EDMConfig
 from robustgen.config.recipe import DataConfig
-from robustgen.planning.auto import CHANNELS, NETWORKS, ImageFacts, Speed, slowest_diffusion, slowest_pass
+from robustgen.planning.auto import (
+    CHANNELS,
+    NETWORKS,
+    ImageFacts,
+    Speed,
+    diffusion_network,
+    slowest_diffusion,
+    slowest_pass,
+)
 
 if TYPE_CHECKING:
     from robustgen.images import DatasetInfo
@@ -86,15 +93,7 @@ def _diffusion_seconds(channels: int, info: DatasetInfo, device: str, batch: int
     from robustgen.generators import Diffusion, build_generator
     from robustgen.randomness import rng_for
 
-    side = info.shape[1]
-    settings = EDMConfig(
-        channels=channels,
-        multipliers=(1, 2) if side <= 16 else (1, 2, 2) if side <= 32 else (1, 2, 2, 2),
-        blocks=1 if channels <= 32 else 2,
-        attention=() if channels <= 32 else (16,),
-        augment=0.0,
-    )
-    model = build_generator(settings, info, rng_for(0, "auto")).to(device).train()
+    model = build_generator(diffusion_network(channels, info.shape[1]), info, rng_for(0, "auto")).to(device).train()
     assert isinstance(model, Diffusion)
     images = torch.rand(batch, *info.shape, device=device)
     labels = torch.arange(batch, device=device) % len(info.classes)
@@ -126,7 +125,10 @@ def keep_better(run: RunDir, chosen: Mapping[str, str]) -> str:
 
     accuracy = {}
     for arm, name in chosen.items():
-        correct, total = read_about(run.root / "classifiers" / name)["validation"]["robust"]
+        validation = read_about(run.root / "classifiers" / name).get("validation")
+        if validation is None:
+            return "No classifier is kept in best: without validation images nothing says which is better"
+        correct, total = validation["robust"]
         accuracy[arm] = correct / total
     best = max(accuracy, key=lambda arm: accuracy[arm])
     target = run.root / "best"

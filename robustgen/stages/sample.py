@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustgen.config.generators import SamplerConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.stages.common import images_in_a_pass
 
 if TYPE_CHECKING:

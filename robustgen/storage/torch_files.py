@@ -18,10 +18,14 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 import torch
-import torch._weights_only_unpickler
 from torch import Tensor
 
 from robustgen.storage.files import first_line, printable
+
+try:
+    import torch._weights_only_unpickler as _of_torch
+except ImportError:  # a private module: without it torch.load is used as it is
+    _of_torch = None  # type: ignore[assignment]
 
 
 def load_torch_file(path: Path) -> Any:
@@ -32,7 +36,8 @@ def load_torch_file(path: Path) -> Any:
             suggests to run the code in the file.
     """
     try:
-        if os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD"):  # torch then takes no unpickler but its own
+        # Where this variable is set torch.load accepts no unpickler but its own.
+        if _of_torch is None or os.environ.get("TORCH_FORCE_WEIGHTS_ONLY_LOAD"):
             with warnings.catch_warnings(action="ignore"):
                 return torch.load(path, map_location="cpu", weights_only=True)
         return _read(path, _PLAIN)
@@ -40,7 +45,7 @@ def load_torch_file(path: Path) -> Any:
         raise ValueError(_reason(path, error)) from None
 
 
-class _PlainUnpickler(torch._weights_only_unpickler.Unpickler):
+class _PlainUnpickler(_of_torch.Unpickler if _of_torch else object):  # type: ignore[misc]
     """What `weights_only=True` uses. torch searches its messages for patterns, which takes hours where one is long."""
 
     def load(self) -> Any:

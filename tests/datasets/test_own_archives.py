@@ -3,15 +3,14 @@
 import importlib.util
 import io
 import tarfile
-import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import quietly
 from robustgen.config.recipe import DataConfig
 from robustgen.datasets import load_splits, load_test
-from robustgen.storage.files import Note
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (12, 8, 8, 3), dtype=np.uint8)
 LABELS = np.arange(12) % 3
@@ -20,14 +19,6 @@ HAS_DATASETS = _PACKAGE is not None and _PACKAGE.origin is not None  # without i
 with_datasets = pytest.mark.skipif(
     not HAS_DATASETS, reason="needs the package datasets: pip install robustgen[datasets]"
 )
-
-
-def quietly(call, *arguments):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        result = call(*arguments)
-    assert all(issubclass(warning.category, Note) and "\n" not in str(warning.message) for warning in caught)
-    return result, [str(warning.message) for warning in caught]
 
 
 def encoded(pixels, kind="PNG"):

@@ -1,19 +1,18 @@
 """Images of one's own as .npz and .npy: the layouts in which people keep them, good, bad and absurd."""
 
-import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
+from conftest import quietly
 from robustgen.config.recipe import DataConfig
 from robustgen.datasets import load_splits, load_test
 from robustgen.datasets.npz import load
 from robustgen.datasets.sizes import Reading
 from robustgen.images import to_unit
 from robustgen.records.verdicts import Verdicts, clean_file
-from robustgen.storage.files import Note
 
 NET = "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear({inputs}, {classes}))\n"
 
@@ -30,15 +29,6 @@ def some():
 def written(path, **arrays):
     np.savez(path, **arrays)
     return path
-
-
-def quietly(call, *arguments):
-    """What a call returns, and the notes it printed."""
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        result = call(*arguments)
-    assert all(issubclass(warning.category, Note) and "\n" not in str(warning.message) for warning in caught)
-    return result, [str(warning.message) for warning in caught]
 
 
 def judged_of(path, **settings):

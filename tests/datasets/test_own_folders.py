@@ -1,17 +1,16 @@
 """Class folders as people have them: colors, sizes, what systems leave behind, damage."""
 
 import os
-import warnings
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from conftest import quietly
 from robustgen.config.recipe import DataConfig
 from robustgen.datasets import load_splits, load_test
 from robustgen.datasets.folder import load
 from robustgen.datasets.sizes import Reading
-from robustgen.storage.files import Note
 
 RNG = np.random.default_rng(0)
 
@@ -42,14 +41,6 @@ def animals(tmp_path):
         for i in range(3):
             saved(tmp_path / "animals" / name / f"{i}.png")
     return tmp_path / "animals"
-
-
-def quietly(call, *arguments):
-    with warnings.catch_warnings(record=True) as caught:
-        warnings.simplefilter("always")
-        result = call(*arguments)
-    assert all(issubclass(warning.category, Note) and "\n" not in str(warning.message) for warning in caught)
-    return result, [str(warning.message) for warning in caught]
 
 
 def test_images_of_one_kind_are_read_without_a_word(animals):

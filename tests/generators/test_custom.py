@@ -8,8 +8,9 @@ import numpy as np
 import pytest
 import torch
 
-from robustgen.config.generators import CustomConfig, DDPMConfig, GaussianConfig, SamplerConfig
+from robustgen.config.generators import CustomConfig, DDPMConfig, GaussianConfig
 from robustgen.config.recipe import DataConfig, Recipe
+from robustgen.config.sampler import SamplerConfig
 from robustgen.generators import (
     build_generator,
     check_sampler,

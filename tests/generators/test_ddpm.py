@@ -10,8 +10,9 @@ import numpy as np
 import pytest
 import torch
 
-from robustgen.config.generators import DDPMConfig, SamplerConfig, VDVAEConfig
+from robustgen.config.generators import DDPMConfig, VDVAEConfig
 from robustgen.config.recipe import Arm, SamplingConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.evaluation.denoising import Denoised
 from robustgen.generators import DDPM, DDPMUNet, build_generator, load_generator, save_diffusers
 from robustgen.generators.ddpm_steps import CHAINS, alphas_bar

@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch import nn
 
-from robustgen.config.generators import ECTConfig, SamplerConfig
+from robustgen.config.generators import ECTConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.generators import Consistency, Diffusion
 from robustgen.generators.unet import NO_LABEL
 from robustgen.randomness import rng_for

@@ -14,10 +14,10 @@ from robustgen.config.generators import (
     ECTConfig,
     EDMConfig,
     GaussianConfig,
-    SamplerConfig,
     StyleGAN2Config,
     VDVAEConfig,
 )
+from robustgen.config.sampler import SamplerConfig
 from robustgen.generators import (
     GENERATORS,
     Augmented,

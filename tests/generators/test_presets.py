@@ -3,8 +3,9 @@
 import pytest
 import torch
 
-from robustgen.config.generators import GENERATOR_CONFIGS, SamplerConfig
+from robustgen.config.generators import GENERATOR_CONFIGS
 from robustgen.config.recipe import DataConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.datasets import load_splits
 from robustgen.generators import Augmented, build_generator, load_generator, save_generator
 from robustgen.generators.gaussian import Gaussian

@@ -13,11 +13,11 @@ from robustgen.config.generators import (
     EDMConfig,
     GaussianConfig,
     GeneratorConfig,
-    SamplerConfig,
     generator_config,
 )
 from robustgen.config.loading import override
 from robustgen.config.recipe import Recipe
+from robustgen.config.sampler import SamplerConfig
 from robustgen.generators import GENERATORS, Generator, build_generator, check_sampler, open_generator, save_generator
 from robustgen.images import to_bytes
 from robustgen.pipeline.graph import check, stages

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch.distributions import Normal, kl_divergence
 
-from robustgen.config.generators import SamplerConfig, VDVAEConfig
+from robustgen.config.generators import VDVAEConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.generators import VDVAE, build_generator
 from robustgen.generators.logistics import draw, log_likelihood, numbers_per_pixel
 from robustgen.generators.vdvae import gaussian_kl

@@ -12,9 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from robustgen.config.generators import ECTConfig, EDMConfig, SamplerConfig
+from robustgen.config.generators import ECTConfig, EDMConfig
 from robustgen.config.loading import override
 from robustgen.config.recipe import Arm, CertificationConfig, KeepConfig, MeasureConfig, Recipe, SamplingConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.pipeline.graph import stages
 from robustgen.pipeline.scheduler import plan_jobs
 from robustgen.recipes import RECIPES

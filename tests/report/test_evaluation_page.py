@@ -12,7 +12,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from test_report import CHECK, FRAME, WORDS_OF_THE_NETWORK
+from browser import WORDS_OF_THE_NETWORK, shown
 
 from robustgen.config.recipe import CertificationConfig, DataConfig, EvaluationConfig, ThreatConfig
 from robustgen.config.source import Source
@@ -387,23 +387,6 @@ def test_the_commit_is_recorded_in_a_checkout():
 @pytest.mark.parametrize("width", [390, 1400])
 @pytest.mark.parametrize("which", ["verdicts", "certificates"])
 def test_a_browser_shows_the_page_at_every_width(path, certificates, tmp_path, width, which):
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("needs Chromium")
     page = write_result_page(read_result(path if which == "verdicts" else certificates), tmp_path / "page.html")
-    page.write_text(page.read_text().replace("</body>", CHECK + "</body>"))
-    around = tmp_path / "frame.html"
-    around.write_text(FRAME.replace("WIDTH", str(width)))
-    done = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,2000",
-            "--enable-logging=stderr", "--v=0", f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom",
-            around.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert "CONSOLE" not in done.stderr, done.stderr
-    sizes = re.search(r"<title>(\d+) (\d+) (\d+) (\d+)</title>", done.stdout)
-    assert sizes, done.stdout[:500] + done.stderr[-500:]
-    figures, shown, wide, window = map(int, sizes.groups())
-    assert figures == shown >= 1 and wide <= window == width
+    figures, visible, wide, window = shown(page.read_text(), tmp_path, width)
+    assert figures == visible >= 1 and wide <= window == width

@@ -1,6 +1,5 @@
 """Pages of one run and of several: what they say, and that a browser shows it."""
 
-import re
 import shutil
 import subprocess
 import sys
@@ -9,6 +8,7 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+from browser import WORDS_OF_THE_NETWORK, shown
 from small_study import CLASSES, write_run
 
 from conftest import REPOSITORY
@@ -37,8 +37,6 @@ from robustgen.report.study_summary import (
 from robustgen.report.tables import latex, mentioned_arms, name_of, read_results, reported_table, shortened
 from robustgen.storage.files import read_json, write_json
 from robustgen.storage.run_folder import RunDir
-
-WORDS_OF_THE_NETWORK = ("http://", "https://", 'src="/', "<script", "@import", "url(h", "url(/")
 
 SMOOTHED = ("loss=stability", "schedule.total_images=61440")
 
@@ -348,41 +346,8 @@ def test_attacked_images_are_on_the_page_where_they_were_kept(page, runs):
     assert mistakes.section(results, CLASSES)["left_out"] == 0
 
 
-CHECK = """<script>
-window.onload = () => {
-  const figures = [...document.querySelectorAll("figure > svg, figure > img")];
-  const seen = figure => figure.getBoundingClientRect().width > 50;
-  const shown = figures.filter(figure => seen(figure) && (figure.tagName !== "IMG" || figure.naturalWidth > 0));
-  const sizes = [figures.length, shown.length, document.documentElement.scrollWidth, innerWidth];
-  parent.postMessage(sizes.join(" "), "*");
-};
-</script>"""
-"""Tells the frame around the page what can be seen of it."""
-
-FRAME = """<title>nothing</title><script>window.onmessage = told => { document.title = told.data; };</script>
-<iframe src="page.html" style="width: WIDTHpx; height: 1500px; border: 0"></iframe>"""
-"""A browser without a screen makes no window narrower than 500 pixels, but a frame in it."""
-
-
 @pytest.mark.parametrize("width", [390, 1400])
 @pytest.mark.parametrize("which", [0, 1], ids=["study", "run"])
 def test_a_browser_shows_every_figure_without_a_word_of_complaint(page, tmp_path, width, which):
-    browser = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
-    if browser is None:
-        pytest.skip("needs Chromium")
-    (tmp_path / "page.html").write_text(page[which].read_text().replace("</body>", CHECK + "</body>"))
-    around = tmp_path / "frame.html"
-    around.write_text(FRAME.replace("WIDTH", str(width)))
-    done = subprocess.run(
-        [
-            browser, "--headless", "--no-sandbox", "--disable-gpu", "--window-size=1500,2000",
-            "--enable-logging=stderr", "--v=0", f"--user-data-dir={tmp_path / 'browser'}", "--dump-dom",
-            around.as_uri(),
-        ],
-        capture_output=True, text=True, timeout=120,
-    )  # fmt: skip
-    assert "CONSOLE" not in done.stderr, done.stderr
-    told = re.search(r"<title>(\d+) (\d+) (\d+) (\d+)</title>", done.stdout)
-    assert told, done.stdout[:500] + done.stderr[-500:]
-    figures, shown, wide, window = map(int, told.groups())
-    assert figures == shown >= 5 and wide <= window == width
+    figures, visible, wide, window = shown(page[which].read_text(), tmp_path, width)
+    assert figures == visible >= 5 and wide <= window == width
