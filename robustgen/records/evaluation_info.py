@@ -23,7 +23,7 @@ class EvaluationInfo:
     architecture  of a weights file
     normalize     normalization in front of the model
     denoiser      diffusion model in front of the model
-    data          settings of the images: name, path, resize, test, split_seed
+    data          settings that decide which images are used: of --data, or test_path for the file of --test
     classes       names of the classes, in the order of the logits
     precision     data types of the model's parameters, and whether TF32 was allowed
     device        processor or GPU

@@ -87,7 +87,7 @@ def render_certification(found: Certification) -> str:
 
 
 def _source(found: Evaluation | Certification) -> str:
-    name = found.info.data.get("name")
+    name = found.info.data.get("test_path") or found.info.data.get("name")
     return f" of {name}" if name else ""
 
 

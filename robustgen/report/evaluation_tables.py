@@ -268,8 +268,9 @@ def _model_rows(info: EvaluationInfo, digest: str) -> list[tuple[str, str]]:
 def _image_rows(
     info: EvaluationInfo, ids: np.ndarray, labels: np.ndarray, classes: int | None
 ) -> list[tuple[str, str]]:
-    settings = {name: value for name, value in info.data.items() if value is not None and name != "name"}
-    source = ", ".join([str(info.data.get("name", "")), *(f"{name} {value}" for name, value in settings.items())])
+    settings = {name: value for name, value in info.data.items() if value is not None}
+    source = settings.pop("test_path", None) or settings.pop("name", "")
+    source = ", ".join([str(source), *(f"{name} {value}" for name, value in settings.items())])
     of = f"of {classes:,} " if classes is not None else ""
     return [
         ("source of the images", source if info.data else NOT_RECORDED),

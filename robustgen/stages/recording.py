@@ -24,20 +24,28 @@ def current_info(
     """Provenance of an evaluation that starts now."""
     versions = environment()
     processor = versions.pop("processor")
-    images = data.to_json()
     return EvaluationInfo(
         command=command,
         model=source.place,
         weights=str(source.weights or ""),
         architecture=source.architecture or "",
         normalize=source.normalize,
-        data={name: images[name] for name in ("name", "path", "resize", "test", "split_seed")},
+        data=_images_of(data),
         classes=classes,
         precision=_precision(model, device),
         device=f"cpu, {processor}" if device == "cpu" else _gpu(device),
         date=_now(),
         versions=versions,
     )
+
+
+def _images_of(data: DataConfig) -> dict[str, object]:
+    """The settings that decide which test images are used; with `test_path` that file does, and no data set."""
+    content = data.to_json()
+    always = ("test_path", "resize", "test") if data.test_path else ("name", "path", "resize", "test", "split_seed")
+    others = ("image_key", "label_key", "color", "balanced_test", "skip_bad")
+    chosen = {name: content[name] for name in always}
+    return chosen | {name: content[name] for name in others if content[name]}
 
 
 @contextmanager

@@ -1,5 +1,6 @@
 """Images of one's own as .npz and .npy: the layouts in which people keep them, good, bad and absurd."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -275,6 +276,7 @@ def test_a_file_of_floats_is_judged_whole_in_its_order(net, tmp_path):
     assert code == 0, err
     assert "evaluate net.py:make: mine.npz (the command line)" in out
     assert err.count("note: mine.npz: 'x' are floats in [0, 1]") == 1 and "Note:" not in out
+    assert re.search(r"source of the images +mine\.npz\n", robustgen("show", "v.npz")[1])
     verdicts = Verdicts.load(Path("v.npz"))
     assert verdicts.rows.tolist() == list(range(30)) and np.array_equal(verdicts.labels, labels)
     assert verdicts.notes == ("images: " + err.split("note: ")[1].split("\n")[0],)
