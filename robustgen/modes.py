@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -97,8 +98,7 @@ def batch_invariant(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     filler = -count % 16
     if not filler or not count:
         return function(*inputs)
-    filled = [torch.cat([x, x[:1].detach().expand(filler, *x.shape[1:])]) for x in inputs]
-    return function(*filled)[:count]
+    return function(*(_filled(x, count + filler) for x in inputs))[:count]
 
 
 def channels_last(model: nn.Module) -> nn.Module:
@@ -108,11 +108,58 @@ def channels_last(model: nn.Module) -> nn.Module:
 
 
 class BatchInvariant(nn.Module):
-    """A network called through `batch_invariant`, for attacks whose rows must not depend on their batch."""
+    """A network called as by `batch_invariant`, with the same results, but with padding only where it is needed.
+
+    On a CPU most sizes give the same bits without padding, and an attack makes thousands of passes on the few images
+    that remain. So once padding of a size has cost about as much as a comparison, both are computed once on the images
+    at hand: logits and, where a gradient is wanted, a gradient. If all bits agree, that size is not padded any more;
+    if not, the next larger size is used where that is known to agree. Kernels are chosen by shape and not by value, so
+    one comparison tells for all images. On other devices every batch is padded.
+    """
 
     def __init__(self, model: nn.Module):
         super().__init__()
         self.model = model
+        self._agrees: dict[tuple[object, ...], bool] = {}
+        self._padded: dict[tuple[object, ...], int] = {}
 
     def forward(self, images: Tensor) -> Tensor:
-        return batch_invariant(self.model, images)
+        if images.device.type != "cpu" or not len(images) % 16:
+            return batch_invariant(self.model, images)
+        size = self._size_for(images)
+        return cast(Tensor, self.model(_filled(images, size)))[: len(images)]
+
+    def _size_for(self, images: Tensor) -> int:
+        """The number of rows to compute: that of `images` if its results agree with a padded batch's, else more."""
+        gradient = torch.is_grad_enabled() and images.requires_grad
+        size, whole = len(images), len(images) + -len(images) % 16
+        while size < whole:
+            place = (size, images.shape[1:], images.dtype, gradient)
+            if place not in self._agrees:
+                self._padded[place] = self._padded.get(place, 0) + whole - size
+                if self._padded[place] < size:
+                    return whole
+                self._agrees[place] = self._compare(_filled(images.detach(), size), whole, gradient)
+            if self._agrees[place]:
+                return size
+            size += 1
+        return whole
+
+    def _compare(self, images: Tensor, whole: int, gradient: bool) -> bool:
+        """Whether all bits of logits and gradient are those of a batch padded to `whole` rows."""
+        results = []
+        with torch.random.fork_rng(devices=()), torch.set_grad_enabled(gradient):
+            for size in (len(images), whole):
+                points = _filled(images, size).requires_grad_(gradient)
+                logits = self.model(points)
+                results.append([logits[: len(images)]])
+                if gradient and logits.requires_grad:
+                    (slope,) = torch.autograd.grad(logits.square().sum(), points)
+                    results[-1].append(slope[: len(images)])
+        return all(torch.equal(bare, padded) for bare, padded in zip(*results, strict=True))
+
+
+def _filled(images: Tensor, size: int) -> Tensor:
+    """`images`, with copies of the first after them, `size` rows in all."""
+    filler = size - len(images)
+    return torch.cat([images, images[:1].detach().expand(filler, *images.shape[1:])]) if filler else images

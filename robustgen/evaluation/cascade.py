@@ -16,7 +16,7 @@ from robustgen.contracts import Attack, MultiRunAttack, Progress, silent
 from robustgen.evaluation.checks import NO_GRADIENT, check_images, check_logits, flags_after, flags_of, training_flag
 from robustgen.evaluation.prepare import prepared
 from robustgen.evaluation.suites import find_suite
-from robustgen.modes import batch_invariant, evaluating
+from robustgen.modes import BatchInvariant, evaluating
 from robustgen.objectives import margin
 from robustgen.randomness import Rng, content_ids, rng_for
 from robustgen.records.verdicts import Verdicts, adversarial_file
@@ -31,7 +31,8 @@ class _CountingModel(nn.Module):
 
     def __init__(self, model: nn.Module):
         super().__init__()
-        self.model = model
+        self.bare = model
+        self.model = BatchInvariant(model)
         self.forward_only = 0
         self.with_gradient = 0
         self.calls = 0
@@ -54,7 +55,7 @@ class _CountingModel(nn.Module):
                 images.register_hook(self._record_gradient)
         else:
             self.forward_only += len(images)
-        return batch_invariant(self.model, images)
+        return cast(Tensor, self.model(images))
 
     def _record_gradient(self, gradient: Tensor) -> None:
         self.flat = gradient.flatten(1).abs().amax(1) == 0
@@ -188,7 +189,7 @@ def _clean_pass(
     verdicts.margin = np.where(wrong, margin(logits, labels).float().cpu().numpy(), np.float32(np.nan))
     verdicts.faced[:] = 1
     first = slice(0, min(batch_size, 128))
-    verdicts.flags = tuple(flags_of(model.model, images[first], labels[first], logits[first]))
+    verdicts.flags = tuple(flags_of(model.bare, images[first], labels[first], logits[first]))
     return verdicts
 
 
