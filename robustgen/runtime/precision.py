@@ -40,7 +40,7 @@ def check_precision(precision: str, device: torch.device | str) -> None:
     """Check that a device can compute in a precision; warns that a CPU without bfloat16 units emulates it.
 
     Raises:
-        ValueError: a device that is no CPU, without bfloat16 units.
+        ValueError: a GPU without bfloat16 units.
     """
     if precision != "bfloat16" or has_bfloat16_units(device):
         return
