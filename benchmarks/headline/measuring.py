@@ -31,8 +31,9 @@ from robustgen.proxy.sampling import sample_batch
 from robustgen.randomness import rng_for
 from robustgen.stages.common import threat_model
 from robustgen.training.batch_norms import use_own_batch_norms
-from robustgen.training.classifier import autocast, parameter_groups
+from robustgen.training.classifier import parameter_groups
 from robustgen.training.ema import EMA
+from robustgen.training.low_precision import casting_once, in_precision
 
 Row = dict[str, Any]
 STEP_PASSES = 6
@@ -158,7 +159,8 @@ def _trades(plan: Plan, device: str, architecture: str, batch: int, how: str) ->
     model.train()
     if how == "compiled":
         use_own_batch_norms(model)
-    network: Any = torch.compile(model) if how == "compiled" else model
+    compiled: Any = torch.compile(model) if how == "compiled" else model
+    network = in_precision(compiled, settings.precision)
     groups = parameter_groups(model, settings.weight_decay)
     optimizer = torch.optim.SGD(groups, lr=1e-4, momentum=0.9, nesterov=True)
     average = EMA(model)
@@ -167,7 +169,7 @@ def _trades(plan: Plan, device: str, architecture: str, batch: int, how: str) ->
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=how != "graph")
-        with autocast(settings, torch.device(device)):
+        with casting_once(settings.precision, device):
             value = loss(network, given, threat, place)
         value.backward()
         optimizer.step()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_args
 
 import typer
 from typer.core import TyperGroup
@@ -189,6 +189,10 @@ Scale = Annotated[
         show_default=False,
     ),
 ]
+Precision = Annotated[
+    str,
+    typer.Option("--precision", metavar="NAME", help="of the network's passes: float32 | bfloat16 | auto, the faster"),
+]
 Seed = Annotated[
     int | None, typer.Option("--seed", metavar="N", help="of all randomness  [the recipe's]", show_default=False)
 ]
@@ -217,6 +221,16 @@ def device_named(name: str) -> str:
     if name == "auto":
         return "cpu"
     raise ValueError(f"--device {name} needs a GPU, but torch {torch.__version__} finds none; use --device cpu")
+
+
+def precision_named(name: str) -> str:
+    """A precision by name. Raises ValueError for an unknown one; the known ones are named."""
+    from robustgen.config.base import Precision
+
+    known = get_args(Precision)
+    if name not in known:
+        raise ValueError(f"unknown precision {name!r}; known: {', '.join(known)}")
+    return name
 
 
 def _gpu_driver_present() -> bool:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustgen.cli.app import Device, DryRun, app, one_stage
+from robustgen.cli.app import Device, DryRun, Precision, app, one_stage, precision_named
 
 
 @app.command()
@@ -19,6 +19,7 @@ def label(
     labels: Annotated[
         str, typer.Option("--labels", metavar="WHICH", help="predicted, or condition: the class conditioned on")
     ] = "predicted",
+    precision: Precision = "float32",
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:
@@ -34,4 +35,4 @@ def label(
         raise ValueError(f"unknown labels {labels!r}; known: predicted, condition")
     from robustgen.stages.label import Label
 
-    one_stage("label", proxy, Label(proxy, classifier, labels), device, dry_run)
+    one_stage("label", proxy, Label(proxy, classifier, labels, precision_named(precision)), device, dry_run)

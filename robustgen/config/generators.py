@@ -7,7 +7,7 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
-from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive, TrainingBudget
+from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive, Precision, TrainingBudget
 from robustgen.config.sampler import SamplerConfig
 from robustgen.units import show_value
 
@@ -96,8 +96,9 @@ class TrainedGeneratorConfig(TrainingBudget, GeneratorConfig):
     """... but at most this share of the images seen so far; no such limit when null."""
     flip: bool = False
     """Mirror training images at random."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """bfloat16: torch's autocast for matrix products and convolutions of the training passes."""
+    precision: Precision = "float32"
+    """Precision of matrix products and convolutions of the training passes: float32, bfloat16 (by autocast), or auto
+    for the faster one on the device. Weights, EMA and losses are always in float32."""
     previews: Images = 8
     """Number of sample grids drawn into `grids/` during training, evenly over the run."""
 

@@ -10,7 +10,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field, ValidationError, model_validator
 
-from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive
+from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive, Precision
 from robustgen.config.generators import AnyGeneratorConfig, ECTConfig
 from robustgen.config.losses import SmoothedConfig
 from robustgen.config.parsing import assign, explain
@@ -253,6 +253,8 @@ class Recipe(Config):
     labels: Literal["predicted", "condition"] = "predicted"
     """Labels of generated images: the labeler's predictions, or the class that the generator was conditioned on. Images
     are ranked by the labeler's probability of that label."""
+    label_precision: Precision = "float32"
+    """Precision of the labeler's passes over generated images: float32, bfloat16, or auto for the faster one."""
     keep: KeepConfig
     train: TrainingConfig
     arms: dict[str, Arm]

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from robustgen.config.base import Config, Count, NotNegative, Positive
+from robustgen.config.base import Config, Count, NotNegative, Positive, Precision
 
 
 class SamplerConfig(Config):
@@ -21,6 +21,9 @@ class SamplerConfig(Config):
     recipe, or a folder. Default: the network itself without the class label (classifier-free guidance)."""
     temperature: Positive = 1.0
     """Factor of the standard deviation of a vdvae's latents."""
+    precision: Precision = "float32"
+    """Precision of the networks of generators that are trained by steps: float32, bfloat16 (by autocast), or auto for
+    the faster one on the device. Solvers compute in float32."""
 
     def refuse(self, kind: str, *names: str) -> None:
         """Raise ValueError when one of these settings is not at its default: it would change nothing for `kind`."""

@@ -8,7 +8,7 @@ from typing import ClassVar, Literal
 
 from pydantic import model_validator
 
-from robustgen.config.base import Config, Count, Fraction01, NotNegative, Positive, TrainingBudget
+from robustgen.config.base import Config, Count, Fraction01, NotNegative, Positive, Precision, TrainingBudget
 from robustgen.config.losses import AnyLossConfig, TRADESConfig, from_flat
 
 EPOCH_IMAGES = 50_000
@@ -74,8 +74,9 @@ class TrainingConfig(Config):
     accumulate: Count = 1
     """Gradient accumulation: number of passes per step, each on a part of the batch, for less memory. Batch norms see
     one part at a time. The result equals that of the same number of processes."""
-    precision: Literal["float32", "bfloat16"] = "float32"
-    """Precision of the training passes; bfloat16 by autocast. Evaluation is always in float32."""
+    precision: Precision = "float32"
+    """Precision of the training passes: float32, bfloat16 (by autocast), or auto for the faster one on the device.
+    Weights, EMA, losses and statistics are always in float32, and so is validation."""
     compile: bool = False
     """Compile the network by torch.compile for training: takes minutes at first, then steps are faster on a GPU."""
     batch_norms: Literal["process", "all"] = "process"

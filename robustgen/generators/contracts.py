@@ -68,7 +68,7 @@ class Generator(nn.Module, ABC):
     def configure_sampler(self, settings: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
         """Set how images are sampled; returns what a manifest records of it. By default nothing can be set.
 
-        `solver` and `evaluations` pass: a recipe sets them for all of its generators, diffusion models or not.
+        `solver`, `evaluations` and `precision` pass: a recipe sets them for all of its generators, whatever they are.
 
         Raises:
             ValueError: a setting that this kind of generator does not have.
@@ -78,7 +78,8 @@ class Generator(nn.Module, ABC):
 
     def refuse_all_but(self, settings: SamplerConfig, *honored: str) -> None:
         """Raise ValueError where a setting other than these is not at its default."""
-        settings.refuse(self.kind, *(name for name in SamplerConfig.model_fields if name not in honored))
+        passing = (*honored, "precision")
+        settings.refuse(self.kind, *(name for name in SamplerConfig.model_fields if name not in passing))
 
     def training_spec(self, config: TrainedGeneratorConfig, rng: Rng) -> TrainingSpec:
         """How it is trained by steps; what is trained besides it (a discriminator) is initialized from `rng`."""

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustgen.config.generators import DDPMConfig
+from robustgen.generators.low_precision import GroupNorm, dropout
 from robustgen.generators.unet import NO_LABEL
 
 ALMOST_NOTHING = 1e-5
@@ -22,8 +23,8 @@ def groups_for(channels: int) -> int:
     return min(32, max(1, math.gcd(128, channels) // 4))
 
 
-def _norm(groups: int, channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(groups, channels, eps=1e-6)
+def _norm(groups: int, channels: int) -> GroupNorm:
+    return GroupNorm(groups, channels, eps=1e-6)
 
 
 class _Residual(nn.Module):
@@ -41,7 +42,7 @@ class _Residual(nn.Module):
 
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv1(F.silu(self.norm1(x))) + self.time_emb_proj(embedding)[:, :, None, None]
-        h = self.conv2(F.dropout(F.silu(self.norm2(h)), self.dropout, self.training))
+        h = self.conv2(dropout(F.silu(self.norm2(h)), self.dropout, self.training))
         return h + (x if self.conv_shortcut is None else self.conv_shortcut(x))
 
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustgen.config.generators import UNetConfig
+from robustgen.generators.low_precision import GroupNorm, dropout
 from robustgen.images import DatasetInfo
 from robustgen.randomness import Rng
 
@@ -21,8 +22,8 @@ AUGMENTATIONS = 9
 """Numbers that describe how an image was augmented (see `augmentation`)."""
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=1e-6)
+def _norm(channels: int) -> GroupNorm:
+    return GroupNorm(min(32, max(1, channels // 4)), channels, eps=1e-6)
 
 
 def _scaled(layer: nn.Conv2d | nn.Linear, gain: float = 1.0) -> nn.Conv2d | nn.Linear:
@@ -109,7 +110,7 @@ class _Block(nn.Module):
     def forward(self, x: Tensor, embedding: Tensor) -> Tensor:
         h = self.conv_0(resampled(F.silu(self.norm_0(x)), self.resample, self.smooth))
         h = F.silu(self.norm_1(h + self.embed(embedding)[:, :, None, None]))
-        h = self.conv_1(F.dropout(h, self.dropout, self.training))
+        h = self.conv_1(dropout(h, self.dropout, self.training))
         if self.skip is not None:
             x = self.skip(resampled(x, self.resample, self.smooth))
         x = (x + h) * math.sqrt(0.5)

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustgen.config.generators import UNetConfig
+from robustgen.generators.low_precision import GroupNorm, dropout
 from robustgen.generators.unet import AUGMENTATIONS, NO_LABEL, UNet, check_halvings, resampled
 from robustgen.images import DatasetInfo
 from robustgen.randomness import Rng
@@ -18,8 +19,8 @@ HEAD = 64
 """Channels of an attention head; blocks with fewer channels have no attention."""
 
 
-def _norm(channels: int) -> nn.GroupNorm:
-    return nn.GroupNorm(min(32, max(1, channels // 4)), channels, eps=1e-5)
+def _norm(channels: int) -> GroupNorm:
+    return GroupNorm(min(32, max(1, channels // 4)), channels, eps=1e-5)
 
 
 def _zero(layer: nn.Conv2d) -> nn.Conv2d:
@@ -74,7 +75,7 @@ class _Block(nn.Module):
         h = self.conv_0(resampled(F.silu(self.norm_0(x)), self.resample))
         scale, shift = self.embed(embedding)[:, :, None, None].chunk(2, dim=1)
         h = F.silu(torch.addcmul(shift, self.norm_1(h), scale + 1))
-        h = self.conv_1(F.dropout(h, self.dropout, self.training))
+        h = self.conv_1(dropout(h, self.dropout, self.training))
         x = resampled(x, self.resample)
         x = h + (x if self.skip is None else self.skip(x))
         return x if self.attention is None else self.attention(x)

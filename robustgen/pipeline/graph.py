@@ -115,8 +115,9 @@ def _sample(recipe: Recipe, run: RunDir, name: str) -> Node:
 def _labeled(recipe: Recipe, run: RunDir, name: str, made: str, labels: str, rule: KeepConfig) -> list[Node]:
     """The stages that pseudo-label a proxy set and select from it, after the stage that generates it."""
     proxy = run.proxy(name)
+    label = Label(proxy, run.labeller, labels, recipe.label_precision)
     found = [
-        Node(f"label {name}", (made, "labeller"), proxy / "confidence.npy", Label(proxy, run.labeller, labels)),
+        Node(f"label {name}", (made, "labeller"), proxy / "confidence.npy", label),
     ]
     if rule.rule == "discriminator":
         stage = Score(proxy, recipe.data, recipe.threat, run.closeness(name, "arc"), recipe.seed)

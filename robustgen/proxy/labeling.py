@@ -14,6 +14,7 @@ from robustgen.images import to_unit
 from robustgen.modes import batch_invariant, evaluating
 from robustgen.proxy.partial_rows import PartialRows
 from robustgen.proxy.store import ProxySet
+from robustgen.runtime.precision import autocast
 
 SCORES = np.dtype([("label", "<i4"), ("second", "<i4"), ("margin", "<f4"), ("confidence", "<f4")])
 """Columns that labeling writes; the last column is written last."""
@@ -29,6 +30,7 @@ def pseudo_label(
     *,
     made_by: dict[str, Any],
     labels: str = "predicted",
+    precision: str = "float32",
     batch_size: int = 1024,
     device: torch.device | str = "cpu",
     progress: Progress = silent,
@@ -44,6 +46,7 @@ def pseudo_label(
 
     Args:
         made_by: description of the classifier for the manifest.
+        precision: float32 or bfloat16, of the classifier's passes; softmax and columns are in float32.
 
     Raises:
         ValueError: the classifier has another number of classes than the set, or returns NaN; or labeling by
@@ -84,7 +87,7 @@ def pseudo_label(
                 pixels = coming.result().to(device, non_blocking=True)
                 if number + 1 < len(starts):
                     coming = reader.submit(read, starts[number + 1])
-                probabilities = batch_invariant(model, to_unit(pixels)).softmax(1)
+                probabilities = probabilities_of(model, to_unit(pixels), precision)
                 if probabilities.shape[1] != len(proxies.classes):
                     raise ValueError(
                         f"the labeler has {probabilities.shape[1]} classes, the proxy set {len(proxies.classes)}"
@@ -100,6 +103,14 @@ def pseudo_label(
     made_by = made_by if labels == "predicted" else {**made_by, "labels": labels}
     proxies.add_columns(made_by, **{name: rows.column(name) for name in SCORES.names or ()})
     rows.remove()
+
+
+@torch.no_grad()
+def probabilities_of(model: nn.Module, images: Tensor, precision: str = "float32") -> Tensor:
+    """Class probabilities (N, K) in float32 by a classifier computed in a precision, float32 or bfloat16."""
+    with autocast(precision, images.device):
+        logits = batch_invariant(model, images)
+    return (logits.float() if precision == "bfloat16" else logits).softmax(1)
 
 
 def _scores(probabilities: Tensor, condition: np.ndarray | None) -> tuple[Tensor, Tensor, Tensor, Tensor]:

@@ -25,15 +25,19 @@ from robustgen.proxy.store import (
 )
 from robustgen.randomness import rng_for
 from robustgen.runtime import distributed
+from robustgen.runtime.precision import autocast
 from robustgen.storage.arrays import write_array
 from robustgen.storage.files import write_json
 
 
-def sample_batch(generator: Generator, ids: np.ndarray, seed: int, device: torch.device | str) -> Tensor:
+def sample_batch(
+    generator: Generator, ids: np.ndarray, seed: int, device: torch.device | str, precision: str = "float32"
+) -> Tensor:
     """Images with the numbers `ids` of a seed, uint8 (n, H, W, C) on the host; image i is of class i mod K."""
     labels = torch.from_numpy(ids % generator.classes).to(device)
-    images = generator.sample(labels, rng_for(seed, "sample", device=device).each(ids))
-    return to_bytes(images).permute(0, 2, 3, 1).cpu()
+    with autocast(precision, device):
+        images = generator.sample(labels, rng_for(seed, "sample", device=device).each(ids))
+    return to_bytes(images.float() if precision == "bfloat16" else images).permute(0, 2, 3, 1).cpu()
 
 
 def sample_proxies(
@@ -46,6 +50,7 @@ def sample_proxies(
     batch_size: int = 512,
     shard_images: int = 100_000,
     made_by: dict[str, Any] | None = None,
+    precision: str = "float32",
     device: torch.device | str = "cpu",
     progress: Progress = silent,
 ) -> ProxySet:
@@ -58,6 +63,7 @@ def sample_proxies(
         batch_size: images per forward pass; only changes the speed.
         shard_images: images per file; a killed run loses at most one shard.
         made_by: description of the generator for the manifest; only the same generator resumes an unfinished set.
+        precision: float32 or bfloat16, of the generator's networks.
 
     Raises:
         ValueError: the folder holds a set, or a part of one, with other settings.
@@ -94,7 +100,7 @@ def sample_proxies(
                 shard = np.empty((len(ids), height, width, channels), dtype=np.uint8)
                 for start in range(0, len(ids), batch_size):
                     some = slice(start, start + batch_size)
-                    shard[some] = sample_batch(generator, ids[some], seed, device).numpy()
+                    shard[some] = sample_batch(generator, ids[some], seed, device, precision).numpy()
                     progress(done + min(start + batch_size, len(ids)), total, "images")
             done += len(ids)
             progress(done, total, "images")

@@ -26,9 +26,13 @@ class Sample:
     guide: Path | None = None
 
     def __call__(self, device: str, progress: Progress) -> str:
+        import numpy as np
+
+        from robustgen.config.generators import GENERATOR_CONFIGS, TrainedGeneratorConfig
         from robustgen.generators import load_generator, weights_file
-        from robustgen.proxy.sampling import sample_proxies
+        from robustgen.proxy.sampling import sample_batch, sample_proxies
         from robustgen.proxy.store import digest_of
+        from robustgen.runtime.precision import choose_precision
 
         model, about = load_generator(self.generator)
         guide = load_generator(self.guide)[0].to(device) if self.guide else None
@@ -38,15 +42,25 @@ class Sample:
             **model.to(device).configure_sampler(self.sampler, guide),
             **({"guide_weights": digest_of(weights_file(self.guide))} if self.guide else {}),
         }
+        batch_size = images_in_a_pass(model.shape, device)
+        precision = "float32"
+        if issubclass(GENERATOR_CONFIGS[made_by["kind"]], TrainedGeneratorConfig):
+            precision = choose_precision(
+                self.sampler.precision, device, self.folder / "precision.json", -(-self.count // batch_size),
+                lambda precision: sample_batch(model, np.arange(batch_size), self.seed, device, precision),
+            )  # fmt: skip
+        if precision != "float32":
+            made_by["precision"] = precision
         proxies = sample_proxies(
             model,
             self.count,
             self.folder,
             classes=about["classes"],
             seed=self.seed,
-            batch_size=images_in_a_pass(model.shape, device),
+            batch_size=batch_size,
             shard_images=self.shard_images,
             made_by=made_by,
+            precision=precision,
             device=device,
             progress=progress,
         )

@@ -18,6 +18,7 @@ from robustgen.modes import debias_statistics, evaluating
 from robustgen.randomness import Rng, rng_for
 from robustgen.records.history import History
 from robustgen.runtime import distributed
+from robustgen.runtime.precision import choose_precision
 from robustgen.runtime.trackers import Tracking
 from robustgen.stats.intervals import Proportion
 from robustgen.storage.checkpoints import Stateful
@@ -26,6 +27,7 @@ from robustgen.training.batch_norms import Statistics, follow_momentum, statisti
 from robustgen.training.compiling import Compiled
 from robustgen.training.ema import EMA, ramped
 from robustgen.training.loop import Holder, Loop
+from robustgen.training.low_precision import casting_once, in_precision
 from robustgen.training.memory import explained, passes_of
 from robustgen.training.mixing import Mixture
 from robustgen.training.schedules import LR_SHARES, one_cycle_momentum, set_lr
@@ -54,11 +56,6 @@ class Trained:
     model: nn.Module
     step: int
     measured: ValidationAccuracies | None
-
-
-def autocast(settings: TrainingConfig, device: torch.device) -> torch.autocast:
-    """Forward and backward passes in the precision of the settings."""
-    return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
 
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
@@ -152,15 +149,28 @@ class _TrainStep:
     """One optimizer step on one batch, divided among processes and accumulation passes."""
 
     def __init__(
-        self, state: ClassifierState, loss: Loss, threat: ThreatModel, settings: TrainingConfig, like: Mixture
+        self,
+        state: ClassifierState,
+        loss: Loss,
+        threat: ThreatModel,
+        settings: TrainingConfig,
+        like: Mixture,
+        record: Path,
     ):
         self.state, self.loss, self.threat, self.settings = state, loss, threat, settings
         self.rank, self.world = distributed.place()
         self.shares = self.world * settings.accumulate
-        self.network = Compiled(state.model) if settings.compile else state.model
-        precision = autocast(settings, like.device)
-        self.attempt = passes_of(self.network, loss, threat, like.shape, like.classes, like.device, precision)
         self.steps = settings.schedule.steps
+        network = Compiled(state.model) if settings.compile else state.model
+        attempts = {
+            precision: passes_of(network, loss_at(loss, 1), threat, like.shape, like.classes, like.device, precision)
+            for precision in ("float32", "bfloat16")
+        }
+        images = settings.schedule.batch_size // self.shares
+        self.precision = choose_precision(
+            settings.precision, like.device, record, self.steps, lambda precision: attempts[precision](images)
+        )
+        self.attempt, self.network = attempts[self.precision], in_precision(network, self.precision)
         self.warmup_steps = round(settings.schedule.warmup * self.steps)
         self.ema_start = round(settings.ema_start * self.steps)
 
@@ -198,7 +208,7 @@ class _TrainStep:
         own = batch.share(share, self.shares)
         place = rng.share(share, self.shares, len(own.images))
         layers = place.at("layers") if self.shares == 1 else place.at("layers", share)
-        with layers.seeding_torch(), autocast(self.settings, batch.images.device):
+        with layers.seeding_torch(), casting_once(self.precision, batch.images.device):
             value = loss_at(self.loss, (t + 1) / self.steps)(self.network, own, self.threat, place)
         value.backward(torch.full_like(value, 1 / self.settings.accumulate))
         return value.detach()
@@ -229,7 +239,7 @@ def train_classifier(
     equal the batch and the noise of a single process. Gradients, loss and running statistics are the means over the
     shares; batch norms see one share (with `batch_norms` "all": the shares of all processes). Process 0 writes
     `history.npz`, `validation.npz` and `progress.jsonl` (see `runtime.trackers`, which also defines the names in
-    `track`) to `folder`.
+    `track`) to `folder`, and with precision "auto" the choice, which a resumed training keeps, to `precision.json`.
 
     Raises:
         Diverged: the loss is NaN or infinite.
@@ -241,7 +251,7 @@ def train_classifier(
     rank, _ = distributed.place()
     steps, batch_size = settings.schedule.steps, settings.schedule.batch_size
     state = ClassifierState.initial(model, settings)
-    train_step = _TrainStep(state, loss, threat, settings, mixture)
+    train_step = _TrainStep(state, loss, threat, settings, mixture, folder / "precision.json")
     tracking = Tracking(folder, track)
     every, on_cpu = max(1, steps // settings.validations), mixture.device.type == "cpu"
 

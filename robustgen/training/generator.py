@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import copy
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -19,6 +21,7 @@ from robustgen.modes import evaluating
 from robustgen.randomness import Rng, rng_for
 from robustgen.records.history import History
 from robustgen.runtime import distributed
+from robustgen.runtime.precision import autocast, choose_precision
 from robustgen.storage.checkpoints import Stateful
 from robustgen.storage.files import atomic_write
 from robustgen.training.ema import EMA, half_life_decay
@@ -50,6 +53,13 @@ class GeneratorState:
     history: History
     memory: Holder
 
+    @classmethod
+    def initial(cls, model: nn.Module, settings: TrainedGeneratorConfig, seed: int) -> GeneratorState:
+        generator: Any = model
+        spec: TrainingSpec = generator.training_spec(settings, rng_for(seed, "initialise lesson"))
+        memory = Holder({"losses": {}, "skipped": 0, "skipped_in_a_row": 0})
+        return cls(model.train(), spec, EMA(model, spec.average_buffers), History(), memory)
+
     def objects(self) -> dict[str, Stateful]:
         """The state by its names in a checkpoint."""
         optimizers = {f"optimiser {name}": one.optimizer for name, one in self.spec.optimizations.items()}
@@ -71,9 +81,14 @@ class _TrainStep:
     """One training step: every loss term that is due, each with its own optimizer step on a batch of its own."""
 
     def __init__(
-        self, state: GeneratorState, images: ImageSet, settings: TrainedGeneratorConfig, device: torch.device | str
+        self,
+        state: GeneratorState,
+        images: ImageSet,
+        settings: TrainedGeneratorConfig,
+        device: torch.device | str,
+        precision: str,
     ):
-        self.state, self.settings = state, settings
+        self.state, self.settings, self.precision = state, settings, precision
         self.pixels, self.labels = images.pixels(device), images.targets(device)
         self.rank, self.world = distributed.place()
         batch_size = settings.batch_size
@@ -107,7 +122,7 @@ class _TrainStep:
         for other in spec.optimizations.values():
             for parameter in other.parameters:
                 parameter.requires_grad_(other is optimization)
-        with own.at("layers").seeding_torch(), _autocast(settings, batch.device):
+        with own.at("layers").seeding_torch(), autocast(self.precision, batch.device):
             value = term.loss(batch, self.labels[index], own, t / settings.steps)
         optimization.optimizer.zero_grad(set_to_none=True)
         value.backward()
@@ -137,18 +152,18 @@ def train_generator(
     Batches are drawn with replacement. NaN gradients are set to 0, infinite ones to +-1e5, as in EDM. Under torchrun
     each process takes its share of every batch, gradients are averaged, and the first process writes; batch norms
     see the share of their own process only. Leaves `history.npz` (step, the loss of every term, steps skipped) and
-    grids of samples in `folder`.
+    grids of samples in `folder`, and with precision "auto" the choice, which a resumed training keeps.
 
     Raises:
         Diverged: a loss is NaN or infinite (see `training.loop`).
         Preempted: the process received SIGTERM; a checkpoint is kept.
         ValueError: the batch cannot be divided evenly among the processes.
     """
-    generator: Any = model
-    spec: TrainingSpec = generator.training_spec(settings, rng_for(seed, "initialise lesson"))
-    memory = Holder({"losses": {}, "skipped": 0, "skipped_in_a_row": 0})
-    state = GeneratorState(model.train(), spec, EMA(model, spec.average_buffers), History(), memory)
-    train_step = _TrainStep(state, images, settings, device)
+    precision = choose_precision(
+        settings.precision, device, folder / "precision.json", settings.steps, _trial(model, images, settings, device)
+    )
+    state = GeneratorState.initial(model, settings, seed)
+    spec, train_step = state.spec, _TrainStep(state, images, settings, device, precision)
     writes = distributed.place()[0] == 0
     preview_every = math.ceil(settings.steps / settings.previews) if settings.previews else 0
 
@@ -167,8 +182,20 @@ def train_generator(
     return state.ema.model.eval()
 
 
-def _autocast(settings: TrainedGeneratorConfig, device: torch.device) -> torch.autocast:
-    return torch.autocast(device.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
+def _trial(
+    model: nn.Module, images: ImageSet, settings: TrainedGeneratorConfig, device: torch.device | str
+) -> Callable[[str], object]:
+    """A function that makes a training step of a copy in a precision, to time it."""
+    steps: list[_TrainStep] = []
+
+    def step(precision: str) -> None:
+        if not steps:
+            state = GeneratorState.initial(copy.deepcopy(model), settings, 0)
+            steps.append(_TrainStep(state, images, settings, device, precision))
+        steps[0].precision = precision
+        steps[0](0, rng_for(0, "trial", device=device))
+
+    return step
 
 
 def _scale_lr(optimizer: torch.optim.Optimizer, share: float) -> None:

@@ -19,6 +19,7 @@ from robustgen.randomness import rng_for
 from robustgen.runtime import distributed
 from robustgen.storage.files import read_json, write_json
 from robustgen.threat import ThreatModel
+from robustgen.training.low_precision import casting_once, in_precision
 
 
 class OutOfMemory(ValueError):
@@ -56,9 +57,10 @@ def passes_of(
     shape: tuple[int, int, int],
     classes: int,
     device: torch.device | str,
-    autocast: torch.autocast,
+    precision: str,
 ) -> Callable[[int], None]:
     """A function that computes loss and gradients, as in a step, of a gray batch; it restores running statistics."""
+    network = in_precision(model, precision)
 
     def attempt(count: int) -> None:
         images = torch.full((count, *shape), 0.5, device=device).contiguous(memory_format=torch.channels_last)
@@ -69,8 +71,10 @@ def passes_of(
         )
         before = {name: buffer.clone() for name, buffer in model.named_buffers()}
         try:
-            with autocast:
-                loss(model, batch, threat, rng_for(0, "attempt", device=device)).backward()
+            rng = rng_for(0, "attempt", device=device)
+            with rng.at("layers").seeding_torch(), casting_once(precision, device):
+                value = loss(network, batch, threat, rng)
+            value.backward()
         finally:
             for name, buffer in model.named_buffers():
                 buffer.copy_(before[name])
@@ -123,7 +127,7 @@ def passes_that_fit(
         return images // int(read_json(kept)["images_in_a_pass"])
     where = torch.device(device)
     index = torch.cuda.current_device() if where.index is None else where.index
-    precision = torch.autocast(where.type, torch.bfloat16, enabled=settings.precision == "bfloat16")
+    precision = "float32" if settings.precision == "auto" else settings.precision
     model = channels_last(build_model(settings.architecture, info)).to(where).train()
     torch.cuda.set_per_process_memory_fraction(0.9, index)
     fits = largest_fitting(passes_of(model, loss, threat, info.shape, len(info.classes), where, precision), images)

@@ -214,6 +214,38 @@ def test_bfloat16_is_used_where_asked(model, tiny_images, tmp_path):
     assert set(seen) == {torch.bfloat16} and model.mean.dtype == torch.float32
 
 
+@pytest.mark.parametrize("faster", ["float32", "bfloat16"])
+def test_auto_trains_as_the_faster_precision(tiny_images, tmp_path, monkeypatch, faster):
+    """Timing leaves nothing in the training, not even in what its specification holds."""
+    monkeypatch.setattr("robustgen.runtime.precision.has_bfloat16_units", lambda device: True)
+
+    def time_both(work, device, clock):
+        work("float32"), work("bfloat16")
+        return {"float32": 1.0, "bfloat16": 1.0} | {faster: 0.5}
+
+    monkeypatch.setattr("robustgen.runtime.precision._timed", time_both)
+    made, short = {}, FIT.model_copy(update={"total_images": 20 * 10})
+    for precision in ("auto", faster):
+        torch.manual_seed(0)
+        trained = Mean()
+        trained.changed = with_rounding
+        settings = short.model_copy(update={"precision": precision})
+        made[precision] = train_generator(trained, tiny_images, settings, tmp_path / precision, seed=0).mean
+        assert trained.counts.value["main"] == 20
+    assert torch.equal(made["auto"], made[faster])
+    assert (tmp_path / "auto" / "precision.json").exists() and len(list(tmp_path.rglob("precision.json"))) == 1
+
+
+def with_rounding(spec):
+    """The main loss, of batches that went through a matrix product, which is rounded in bfloat16."""
+    term = spec.loss_terms["loss"]
+
+    def loss(images, labels, rng, done):
+        return term.loss((images @ torch.eye(8)).float(), labels, rng, done)
+
+    return replace(spec, loss_terms={**spec.loss_terms, "loss": replace(term, loss=loss)})
+
+
 def test_grids_of_samples_are_drawn_on_the_way(model, tiny_images, tmp_path):
     train_generator(model, tiny_images, FIT.model_copy(update={"previews": 4}), tmp_path, seed=0)
     grids = sorted(path.name for path in (tmp_path / "grids").iterdir())

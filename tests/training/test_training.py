@@ -275,18 +275,52 @@ def test_the_average_is_a_copy_until_its_start(tiny_images, tmp_path):
 def test_bfloat16_is_for_training_passes_alone(tiny_images, tmp_path):
     seen = []
 
+    def inside(model):
+        """Types of the features that the last layer gets."""
+        hook = model.get_submodule("model.logits" if hasattr(model, "model") else "logits").register_forward_hook(
+            lambda layer, inputs, output: seen.append((layer.training, output.dtype))
+        )
+        logits = model(torch.rand(2, 1, 8, 8))
+        hook.remove()
+        assert logits.dtype == torch.float32
+
     class Watching(TRADES):
         def __call__(self, model, batch, threat, rng):
-            seen.append(("step", model(batch.images).dtype))
+            inside(model)
             return super().__call__(model, batch, threat, rng)
 
     def validate(model):
-        seen.append(("validation", model(torch.rand(2, 1, 8, 8)).dtype))
+        inside(model)
         return measured(1)
 
     made = train(tmp_path, tiny_images, settings=short(precision="bfloat16"), validate=validate, loss=Watching())
-    assert set(seen) == {("step", torch.bfloat16), ("validation", torch.float32)}
+    assert set(seen) == {(True, torch.bfloat16), (False, torch.float32)}
     assert all(tensor.dtype != torch.bfloat16 for tensor in weights(made))
+
+
+@pytest.mark.usefixtures("save_always")
+@pytest.mark.parametrize("faster", ["float32", "bfloat16"])
+def test_a_resumed_training_keeps_the_precision_of_auto(tiny_images, tmp_path, monkeypatch, faster):
+    """Bit for bit the training in that precision; the second start does not time."""
+    auto = SETTINGS.model_copy(update={"precision": "auto"})
+    seconds = {"float32": 1.0, "bfloat16": 1.0} | {faster: 0.5}
+    monkeypatch.setattr("robustgen.runtime.precision.has_bfloat16_units", lambda device: True)
+    monkeypatch.setattr("robustgen.runtime.precision.FEWEST", 1)
+    timed = []
+
+    def time_both(work, device, clock):
+        timed.append(1)
+        work("float32"), work("bfloat16")  # as it does: nothing of it may be left in the training
+        return seconds
+
+    monkeypatch.setattr("robustgen.runtime.precision._timed", time_both)
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "auto", tiny_images, settings=auto, stop_after=5)
+    resumed = train(tmp_path / "auto", tiny_images, settings=auto)
+    given = train(tmp_path / "given", tiny_images, settings=auto.model_copy(update={"precision": faster}))
+    assert all(torch.equal(a, b) for a, b in zip(weights(resumed), weights(given), strict=True))
+    assert timed == [1]
+    assert (tmp_path / "auto" / "precision.json").exists() and not (tmp_path / "given" / "precision.json").exists()
 
 
 def test_one_cycle_moves_the_momentum(tiny_images, tmp_path):
