@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.apgd_l1 import sparse_search
-from robustgen.attacks.common import AttackResult, averaged_value_and_grad, rng_or_default
-from robustgen.objectives import Objective, cross_entropy, labels_of
+from robustgen.attacks.common import AttackResult, averaged_value_and_grad, raised, rng_or_default
+from robustgen.objectives import Objective, cross_entropy, labels_of, margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -64,7 +64,7 @@ class APGD:
         rng: Rng | None = None,
         start: Tensor | None = None,
     ) -> AttackResult:
-        """The first misclassified iterate of each image, else its best; and the step, 0 being the start.
+        """The first misclassified iterate of each image, else its best; the step, 0 being the start; and the margin.
 
         `start` replaces the random one; in l1, where the search starts outside the ball, it is not used.
         """
@@ -76,6 +76,7 @@ class APGD:
         logits, value, gradient = averaged_value_and_grad(model, start, targets, self.objective, self.eot)
         count = len(images)
         found_at = torch.full((count,), -1, dtype=torch.int64, device=images.device)
+        reached = margin(logits, labels_of(targets))
         state = {
             "row": torch.arange(count, device=images.device),
             "images": images,
@@ -108,11 +109,12 @@ class APGD:
                 model, state["points"], state["targets"], self.objective, self.eot
             )
             self._remember(state, value, gradient)
+            reached[state["row"]] = raised(reached[state["row"]], logits, state["targets"])
             if step in ends:
                 self._consider_halving(state, step - last_end)
                 last_end = step
         result[state["row"]] = state["best"]
-        return AttackResult(result, found_at)
+        return AttackResult(result, found_at, reached)
 
     @staticmethod
     def _move(state: dict[str, Tensor], threat: ThreatModel, share: float) -> None:

@@ -7,8 +7,8 @@ import math
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.common import AttackResult, averaged_value_and_grad
-from robustgen.objectives import Objective, labels_of
+from robustgen.attacks.common import AttackResult, averaged_value_and_grad, raised
+from robustgen.objectives import Objective, labels_of, margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -66,6 +66,7 @@ def _run_phase(
     pixels = images[0].numel()
     logits, value, gradient = averaged_value_and_grad(model, points, targets, objective, eot)
     best, best_value, best_gradient = points, value, gradient
+    reached = margin(logits, labels_of(targets))
     changed = _changed_pixels(points, images)
     count = changed / 1.5
     length = torch.full_like(value, threat.eps)
@@ -82,6 +83,7 @@ def _run_phase(
             break
         points = threat.project(points + _sparse_step(gradient, count, pixels) * _wide(length), images)
         logits, value, gradient = averaged_value_and_grad(model, points, targets, objective, eot)
+        reached[row] = raised(reached[row], logits, targets)
         better = value > best_value
         best = torch.where(_wide(better), points, best)
         best_gradient = torch.where(_wide(better), gradient, best_gradient)
@@ -97,7 +99,7 @@ def _run_phase(
             points = torch.where(_wide(back), best, points)
             gradient = torch.where(_wide(back), best_gradient, gradient)
     result[row] = best
-    return AttackResult(result, found_at)
+    return AttackResult(result, found_at, reached)
 
 
 def _wide(column: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.modes import frozen_parameters
-from robustgen.objectives import Objective
+from robustgen.objectives import Objective, labels_of, margin
 from robustgen.randomness import Rng, rng_for
 
 
@@ -18,15 +18,23 @@ class AttackResult(NamedTuple):
     points  (N, ...) images within the threat model
     step    (N,) number of steps after which an adversarial example was found, -1 where the attack failed; the caller
             verifies it
+    margin  (N,) largest margin, `objectives.margin`, of the iterates within the threat model; None if the attack does
+            not report it
     """
 
     points: Tensor
     step: Tensor
+    margin: Tensor | None = None
 
 
 def rng_or_default(rng: Rng | None, images: Tensor) -> Rng:
     """Return `rng`, or the stream of seed 0 on the device of `images` when none is given."""
     return rng_for(0, "attack", device=images.device) if rng is None else rng
+
+
+def raised(reached: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
+    """(N,) the margin of logits where it is larger than the one reached before, else that."""
+    return torch.maximum(reached, margin(logits, labels_of(targets)))
 
 
 class NoGradient(ValueError):

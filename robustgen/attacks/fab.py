@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.common import AttackResult, logit_differences, rng_or_default, value_and_grad
+from robustgen.attacks.common import AttackResult, logit_differences, raised, rng_or_default, value_and_grad
 from robustgen.objectives import labels_of, targeted_margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -49,11 +49,11 @@ class FAB:
     def search(
         self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
     ) -> AttackResult:
-        """An allowed image for each, and the step at which it was found."""
-        points, step = self._iterate(model, images, targets, threat, rng, stop=True)
+        """An allowed image for each, the step at which it was found, and the largest margin of allowed iterates."""
+        points, step, reached = self._iterate(model, images, targets, threat, rng, stop=True)
         allowed = threat.contains(points, images) & (step >= 0)
         points = torch.where(allowed.view(-1, *([1] * (images.ndim - 1))), points, images)
-        return AttackResult(points, torch.where(allowed, step, -1))
+        return AttackResult(points, torch.where(allowed, step, -1), reached)
 
     def nearest(
         self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng
@@ -62,20 +62,21 @@ class FAB:
 
         `threat.eps` only sets the scale of a random start. Images that are misclassified from the start are at 0.
         """
-        points, step = self._iterate(model, images, targets, threat, rng, stop=False)
+        points, step, _ = self._iterate(model, images, targets, threat, rng, stop=False)
         distance = threat.distance(points, images)
         return points, torch.where(step >= 0, distance, torch.full_like(distance, torch.inf))
 
     @torch.no_grad()
     def _iterate(
         self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None, stop: bool
-    ) -> tuple[Tensor, Tensor]:
+    ) -> tuple[Tensor, Tensor, Tensor]:
         points = images
         if self.from_noise:
             points = (images + (threat.boundary_start(images, rng_or_default(rng, images)) - images) / 2).clamp_(0, 1)
         result = images.clone()
         found_at = torch.full((len(images),), -1, dtype=torch.int64, device=images.device)
         nearest = torch.full((len(images),), torch.inf, device=images.device)
+        reached = -nearest
         row = torch.arange(len(images), device=images.device)
         for step in range(1, self.steps + 1):
             value, gradient = self._boundary(model, points, targets, threat)
@@ -83,6 +84,8 @@ class FAB:
             logits = model(points)
             fooled = logits.argmax(1) != labels_of(targets)
             distance = threat.distance(points, images)
+            allowed = threat.contains(points, images)
+            reached[row] = torch.where(allowed, raised(reached[row], logits, targets), reached[row])
             better = fooled & (distance < nearest[row])
             result[row[better]] = points[better]
             found_at[row[better]] = step
@@ -95,7 +98,7 @@ class FAB:
                     row, points, images, targets = (x[stays] for x in (row, points, images, targets))
                     if not len(row):
                         break
-        return result, found_at
+        return result, found_at, reached
 
     @staticmethod
     def _boundary(model: nn.Module, points: Tensor, targets: Tensor, threat: ThreatModel) -> tuple[Tensor, Tensor]:

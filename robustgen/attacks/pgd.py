@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.common import AttackResult, rng_or_default, value_and_grad
+from robustgen.attacks.common import AttackResult, raised, rng_or_default, value_and_grad
 from robustgen.modes import evaluating, updating_bn_stats
 from robustgen.objectives import Objective, cross_entropy, labels_of
 from robustgen.randomness import Rng
@@ -81,7 +81,10 @@ class PGD:
     def search(
         self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
     ) -> AttackResult:
-        """The last iterate, or the first misclassified one with `until_fooled`, and then its step."""
+        """The last iterate, or the first misclassified one with `until_fooled`, and then its step and the margin.
+
+        That margin is the largest of the iterates whose gradient was taken: the last point has not been classified.
+        """
         mode, rng = MODES[self.mode], rng_or_default(rng, images)
         with mode(model) if mode else nullcontext():
             return self._search(model, images, targets, threat, rng)
@@ -94,11 +97,13 @@ class PGD:
         result = torch.empty_like(points)
         rows = torch.arange(len(images), device=images.device)
         found_at = torch.full_like(rows, -1)
+        reached = points.new_full((len(images),), -torch.inf) if self.until_fooled else None
         momentum = torch.zeros_like(points) if self.optimizer == "adam" else points
         square = torch.zeros_like(points) if self.optimizer == "adam" else points
         for step in range(self.steps):
             logits, _, gradient = value_and_grad(model, points, targets, self.objective)
-            if self.until_fooled:
+            if reached is not None:
+                reached[rows] = raised(reached[rows], logits, targets)
                 fooled = logits.argmax(1) != labels_of(targets)
                 if fooled.any():
                     result[rows[fooled]], found_at[rows[fooled]] = points[fooled], step
@@ -107,7 +112,7 @@ class PGD:
                         x[stays] for x in (rows, points, images, targets, gradient)
                     )
                     if not len(rows):
-                        return AttackResult(result, found_at)
+                        return AttackResult(result, found_at, reached)
                     momentum, square = (momentum[stays], square[stays])
             length = self.step_at(step)
             if self.optimizer == "adam":
@@ -122,7 +127,7 @@ class PGD:
                 move = threat.ascend(gradient) * (length * threat.eps)
             points = threat.project(points + move, images)
         result[rows] = points
-        return AttackResult(result, found_at)
+        return AttackResult(result, found_at, reached)
 
 
 def official_training_attack(steps: int, objective: Objective) -> PGD:

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.common import AttackResult, rng_or_default
+from robustgen.attacks.common import AttackResult, raised, rng_or_default
 from robustgen.objectives import Objective, margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -64,7 +64,7 @@ class Square:
     def search(
         self, model: nn.Module, images: Tensor, targets: Tensor, threat: ThreatModel, rng: Rng | None = None
     ) -> AttackResult:
-        """The best allowed image for each, and the query at which it was misclassified."""
+        """The best allowed image for each, the query at which it was misclassified, and the largest margin."""
         rng = rng_or_default(rng, images)
         state = (_Signs if threat.norm == "linf" else _Masses)(images, threat, rng)
         points = state.points
@@ -73,6 +73,7 @@ class Square:
         found_at = torch.full_like(row, -1)
         logits = model(points)
         best, fooled = self.objective(logits, targets), logits.argmax(1) != targets
+        reached = margin(logits, targets)
         draws = images.new_empty(0)
         for query in range(self.queries):
             if fooled.any():
@@ -94,6 +95,8 @@ class Square:
             logits = model(seen)
             aims = targets if changed is None else targets[changed]
             value, wrong = self.objective(logits, aims), logits.argmax(1) != aims
+            seen_rows = row if changed is None else row[changed]
+            reached[seen_rows] = raised(reached[seen_rows], logits, aims)
             if changed is not None:
                 value = best.masked_scatter(changed, value)
                 wrong = torch.zeros_like(fooled).masked_scatter(changed, wrong)
@@ -103,7 +106,7 @@ class Square:
                 best = torch.where(better, value, best)
             fooled = wrong
         result[row] = state.points
-        return AttackResult(result, found_at)
+        return AttackResult(result, found_at, reached)
 
 
 def _wide(flags: Tensor) -> Tensor:

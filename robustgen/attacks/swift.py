@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -57,7 +58,8 @@ class Swift:
         logits = model(images)
         scaled = logits.shape[1] >= 4
         untargeted, targeted = (dlr, targeted_dlr) if scaled else (margin, targeted_margin)
-        result, step = APGD(self.first, untargeted).search(model, images, labels, threat, rng.at("first"))
+        result, step, margins = APGD(self.first, untargeted).search(model, images, labels, threat, rng.at("first"))
+        highest = cast(Tensor, margins)
         logits = model(result)
         reached, order = untargeted(logits, labels), classes_aimed_at(logits, labels)
         spent = self.first
@@ -72,6 +74,7 @@ class Swift:
                 )
                 value = untargeted(model(found.points), labels[row])
                 fooled = found.step >= 0
+                highest[row] = torch.maximum(highest[row], cast(Tensor, found.margin))
                 better = fooled | (value > reached[row])
                 result[row[better]], reached[row[better]] = found.points[better], value[better]
                 step[row[fooled]] = spent + found.step[fooled]
@@ -79,6 +82,7 @@ class Swift:
         row = ((step < 0) & ((reached > self.rounds[-1][0]) | (not scaled))).nonzero().squeeze(1)
         if len(row):
             found = Square(self.queries).search(model, images[row], labels[row], threat, rng.at("square").rows(row))
+            highest[row] = torch.maximum(highest[row], cast(Tensor, found.margin))
             fooled = found.step >= 0
             result[row[fooled]], step[row[fooled]] = found.points[fooled], spent + found.step[fooled]
-        return AttackResult(result, step)
+        return AttackResult(result, step, highest)

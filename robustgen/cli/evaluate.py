@@ -59,6 +59,14 @@ def evaluate(
     weights: Weights = None,
     architecture: Architecture = None,
     normalize: Normalization = "none",
+    precision: Annotated[
+        str,
+        typer.Option(
+            "--precision",
+            metavar="NAME",
+            help="of the attacks: float32, bfloat16, or auto for the faster; the model itself verifies",
+        ),
+    ] = "float32",
     keep_images: Annotated[bool, typer.Option("--keep-images", help="also save the adversarial examples")] = False,
     report: Annotated[
         Path | None,
@@ -100,6 +108,7 @@ def evaluate(
         f"evaluation.suite={suite}",
         f"evaluation.batch_size={batch_size}",
         f"evaluation.keep_images={str(keep_images).lower()}",
+        f"evaluation.precision={precision}",
         *image_settings(image_key, label_key, balanced, skip_bad),
         *(sets or []),
     ]

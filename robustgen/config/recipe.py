@@ -183,6 +183,9 @@ class EvaluationConfig(Config):
     """Number of images attacked at a time; verdicts do not depend on it."""
     keep_images: bool = True
     """Save the adversarial examples and their originals: five bytes per value of the test images for each arm."""
+    precision: Precision = "float32"
+    """Precision in which the attacks search: float32, bfloat16, or auto for the faster one. The model itself verifies
+    every result, and a run that rounding could have decided is made again in float32."""
 
 
 class MeasureConfig(Config):

@@ -43,7 +43,7 @@ def prepared(model: nn.Module, images: Tensor) -> nn.Module:
     step that works is used, at worst the model itself.
     """
     best = model
-    for attempt in (_laid_out, _folded):
+    for attempt in (laid_out, folded):
         try:
             candidate = attempt(model)
             if _same(candidate, model, images):
@@ -59,12 +59,18 @@ def _same(candidate: nn.Module, model: nn.Module, images: Tensor) -> bool:
     return got.shape == expected.shape and bool((got - expected).abs().max() <= TOLERANCE * expected.abs().max())
 
 
-def _laid_out(model: nn.Module) -> nn.Module:
+def laid_out(model: nn.Module) -> nn.Module:
+    """A copy in evaluation mode, without parameter gradients, channels-last."""
     return channels_last(copy.deepcopy(model).eval().requires_grad_(False))
 
 
-def _folded(model: nn.Module) -> nn.Module:
-    traced = fx.symbolic_trace(_laid_out(model))
+def folded(model: nn.Module) -> fx.GraphModule:
+    """A traced copy as `laid_out` makes, with batch norms folded.
+
+    Raises:
+        Exception: whatever tracing a model can raise.
+    """
+    traced = fx.symbolic_trace(laid_out(model))
     modules = dict(traced.named_modules())
     used = Counter(node.target for node in traced.graph.nodes if node.op == "call_module")
     for node in list(traced.graph.nodes):
@@ -82,7 +88,8 @@ def _folded(model: nn.Module) -> nn.Module:
     traced.delete_all_unused_submodules()
     traced.graph.lint()
     traced.recompile()
-    return channels_last(traced.requires_grad_(False))
+    channels_last(traced.requires_grad_(False))
+    return traced
 
 
 def _replace(root: nn.Module, name: str, module: nn.Module) -> None:

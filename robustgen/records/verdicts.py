@@ -44,6 +44,11 @@ class Verdicts:
     notes             deviations from the suite's definition, one sentence each
     made_for          digest of the model's weights, seed and exact radius
     rows              (N,) int64: where each image lies in the test set, file or data set that it was taken from
+    precision         in which the attacks searched; every result is verified in that of the model
+    band              (N,) float32: twice the largest difference between the margins of an image in the two precisions,
+                      at least that of all clean images; zeros in float32
+    repeated          (attacks, 2) runs of images that were made again in float32, and all runs of images; zeros in
+                      float32
     """
 
     suite: str
@@ -69,10 +74,17 @@ class Verdicts:
     notes: tuple[str, ...] = ()
     made_for: str = ""
     rows: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.int64))
+    precision: str = "float32"
+    band: np.ndarray = field(default_factory=lambda: np.zeros(0, dtype=np.float32))
+    repeated: np.ndarray = field(default_factory=lambda: np.zeros((0, 2), dtype=np.int64))
 
     def __post_init__(self) -> None:
         if len(self.rows) != len(self.labels):  # not known: taken in order, from the first on
             self.rows = np.arange(len(self.labels))
+        if len(self.band) != len(self.labels):
+            self.band = np.zeros(len(self.labels), dtype=np.float32)
+        if len(self.repeated) != len(self.attacks):
+            self.repeated = np.zeros((len(self.attacks), 2), dtype=np.int64)
 
     @classmethod
     def unjudged(
@@ -124,12 +136,12 @@ class Verdicts:
                     f"expected {len(range(number, count, len(parts)))} of {count} images in part {number} of "
                     f"{len(parts)}, got {len(part)}: images are missing"
                 )
-            for name in (*_ROWS, "rows"):
+            for name in (*_ROWS, "rows", "band"):
                 getattr(whole, name)[number :: len(parts)] = getattr(part, name)
-            for name in _SUMS:
+            for name in (*_SUMS, "repeated"):
                 getattr(whole, name)[...] += getattr(part, name)
         whole.flags = tuple(dict.fromkeys(flag for part in parts for flag in part.flags))
-        whole.notes, whole.made_for = first.notes, first.made_for
+        whole.notes, whole.made_for, whole.precision = first.notes, first.made_for, first.precision
         return whole
 
     def __len__(self) -> int:
@@ -161,6 +173,20 @@ class Verdicts:
         return (self.fell_to == UNBROKEN) & self.right
 
     @property
+    def precision_note(self) -> str:
+        """How the two precisions were used, in a sentence; empty in float32."""
+        if self.precision == "float32":
+            return ""
+        again, runs = (int(count) for count in self.repeated.sum(0))
+        band = float(self.band.min()) if len(self) else 0.0
+        return (
+            f"attacks searched in {self.precision}, and every result was verified in float32. An image's run was made "
+            f"again in float32 where its margin came within {band:.3g} of 0 (twice the largest difference of the two "
+            f"precisions on clean images; more where an image's own was larger), or where float32 refused a success: "
+            f"{again:,} of {runs:,} runs"
+        )
+
+    @property
     def clean_accuracy(self) -> Proportion:
         return Proportion(int(self.right.sum()), len(self))
 
@@ -175,7 +201,7 @@ class Verdicts:
 
     def _check(self) -> None:
         """Raise ValueError where columns do not fit each other, or hold what no evaluation writes."""
-        texts = (self.suite, self.threat, self.made_for, *self.attacks, *self.flags, *self.notes)
+        texts = (self.suite, self.threat, self.made_for, self.precision, *self.attacks, *self.flags, *self.notes)
         if not all(isinstance(text, str) for text in texts):
             raise ValueError("suite, threat, attacks, flags, notes and made_for must be text")
         count, classes = self.labels.shape[:1] or (1,), self.clean_logits.shape[1:] or (0,)
@@ -183,7 +209,9 @@ class Verdicts:
             kinds = "f" if name in _NUMBERS else "iu"
             check_array(name, getattr(self, name), kinds, count + (classes if name.endswith("_logits") else ()))
         attacks = len(self.attacks)
-        for name, shape in (("passes", (attacks, 2)), ("rejected", (attacks,)), ("flat", (attacks, 2))):
+        check_array("band", self.band, "f", count)
+        pairs = ("passes", "flat", "repeated")
+        for name, shape in (*((name, (attacks, 2)) for name in pairs), ("rejected", (attacks,))):
             check_array(name, getattr(self, name), "iu", shape)
         known = (("labels", 0, classes[0]), ("clean_prediction", -1, classes[0]), ("target", -1, classes[0]),
                  ("fell_to", UNBROKEN, attacks), ("faced", 0, attacks + 1))  # fmt: skip
@@ -193,10 +221,12 @@ class Verdicts:
                 raise ValueError(f"{name} must lie in {lowest}..{end - 1}, got {column.min()} to {column.max()}")
 
     def save(self, path: Path) -> None:
-        names = ("suite", "threat", "attacks", "flags", "notes", "made_for")
+        names, columns = ["suite", "threat", "attacks", "flags", "notes", "made_for"], [*_ROWS, *_SUMS]
+        if self.precision != "float32":  # left out in version 0.1, and where it says nothing; so are the rows
+            names, columns = [*names, "precision"], [*columns, *_LOW]
         about = json.dumps({name: getattr(self, name) for name in names})
-        rows = {name: getattr(self, name) for name in _ROWS + _SUMS}
-        if not np.array_equal(self.rows, np.arange(len(self))):  # left out in version 0.1, and where it says nothing
+        rows = {name: getattr(self, name) for name in columns}
+        if not np.array_equal(self.rows, np.arange(len(self))):
             rows["rows"] = self.rows
         save_arrays(path, {"about": np.array(about), **rows})
 
@@ -213,8 +243,9 @@ class Verdicts:
                 flags=tuple(about["flags"]),
                 notes=tuple(about["notes"]),
                 made_for=about["made_for"],
+                precision=about.get("precision", "float32"),
                 **rows,
-                **({"rows": arrays["rows"]} if "rows" in arrays else {}),
+                **{name: arrays[name] for name in ("rows", *_LOW) if name in arrays},
             )
             found._check()
         except KeyError as error:
@@ -240,3 +271,5 @@ _ROWS = (
 )  # fmt: skip
 _NUMBERS = ("clean_logits", "distance", "margin", "broken_logits")
 _SUMS = ("passes", "rejected", "flat")
+_LOW = ("band", "repeated")
+"""Saved where attacks searched in a lower precision."""

@@ -184,7 +184,7 @@ def evaluated_table(found: Evaluation) -> Table:
         *_model_rows(found.info, digest),
         ("threat model", threat_text(verdicts) + (f" (radius {eps})" if "/" in verdicts.threat and eps else "")),
         ("suite", f"{verdicts.suite}: {', '.join(verdicts.attacks[1:])}"),
-        *(("note", note) for note in verdicts.notes),
+        *(("note", note) for note in (*verdicts.notes, *filter(None, [verdicts.precision_note]))),
         *_image_rows(found.info, verdicts.ids, verdicts.labels, verdicts.clean_logits.shape[1]),
         ("seed", seed or NOT_RECORDED),
         *_session_rows(found.info),

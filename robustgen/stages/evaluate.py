@@ -38,7 +38,8 @@ class Evaluate:
     def __call__(self, device: str, progress: Progress) -> str:
         verdicts = self.verdicts(device, progress)
         said = [f"clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy} -> {self.path}"]
-        said += [f"Note: {note}" for note in verdicts.notes if not note.startswith(ABOUT_IMAGES)]
+        notes = (*verdicts.notes, *filter(None, [verdicts.precision_note]))
+        said += [f"Note: {note}" for note in notes if not note.startswith(ABOUT_IMAGES)]
         return "\n".join(said + [f"Red flag: {flag}" for flag in verdicts.flags])
 
     def verdicts(self, device: str, progress: Progress) -> Verdicts:
@@ -75,6 +76,7 @@ class Evaluate:
                     batch_size=settings.batch_size,
                     path=part,
                     keep_images=settings.keep_images,
+                    precision=settings.precision,
                     rows=test.source_rows[rank::world],
                     notes=[f"{ABOUT_IMAGES}{note}" for note in test.notes],
                     progress=progress,
