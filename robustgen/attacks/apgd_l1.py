@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.common import AttackResult, averaged_value_and_grad
-from robustgen.objectives import Objective, labels_of
+from robustgen.objectives import Objective, hard_labels
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -71,7 +71,7 @@ def _run_phase(
     length = torch.full_like(value, threat.eps)
     window = max(int(0.04 * steps), 1)
     for step in range(1, steps + 2):
-        fooled = (logits.argmax(1) != labels_of(targets)) if leave else torch.zeros_like(row, dtype=torch.bool)
+        fooled = (logits.argmax(1) != hard_labels(targets)) if leave else torch.zeros_like(row, dtype=torch.bool)
         if fooled.any():
             result[row[fooled]], found_at[row[fooled]] = points[fooled], step - 1
             stays = ~fooled
@@ -93,7 +93,7 @@ def _run_phase(
             length = length.clamp(threat.eps / 10, threat.eps)
             count, changed = now / 1.5, now
             # `fooled` refers to the last pass, so a misclassified iterate must be recorded before it is reset.
-            back = sparser & ((logits.argmax(1) == labels_of(targets)) | (not leave))
+            back = sparser & ((logits.argmax(1) == hard_labels(targets)) | (not leave))
             points = torch.where(_wide(back), best, points)
             gradient = torch.where(_wide(back), best_gradient, gradient)
     result[row] = best

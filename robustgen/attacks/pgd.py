@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustgen.attacks.common import AttackResult, rng_or_default, value_and_grad
 from robustgen.modes import evaluating, updating_bn_stats
-from robustgen.objectives import Objective, cross_entropy, labels_of
+from robustgen.objectives import Objective, cross_entropy, hard_labels
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -99,7 +99,7 @@ class PGD:
         for step in range(self.steps):
             logits, _, gradient = value_and_grad(model, points, targets, self.objective)
             if self.until_fooled:
-                fooled = logits.argmax(1) != labels_of(targets)
+                fooled = logits.argmax(1) != hard_labels(targets)
                 if fooled.any():
                     result[rows[fooled]], found_at[rows[fooled]] = points[fooled], step
                     stays = ~fooled

@@ -26,12 +26,12 @@ class Sample:
     guide: Path | None = None
 
     def __call__(self, device: str, progress: Progress) -> str:
-        from robustgen.generators import load_generator, weights_file
+        from robustgen.generators import read_generator, weights_file
         from robustgen.proxy.sampling import sample_proxies
         from robustgen.proxy.store import digest_of
 
-        model, about = load_generator(self.generator)
-        guide = load_generator(self.guide)[0].to(device) if self.guide else None
+        model, about = read_generator(self.generator)
+        guide = read_generator(self.guide)[0].to(device) if self.guide else None
         made_by: dict[str, Any] = {
             "kind": about["settings"]["kind"],
             "weights": digest_of(weights_file(self.generator)),
