@@ -155,7 +155,6 @@ def load_generator(folder: str | Path) -> LoadedGenerator:
     Raises:
         ValueError: unfinished, damaged, or weights that do not fit.
     """
-
     from robustgen.generators import read_generator
 
     return LoadedGenerator(*read_generator(Path(folder)))
