@@ -23,7 +23,7 @@ from robustgen.analysis.fidelity import frechet_distance, gaussian_of
 from robustgen.config.loading import from_content
 from robustgen.config.sampler import SamplerConfig
 from robustgen.datasets import load_splits
-from robustgen.generators import load_generator
+from robustgen.generators import read_generator
 from robustgen.images import to_unit
 from robustgen.models.saved import load_classifier
 from robustgen.proxy.sampling import sample_batch
@@ -66,7 +66,7 @@ def main(folder: str) -> None:
     real = gaussian_of(rows_of(np.asarray(train.images)))
     made: dict[str, list[np.ndarray]] = {name: [] for name in DRAWS}
     seconds = dict.fromkeys(DRAWS, 0.0)
-    models = {kind: load_generator(run.generator(kind))[0].to(where) for kind, _ in DRAWS.values()}
+    models = {kind: read_generator(run.generator(kind))[0].to(where) for kind, _ in DRAWS.values()}
     for first in range(0, COUNT, BATCH):
         for name, (kind, draw) in DRAWS.items():
             models[kind].configure_sampler(draw)

@@ -33,7 +33,7 @@ from robustgen.images import DatasetInfo, to_unit
 from robustgen.models import build_model
 from robustgen.modes import batch_invariant, channels_last
 from robustgen.proxy.exchange import export_proxies, import_proxies
-from robustgen.proxy.formats import Source
+from robustgen.proxy.formats import PublishedSet
 from robustgen.proxy.labeling import pseudo_label
 from robustgen.proxy.ranking import top_per_class
 from robustgen.proxy.store import ProxySet, shard_name, write_rows
@@ -59,7 +59,7 @@ def noise_set(folder: Path, count: int, shard_images: int) -> ProxySet:
             rng = np.random.default_rng(start)
             yield rng.integers(0, 256, (min(10_000, count - start), *SHAPE), dtype=np.uint8)
 
-    source = Source(SHAPE, (np.arange(count) % 10).astype(np.int32), CLASSES, blocks)
+    source = PublishedSet(SHAPE, (np.arange(count) % 10).astype(np.int32), CLASSES, blocks)
     return import_proxies(source, folder, made_by={"kind": "noise"}, shard_images=shard_images)
 
 

@@ -28,10 +28,10 @@ from robustgen.report.study_summary import (
     arms_table,
     correlations_table,
     curves,
-    generators_table,
     measured,
     overfitting_table,
     read_study,
+    study_generators_table,
 )
 from robustgen.report.tables import read_results
 from robustgen.storage.files import read_json, write_json
@@ -67,10 +67,10 @@ def table_of(study: Study, name: str, arms: list[str]) -> Table:
         assert found is not None
         if arms:
             found = found.of(arms)
-        table = generators_table(found) if name == "generators" else correlations_table(found.correlations())
+        table = study_generators_table(found) if name == "generators" else correlations_table(found.correlations())
         names = []
     elif name == "certificates":
-        section = study_certificates.section(study)
+        section = study_certificates.certificates_section(study)
         assert section is not None
         table = section["table"]
     else:

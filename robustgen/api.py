@@ -102,12 +102,12 @@ def load_model(
     """
     from robustgen.config.source import Source
     from robustgen.models.foreign import Adapted
-    from robustgen.models.saved import info_of, read_about
+    from robustgen.models.saved import dataset_info, read_model_json
     from robustgen.models.sources import open_classifier
     from robustgen.storage.weights import load_weights
 
     if network is not None:
-        info = info_of(read_about(Path(place)))
+        info = dataset_info(read_model_json(Path(place)))
         model = Adapted(copy.deepcopy(network), info.mean, info.std)
         return load_weights(model, Path(place) / "weights.safetensors").eval().requires_grad_(False)
     source = Source(str(place), None if weights is None else Path(weights), architecture)
@@ -155,9 +155,9 @@ def load_generator(folder: str | Path) -> LoadedGenerator:
     Raises:
         ValueError: unfinished, damaged, or weights that do not fit.
     """
-    from robustgen.generators import load_generator as load
+    from robustgen.generators import read_generator
 
-    return LoadedGenerator(*load(Path(folder)))
+    return LoadedGenerator(*read_generator(Path(folder)))
 
 
 def _image_set(images: Tensor, labels: Tensor, classes: int | None) -> ImageSet:
@@ -342,7 +342,7 @@ def run(
     from robustgen.config.loading import override, with_defaults
     from robustgen.config.recipe import Recipe
     from robustgen.pipeline import scheduler
-    from robustgen.pipeline.graph import check, stages
+    from robustgen.pipeline.graph import check_recipe, stages
     from robustgen.recipes import find_recipe
     from robustgen.report.tables import read_results
     from robustgen.storage.files import locked
@@ -359,7 +359,7 @@ def run(
     target = RunDir(Path(into) if into is not None else Path("runs") / settings.name.replace("/", "-"))
     plan = stages(settings, target)
     if not target.recipe.exists():
-        check(settings)
+        check_recipe(settings)
     with locked(target.root):
         target.ensure_recipe(settings.to_json(), with_defaults)
         scheduler.run_all(settings, target, plan, device, jobs or scheduler.plan_jobs(plan, device, settings.threads))

@@ -81,7 +81,7 @@ def targeted_dlr(logits: Tensor, targets: Tensor) -> Tensor:
     return targeted_margin(logits, targets) / (top[:, 0] - (top[:, 2] + top[:, 3]) / 2 + 1e-12)
 
 
-def labels_of(targets: Tensor) -> Tensor:
+def hard_labels(targets: Tensor) -> Tensor:
     """The labels within targets: themselves (N,), the first of pairs (N, 2), the most likely class of probabilities."""
     if targets.ndim == 1:
         return targets

@@ -5,7 +5,7 @@ import yaml
 
 from robustgen.config.loading import from_content
 from robustgen.config.recipe import DataConfig, ThreatConfig
-from robustgen.pipeline.graph import check
+from robustgen.pipeline.graph import check_recipe
 from robustgen.planning.auto import (
     EVALUATIONS,
     SWIFT_PASSES,
@@ -66,7 +66,7 @@ def test_the_recipe_fits_the_time_and_is_a_recipe(facts, seconds, rate):
     assert seconds_needed(recipe, facts, rate) <= seconds
     again = from_content(yaml.safe_load(yaml.safe_dump(recipe.to_json())), "auto.yaml")
     assert again == recipe
-    check(recipe)
+    check_recipe(recipe)
     assert list(recipe.arms) == ["real", *recipe.generators] and all(choice.why for choice in choices)
     aside = 0 if facts.test else recipe.data.test
     assert recipe.data.validation + aside < facts.count and recipe.data.test >= 10

@@ -157,3 +157,37 @@ def test_folders_that_do_without_torch():
 
 def test_torchvision_is_imported_nowhere():
     assert not [path for path in PACKAGE.rglob("*.py") if "torchvision" in path.read_text()]
+
+
+CONTRACTS = {
+    "FORMAT": "proxy/formats", "fits": "proxy/formats", "read": "proxy/formats", "write": "proxy/formats",
+    "INFO": "datasets", "load": "datasets", "BASE": "recipes", "ROWS": "recipes",
+}  # fmt: skip
+"""Names that all members of a folder may have, since the folder looks them up."""
+
+REGISTERS = {"EXAMPLES": {"models/__init__", "augment/__init__"}}
+"""Names of what several families list in the same way."""
+
+
+def test_a_public_name_has_one_home():
+    homes: dict[str, set[str]] = {}
+    for path in MODULES:
+        for name in public_names(path):
+            homes.setdefault(name, set()).add(str(path.relative_to(PACKAGE).with_suffix("")))
+    twice = {name: places for name, places in homes.items() if len(places) > 1}
+    assert set(CONTRACTS) <= set(twice)
+    for name, folder in CONTRACTS.items():
+        assert all(Path(place).parent == Path(folder) for place in twice.pop(name))
+    assert twice == REGISTERS
+
+
+def public_names(path: Path) -> set[str]:
+    """Functions, classes and variables that a module defines at its top."""
+    names = set()
+    for node in ast.parse(path.read_text()).body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef):
+            names.add(node.name)
+        elif isinstance(node, ast.Assign | ast.AnnAssign):
+            targets = node.targets if isinstance(node, ast.Assign) else [node.target]
+            names |= {part.id for target in targets for part in ast.walk(target) if isinstance(part, ast.Name)}
+    return {name for name in names if not name.startswith("_")}

@@ -15,7 +15,7 @@ from robustgen.analysis.transfer import Transfer
 from robustgen.analysis.transport import Transport
 from robustgen.units import parse_number
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 ANALYSES: dict[str, Analysis] = {
     "radius-sweep": RadiusSweep(),
@@ -53,7 +53,7 @@ def find_proxy_analysis(name: str, changes: Iterable[str] = ()) -> ProxyAnalysis
     return _changed(PROXY_ANALYSES, name, changes)
 
 
-def _changed(family: Mapping[str, T], name: str, changes: Iterable[str]) -> T:
+def _changed(family: Mapping[str, _T], name: str, changes: Iterable[str]) -> _T:
     if name not in family:
         raise ValueError(f"unknown analysis {name!r}; known: {', '.join([*ANALYSES, *PROXY_ANALYSES])}")
     analysis: Any = family[name]

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.analysis.contracts import ProxySubject
-from robustgen.analysis.subjects import CLASSES, GENERATED, REAL, check_subject, digest, to_floats
+from robustgen.analysis.subjects import DISCRIMINATOR_CLASSES, GENERATED, REAL, check_subject, digest, to_floats
 from robustgen.attacks import APGD, PGD
 from robustgen.augment import AUGMENTATIONS
 from robustgen.contracts import Attack, Augment, Batch, Loss, Progress, silent
@@ -36,7 +36,7 @@ from robustgen.training.ema import EMA, ramped
 from robustgen.training.loop import Loop
 from robustgen.training.schedules import rising_cosine, set_lr
 
-MULTIPLES = (0, 1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1, 1.5, 2, 3, 4)
+_MULTIPLES = (0, 1 / 32, 1 / 16, 1 / 8, 3 / 16, 1 / 4, 3 / 8, 1 / 2, 3 / 4, 1, 1.5, 2, 3, 4)
 """Default radii in units of eps, with small first steps, because each discriminator starts from the previous one."""
 
 
@@ -132,7 +132,7 @@ class ARC:
         eps = subject.threat.eps
         if not (self.radii or eps):
             raise ValueError("ARC needs radii, or a threat model with eps above 0 to take multiples of")
-        radii = np.array(self.radii or [multiple * eps for multiple in MULTIPLES], dtype=np.float64)
+        radii = np.array(self.radii or [multiple * eps for multiple in _MULTIPLES], dtype=np.float64)
         count = min(len(subject.test), len(subject.generated) // 2)
         if min(count, len(subject.train)) < 10:
             raise ValueError(
@@ -325,7 +325,7 @@ def score(
 
 
 def _build(architecture: str, info: DatasetInfo, rng: Rng | None = None) -> nn.Module:
-    return channels_last(build_model(architecture, replace(info, classes=CLASSES), rng))
+    return channels_last(build_model(architecture, replace(info, classes=DISCRIMINATOR_CLASSES), rng))
 
 
 def _load(folder: Path, architecture: str, info: DatasetInfo) -> nn.Module:

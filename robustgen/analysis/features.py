@@ -17,7 +17,7 @@ from robustgen.modes import batch_invariant, evaluating
 from robustgen.storage.feature_weights import find_weights, has_weights
 from robustgen.storage.weights import weights_digest
 
-BLOCK = 1024
+FEATURE_BLOCK = 1024
 """Images per partial sum. It is fixed, so that sums do not depend on the batch size."""
 
 
@@ -175,9 +175,9 @@ def stream(
     batch_size: int,
     device: torch.device | str,
 ) -> Iterator[tuple[slice, np.ndarray, list[tuple[Tensor, Tensor]]]]:
-    """Read images at `index` in blocks of `BLOCK`: (slice of `index`, pixels, (features, logits) of each network)."""
-    for first in range(0, len(index), BLOCK):
-        part = slice(first, min(first + BLOCK, len(index)))
+    """Read images at `index` in blocks: (slice of `index`, pixels, (features, logits) of each network)."""
+    for first in range(0, len(index), FEATURE_BLOCK):
+        part = slice(first, min(first + FEATURE_BLOCK, len(index)))
         pixels = images_at(source, index[part])
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in networks]
         for batch in torch.from_numpy(np.ascontiguousarray(pixels)).split(batch_size):

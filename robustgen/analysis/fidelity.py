@@ -18,7 +18,7 @@ from robustgen.randomness import Rng
 
 
 @dataclass(frozen=True)
-class Gaussian:
+class GaussianFit:
     """Mean (D,) and covariance (D, D) of `count` rows, float64; the covariance is divided by count - 1."""
 
     mean: Tensor
@@ -56,14 +56,14 @@ class Moments:
         self._mean = self._mean + gap * (len(rows) / total)
         self.count = total
 
-    def gaussian(self) -> Gaussian:
+    def gaussian(self) -> GaussianFit:
         """The moments of all rows. Raises ValueError for fewer than two rows."""
         if self.count < 2:
             raise ValueError(f"a covariance needs at least two images, got {self.count}")
-        return Gaussian(self._mean, self._scatter / (self.count - 1), self.count)
+        return GaussianFit(self._mean, self._scatter / (self.count - 1), self.count)
 
 
-def gaussian_of(rows: Tensor, block: int = 1024) -> Gaussian:
+def gaussian_of(rows: Tensor, block: int = 1024) -> GaussianFit:
     """Mean and covariance of rows (N, D)."""
     moments = Moments()
     for part in rows.split(block):
@@ -71,7 +71,7 @@ def gaussian_of(rows: Tensor, block: int = 1024) -> Gaussian:
     return moments.gaussian()
 
 
-def frechet_distance(generated: Gaussian, real: Gaussian) -> float:
+def frechet_distance(generated: GaussianFit, real: GaussianFit) -> float:
     """Squared Frechet distance between two Gaussians:
 
         |mu_1 - mu_2|^2 + tr S_1 + tr S_2 - 2 tr (S_1 S_2)^(1/2)
@@ -89,7 +89,7 @@ def frechet_distance(generated: Gaussian, real: Gaussian) -> float:
     return max(0.0, float(distance))
 
 
-def frechet_at_infinity(rows: Tensor, real: Gaussian, points: int = 15) -> float:
+def frechet_at_infinity(rows: Tensor, real: GaussianFit, points: int = 15) -> float:
     """Extrapolate the Frechet distance to infinitely many generated images; the real images are fixed.
 
     A line in 1/n is fitted to the distances of the first n rows, for 15 values of n from N/10 to N, and evaluated at

@@ -14,7 +14,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustgen.analysis.features import BLOCK, Features, Images, images_at, stream
+from robustgen.analysis.features import FEATURE_BLOCK, Features, Images, images_at, stream
 from robustgen.analysis.fidelity import (
     InceptionScore,
     Moments,
@@ -35,7 +35,7 @@ from robustgen.analysis.neighbors import (
 from robustgen.contracts import Progress, silent
 from robustgen.images import ImageSet, check_labels
 from robustgen.randomness import Rng, content_ids, rng_for
-from robustgen.records.quality import About, Estimate, Quality
+from robustgen.records.quality import Estimate, Quality, QualityAbout
 from robustgen.storage.files import writing_to
 
 SPLITS = 10
@@ -196,7 +196,7 @@ def measure(
         inclusion(mine.rows[first : first + equal], theirs.rows[:equal]) for first in range(0, most - equal + 1, equal)
     ]
     return Quality(
-        about=About(
+        about=QualityAbout(
             train.info.name, train.info.classes, len(index), len(train), len(test), str(features), str(looked), seed
         ),
         estimates=estimates,
@@ -295,7 +295,7 @@ def _projected(rows: tuple[Tensor, Tensor, Tensor], fitted: list[np.ndarray], rn
     _, train, test = rows
     real = torch.cat([train[torch.from_numpy(fitted[0])], test[torch.from_numpy(fitted[1])]])
     projection = fit_projection(real, COMPONENTS, rng)
-    return [project(some.split(BLOCK), projection) for some in rows]
+    return [project(some.split(FEATURE_BLOCK), projection) for some in rows]
 
 
 def _looked_at(

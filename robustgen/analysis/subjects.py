@@ -11,7 +11,7 @@ from torch import Tensor
 from robustgen.analysis.contracts import ProxySubject
 from robustgen.images import to_unit
 
-CLASSES = ("generated", "real")
+DISCRIMINATOR_CLASSES = ("generated", "real")
 """Classes of a discriminator."""
 GENERATED, REAL = 0, 1
 

@@ -29,7 +29,7 @@ from robustgen.records.sweeps import RadiusSweepRecord, StepSweepRecord, SweepRe
 from robustgen.storage.files import SaveInterval
 from robustgen.threat import ThreatModel
 
-MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
+_MULTIPLES = (0, 0.25, 0.5, 0.75, 1, 1.5, 2, 3, 4, 6, 8, 12, 16, 24, 32, 48, 64, 96, 128)
 """Default radii in units of eps, up to `gray_radius`."""
 
 AnySweep = TypeVar("AnySweep", bound=SweepRecord)
@@ -118,7 +118,7 @@ def _default_radii(eps: float, gray: float) -> tuple[float, ...]:
     if eps == 0:
         raise ValueError("a radius sweep needs a threat model with eps above 0, got 0; pass radii=...")
     top = max(gray, eps)
-    return (*(multiple * eps for multiple in MULTIPLES if multiple * eps < top), top)
+    return (*(multiple * eps for multiple in _MULTIPLES if multiple * eps < top), top)
 
 
 def _check_steps(*counts: int) -> None:

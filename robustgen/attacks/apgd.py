@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustgen.attacks.apgd_l1 import sparse_search
 from robustgen.attacks.common import AttackResult, averaged_value_and_grad, raised, rng_or_default
-from robustgen.objectives import Objective, cross_entropy, labels_of, margin
+from robustgen.objectives import Objective, cross_entropy, hard_labels, margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -76,7 +76,7 @@ class APGD:
         logits, value, gradient = averaged_value_and_grad(model, start, targets, self.objective, self.eot)
         count = len(images)
         found_at = torch.full((count,), -1, dtype=torch.int64, device=images.device)
-        reached = margin(logits, labels_of(targets))
+        reached = margin(logits, hard_labels(targets))
         state = {
             "row": torch.arange(count, device=images.device),
             "images": images,
@@ -97,7 +97,7 @@ class APGD:
         ends = checkpoints(self.steps)
         last_end = 0
         for step in range(1, self.steps + 2):
-            fooled = logits.argmax(1) != labels_of(state["targets"])
+            fooled = logits.argmax(1) != hard_labels(state["targets"])
             if fooled.any():
                 result[state["row"][fooled]] = state["seen"][fooled]
                 found_at[state["row"][fooled]] = step - 1

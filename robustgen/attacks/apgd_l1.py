@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.common import AttackResult, averaged_value_and_grad, raised
-from robustgen.objectives import Objective, labels_of, margin
+from robustgen.objectives import Objective, hard_labels, margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -66,13 +66,13 @@ def _run_phase(
     pixels = images[0].numel()
     logits, value, gradient = averaged_value_and_grad(model, points, targets, objective, eot)
     best, best_value, best_gradient = points, value, gradient
-    reached = margin(logits, labels_of(targets))
+    reached = margin(logits, hard_labels(targets))
     changed = _changed_pixels(points, images)
     count = changed / 1.5
     length = torch.full_like(value, threat.eps)
     window = max(int(0.04 * steps), 1)
     for step in range(1, steps + 2):
-        fooled = (logits.argmax(1) != labels_of(targets)) if leave else torch.zeros_like(row, dtype=torch.bool)
+        fooled = (logits.argmax(1) != hard_labels(targets)) if leave else torch.zeros_like(row, dtype=torch.bool)
         if fooled.any():
             result[row[fooled]], found_at[row[fooled]] = points[fooled], step - 1
             stays = ~fooled
@@ -95,7 +95,7 @@ def _run_phase(
             length = length.clamp(threat.eps / 10, threat.eps)
             count, changed = now / 1.5, now
             # `fooled` refers to the last pass, so a misclassified iterate must be recorded before it is reset.
-            back = sparser & ((logits.argmax(1) == labels_of(targets)) | (not leave))
+            back = sparser & ((logits.argmax(1) == hard_labels(targets)) | (not leave))
             points = torch.where(_wide(back), best, points)
             gradient = torch.where(_wide(back), best_gradient, gradient)
     result[row] = best

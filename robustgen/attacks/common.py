@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.modes import frozen_parameters
-from robustgen.objectives import Objective, labels_of, margin
+from robustgen.objectives import Objective, hard_labels, margin
 from robustgen.randomness import Rng, rng_for
 
 
@@ -34,7 +34,7 @@ def rng_or_default(rng: Rng | None, images: Tensor) -> Rng:
 
 def raised(reached: Tensor, logits: Tensor, targets: Tensor) -> Tensor:
     """(N,) the margin of logits where it is larger than the one reached before, else that."""
-    return torch.maximum(reached, margin(logits, labels_of(targets)))
+    return torch.maximum(reached, margin(logits, hard_labels(targets)))
 
 
 class NoGradient(ValueError):

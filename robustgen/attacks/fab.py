@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from robustgen.attacks.common import AttackResult, logit_differences, raised, rng_or_default, value_and_grad
-from robustgen.objectives import labels_of, targeted_margin
+from robustgen.objectives import hard_labels, targeted_margin
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -82,7 +82,7 @@ class FAB:
             value, gradient = self._boundary(model, points, targets, threat)
             points = self._step(points, images, value, gradient, threat)
             logits = model(points)
-            fooled = logits.argmax(1) != labels_of(targets)
+            fooled = logits.argmax(1) != hard_labels(targets)
             distance = threat.distance(points, images)
             allowed = threat.contains(points, images)
             reached[row] = torch.where(allowed, raised(reached[row], logits, targets), reached[row])

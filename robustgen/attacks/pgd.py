@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustgen.attacks.common import AttackResult, raised, rng_or_default, value_and_grad
 from robustgen.modes import evaluating, updating_bn_stats
-from robustgen.objectives import Objective, cross_entropy, labels_of
+from robustgen.objectives import Objective, cross_entropy, hard_labels
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -104,7 +104,7 @@ class PGD:
             logits, _, gradient = value_and_grad(model, points, targets, self.objective)
             if reached is not None:
                 reached[rows] = raised(reached[rows], logits, targets)
-                fooled = logits.argmax(1) != labels_of(targets)
+                fooled = logits.argmax(1) != hard_labels(targets)
                 if fooled.any():
                     result[rows[fooled]], found_at[rows[fooled]] = points[fooled], step
                     stays = ~fooled

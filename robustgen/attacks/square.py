@@ -17,7 +17,7 @@ from robustgen.threat import ThreatModel
 HALVED_AFTER = (10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000)
 """Queries after which the windows' share of the image is halved; published for 10,000 queries, not rescaled."""
 
-BLOCK = 500
+_BLOCK = 500
 """Queries whose random numbers are drawn at a time."""
 
 
@@ -85,10 +85,10 @@ class Square:
                 fooled = fooled[stays]
             if not len(row) or query == self.queries - 1:
                 break  # the start was the first query
-            if query % BLOCK == 0:
-                draws = rng.uniform((len(row), BLOCK, state.draws))
+            if query % _BLOCK == 0:
+                draws = rng.uniform((len(row), _BLOCK, state.draws))
             side = self.side(query, *images.shape[2:])
-            proposal, changed = state.propose(side, draws[:, query % BLOCK])
+            proposal, changed = state.propose(side, draws[:, query % _BLOCK])
             if changed is not None and not changed.any():
                 continue
             seen = proposal if changed is None else proposal[changed]

@@ -31,8 +31,8 @@ OF_IMAGES = ("arc", "transport", "conditions", "transfer")
 """Analyses of a proxy set."""
 
 
-@app.command()
-def analyse(
+@app.command("analyse")
+def analyse_command(
     name: Annotated[
         str,
         typer.Argument(

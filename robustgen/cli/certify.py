@@ -28,8 +28,8 @@ from robustgen.cli.app import (
 from robustgen.cli.settings import image_settings, judged
 
 
-@app.command()
-def certify(
+@app.command("certify")
+def certify_command(
     model: Annotated[
         str,
         typer.Argument(

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
     from robustgen.config.recipe import DataConfig
 
 
-@app.command()
-def check(
+@app.command("check")
+def check_command(
     proxy: ProxySetFolder,
     data: DataPath = None,
     recipe: Annotated[

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from robustgen.records.verdicts import Verdicts
 
 
-@app.command()
-def compare(
+@app.command("compare")
+def compare_command(
     places: Annotated[
         list[Path],
         typer.Argument(

@@ -31,8 +31,8 @@ from robustgen.cli.result_files import check_page, report_result
 from robustgen.cli.settings import image_settings, judged
 
 
-@app.command()
-def evaluate(
+@app.command("evaluate")
+def evaluate_command(
     model: Annotated[
         str,
         typer.Argument(

@@ -10,8 +10,8 @@ import typer
 from robustgen.cli.app import DryRun, ProxySetFolder, app, one_stage
 
 
-@app.command()
-def export(
+@app.command("export")
+def export_command(
     proxy: ProxySetFolder,
     into: Annotated[
         Path, typer.Option("--into", metavar="PLACE", help="FILE.npz, or a folder for pictures", show_default=False)

@@ -10,8 +10,8 @@ import typer
 from robustgen.cli.app import DryRun, app, one_stage
 
 
-@app.command()
-def fetch(
+@app.command("fetch")
+def fetch_command(
     name: Annotated[
         str,
         typer.Argument(metavar="NAME", help="see: robustgen list downloads | hub | generators", show_default=False),
@@ -40,18 +40,18 @@ def fetch(
     """
     from robustgen.stages import fetch as fetching
 
-    wanted = fetching.find(name, into)
+    wanted = fetching.find_downloads(name, into)
     if check:
-        print("\n".join(fetching.check(wanted)) if not dry_run else f"would check {wanted.folder}")
+        print("\n".join(fetching.verify_files(wanted)) if not dry_run else f"would check {wanted.folder}")
         return
     if dry_run:
-        print("\n".join(fetching.describe(wanted)))
+        print("\n".join(fetching.planned_downloads(wanted)))
         return
 
     one_stage(
         f"fetch {name}",
         wanted.folder,
-        lambda device, progress: fetching.fetch(wanted, progress),
+        lambda device, progress: fetching.fetch_files(wanted, progress),
         "cpu",
         False,
         file_name=f"fetch-{wanted.name.replace('/', '-')}",

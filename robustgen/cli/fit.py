@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from robustgen.config.recipe import Recipe
 
 
-@app.command(rich_help_panel=None)
-def fit(
+@app.command("fit")
+def fit_command(
     generator: Annotated[
         str,
         typer.Argument(

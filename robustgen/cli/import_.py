@@ -12,7 +12,7 @@ from robustgen.cli.app import DryRun, Into, app, one_stage
 
 
 @app.command("import")
-def import_(
+def import_command(
     files: Annotated[
         list[Path],
         typer.Argument(metavar="FILE...", help="a published set: its file, all its parts, or its folder"),

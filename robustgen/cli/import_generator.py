@@ -13,7 +13,7 @@ from robustgen.cli.settings import data_of
 
 
 @app.command("import-generator")
-def import_generator(
+def import_generator_command(
     file: Annotated[
         str,
         typer.Argument(

@@ -149,10 +149,10 @@ def _generators() -> list[tuple[str, str]]:
 
 
 def _solvers() -> list[tuple[str, str]]:
-    from robustgen.generators.ddpm_steps import CHAINS
+    from robustgen.generators.ddpm_steps import REVERSE_PROCESSES
     from robustgen.generators.solvers import SOLVERS
 
-    chains = [(name, f"of ddpm: {chain.about}") for name, chain in CHAINS.items()]
+    chains = [(name, f"of ddpm: {chain.about}") for name, chain in REVERSE_PROCESSES.items()]
     return [*((name, _first_line(solver)) for name, solver in SOLVERS.items()), *chains]
 
 

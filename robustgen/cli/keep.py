@@ -11,8 +11,8 @@ from robustgen.cli.app import DryRun, app, one_stage
 from robustgen.cli.settings import checked
 
 
-@app.command()
-def keep(
+@app.command("keep")
+def keep_command(
     proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a labeled proxy set", show_default=False)],
     rule: Annotated[
         str,

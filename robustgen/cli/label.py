@@ -10,8 +10,8 @@ import typer
 from robustgen.cli.app import Device, DryRun, Precision, app, one_stage, precision_named
 
 
-@app.command()
-def label(
+@app.command("label")
+def label_command(
     proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder made by sample", show_default=False)],
     classifier: Annotated[
         Path, typer.Option("--with", metavar="CLASSIFIER", help="a folder made by train --plain", show_default=False)

@@ -11,7 +11,7 @@ from robustgen.cli.app import app
 
 
 @app.command("list")
-def list_names(
+def list_command(
     what: Annotated[
         str, typer.Argument(metavar="[WHAT]", help=f"recipes | runs | {' | '.join(inventory.FAMILIES)}")
     ] = "recipes",

@@ -11,8 +11,8 @@ from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Seed, Sets, 
 from robustgen.cli.settings import command_settings
 
 
-@app.command()
-def measure(
+@app.command("measure")
+def measure_command(
     proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder made by sample", show_default=False)],
     classifier: Annotated[
         Path, typer.Option("--with", metavar="CLASSIFIER", help="a folder made by train --plain", show_default=False)

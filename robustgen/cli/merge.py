@@ -11,8 +11,8 @@ from robustgen.cli.app import DryRun, Into, app, one_stage
 from robustgen.units import parse_number
 
 
-@app.command()
-def merge(
+@app.command("merge")
+def merge_command(
     proxies: Annotated[
         list[str], typer.Argument(metavar="PROXY...", help="labeled proxy sets, two or more", show_default=False)
     ],

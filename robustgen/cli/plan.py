@@ -9,8 +9,8 @@ import typer
 from robustgen.cli.app import app
 
 
-@app.command()
-def plan(
+@app.command("plan")
+def plan_command(
     device_hours: Annotated[float, typer.Option("--device-hours", metavar="H", help="sum over all devices")],
     tflops: Annotated[
         float,

@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from robustgen.contracts import Progress
 
 
-@app.command()
-def publish(
+@app.command("publish")
+def publish_command(
     model: Annotated[
         str,
         typer.Argument(

@@ -11,8 +11,8 @@ from robustgen.cli.app import app
 from robustgen.cli.result_files import CSV_HELP, is_result_file, report_result
 
 
-@app.command()
-def report(
+@app.command("report")
+def report_command(
     run_folders: Annotated[
         list[Path],
         typer.Argument(
@@ -45,7 +45,7 @@ def report(
       robustgen report runs/digits runs/beta5 --into both.html
     """
     from robustgen.pipeline.study import folders_of, is_study
-    from robustgen.report.page import render, write_page
+    from robustgen.report.page import render_run, write_page
     from robustgen.report.study_page import write_reports
     from robustgen.report.tables import read_results
     from robustgen.storage.provenance import command_line
@@ -67,7 +67,7 @@ def report(
     folders = folders_of(run_folders)
     if len(run_folders) == 1 and not is_study(run_folders[0]):
         run = RunDir(folders[0])
-        print(write_page(render(read_results(run)), into or run.report))
+        print(write_page(render_run(read_results(run)), into or run.report))
         return
     usual = run_folders[0] / "report.html" if len(run_folders) == 1 else Path("report.html")
     print(write_reports(folders, into or usual, command_line()))

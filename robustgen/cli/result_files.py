@@ -23,7 +23,7 @@ def show_result(path: Path, csv: Path | None) -> None:
     from robustgen.cli.inventory import print_table
     from robustgen.report import evaluation_tables as tables
     from robustgen.report.certificates import certificates_table
-    from robustgen.report.flag_texts import explained
+    from robustgen.report.flag_texts import explain_flag
 
     found = tables.read_result(path)
     if isinstance(found, tables.Certification):
@@ -33,13 +33,13 @@ def show_result(path: Path, csv: Path | None) -> None:
         print_table(certificates_table({found.name: own}, "certified %"), title)
         _print_facts("What was certified", tables.certified_table(found))
     else:
-        print("\n".join([*tables.answer(found), *filter(None, [tables.progress(found)])]))
+        print("\n".join([*tables.accuracy_sentences(found), *filter(None, [tables.progress(found)])]))
         print_table(tables.attacks_table(found), "Attack by attack")
         count, most = tables.class_count(found), 10
         title = "By class, the weakest first" if count <= most else f"By class, the weakest {most} of {count:,}"
         print_table(tables.classes_table(found, most), title)
         _print_facts("What was evaluated", tables.evaluated_table(found))
-        for flag, text in map(explained, found.verdicts.flags):
+        for flag, text in map(explain_flag, found.verdicts.flags):
             print(f"Red flag: {flag}")
             if text:
                 print(textwrap.fill(text, 110, initial_indent="  ", subsequent_indent="  ", break_on_hyphens=False))
@@ -81,7 +81,7 @@ def report_result(path: Path, into: Path | None, csv: Path | None = None) -> Non
 
 def _write_csv(found: object, csv: Path) -> None:
     from robustgen.report.evaluation_tables import Certification, Evaluation
-    from robustgen.report.row_csv import write_rows
+    from robustgen.report.row_csv import write_csv
 
     assert isinstance(found, Certification | Evaluation)
-    print(write_rows(found, csv))
+    print(write_csv(found, csv))

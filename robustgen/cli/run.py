@@ -16,8 +16,8 @@ if TYPE_CHECKING:
     from robustgen.config.recipe import Recipe
 
 
-@app.command()
-def run(
+@app.command("run")
+def run_command(
     recipe: RecipeName,
     into: Annotated[
         Path | None, typer.Option("--into", metavar="FOLDER", help="the run folder  [runs/RECIPE]", show_default=False)
@@ -86,7 +86,7 @@ def run_all_stages(
 ) -> None:
     from robustgen.config.loading import with_defaults
     from robustgen.pipeline import scheduler
-    from robustgen.pipeline.graph import check, stages
+    from robustgen.pipeline.graph import check_recipe, stages
     from robustgen.report.tables import name_of, read_results, results_table
     from robustgen.storage.files import locked
     from robustgen.storage.run_folder import RunDir
@@ -96,7 +96,7 @@ def run_all_stages(
     plan = stages(settings, target)
     jobs = jobs or scheduler.plan_jobs(plan, where, settings.threads)
     if dry_run:
-        check(settings)
+        check_recipe(settings)
         print(f"{settings.name} into {folder}, on {where}, {jobs} at a time")
         print("".join(f"  {line}\n" for line in inventory.head_of(settings)[1:]), end="")
         width = max(22, *(len(stage.name) + 2 for stage in plan))

@@ -11,8 +11,8 @@ from robustgen.cli.app import Device, DryRun, Into, Precision, app, one_stage
 from robustgen.cli.settings import checked
 
 
-@app.command()
-def sample(
+@app.command("sample")
+def sample_command(
     generator: Annotated[Path, typer.Argument(metavar="GENERATOR", help="a folder made by fit", show_default=False)],
     into: Into,
     count: Annotated[

@@ -11,8 +11,8 @@ from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Seed, Sets, 
 from robustgen.cli.settings import command_settings, of_analysis
 
 
-@app.command()
-def score(
+@app.command("score")
+def score_command(
     proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a labeled proxy set", show_default=False)],
     threat: ThreatText = None,
     recipe: FromRecipe = "digits",

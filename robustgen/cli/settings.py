@@ -20,7 +20,7 @@ _TEST_IMAGES = tuple(
 
 _CERTIFICATION = ("sigma", "selection", "samples", "alpha", "every", "images")
 
-USES: Mapping[str, tuple[str, ...]] = {
+USED_SETTINGS: Mapping[str, tuple[str, ...]] = {
     "fit": ("data", "generators", "seed", "threads"),
     "train": ("data", "threat", "train", "seed", "threads"),
     "train --plain": ("data", "labeller", "seed", "threads"),
@@ -73,8 +73,8 @@ def command_settings(
     assign(content, assignments)
     for text in assignments:
         name = text.partition("=")[0].strip()
-        if not any(name == used or name.startswith(f"{used}.") for used in USES[command]):
-            raise ValueError(f"{command} does not use {name}; it uses: {', '.join(USES[command])}")
+        if not any(name == used or name.startswith(f"{used}.") for used in USED_SETTINGS[command]):
+            raise ValueError(f"{command} does not use {name}; it uses: {', '.join(USED_SETTINGS[command])}")
         changed[name.partition(".")[0]] = None
     return recipe.model_copy(update={section: _validated(recipe, section, content[section]) for section in changed})
 

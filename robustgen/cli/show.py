@@ -13,8 +13,8 @@ from robustgen.cli.result_files import CSV_HELP, is_result_file, show_result
 from robustgen.cli.settings import whole_recipe
 
 
-@app.command()
-def show(
+@app.command("show")
+def show_command(
     what: Annotated[
         str,
         typer.Argument(

@@ -15,8 +15,8 @@ if TYPE_CHECKING:
     from robustgen.config.recipe import Arm
 
 
-@app.command()
-def train(
+@app.command("train")
+def train_command(
     into: Into,
     proxies: Annotated[
         list[str] | None,

@@ -11,8 +11,8 @@ import typer
 from robustgen.cli.app import app
 
 
-@app.command()
-def watch(
+@app.command("watch")
+def watch_command(
     run_folder: Annotated[
         Path, typer.Argument(metavar="RUN", help="a run folder, running or finished", show_default=False)
     ],

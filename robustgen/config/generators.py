@@ -11,7 +11,7 @@ from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number
 from robustgen.config.sampler import SamplerConfig
 from robustgen.units import show_value
 
-Images = Annotated[int, Field(ge=0)]
+ImageCount = Annotated[int, Field(ge=0)]
 Layers = Annotated[int, Field(ge=1, le=1000)]
 Multipliers = Annotated[tuple[Count, ...], Field(min_length=1, max_length=16)]
 
@@ -87,7 +87,7 @@ class TrainedGeneratorConfig(TrainingBudget, GeneratorConfig):
     batch_size: Count
     """Over all processes."""
     peak_lr: Positive
-    warmup_images: Images = 0
+    warmup_images: ImageCount = 0
     cooldown: Fraction01 = 0.0
     """Share of the run, at its end, over which the learning rate falls to 0; 0.3 helps short runs."""
     ema_half_life_images: Positive = 500_000.0
@@ -99,7 +99,7 @@ class TrainedGeneratorConfig(TrainingBudget, GeneratorConfig):
     precision: Precision = "float32"
     """Precision of matrix products and convolutions of the training passes: float32, bfloat16 (by autocast), or auto
     for the faster one on the device. Weights, EMA and losses are always in float32."""
-    previews: Images = 8
+    previews: ImageCount = 8
     """Number of sample grids drawn into `grids/` during training, evenly over the run."""
 
     RENAMED: ClassVar[Mapping[str, str]] = {
@@ -180,7 +180,7 @@ class EDMConfig(UNetConfig):
     batch_size: Count = 512
     peak_lr: Positive = 1e-3
     """Of Adam."""
-    warmup_images: Images = 10_000_000
+    warmup_images: ImageCount = 10_000_000
 
     SHORTEST_RUN = {**TrainedGeneratorConfig.SHORTEST_RUN, "peak_lr": 2e-3}
     FLOPS_PER_TRAINING_IMAGE = 3 * 42.4e9
@@ -240,7 +240,7 @@ class DDPMConfig(TrainedGeneratorConfig):
     batch_size: Count = 128
     peak_lr: Positive = 2e-4
     """Of Adam."""
-    warmup_images: Images = 640_000
+    warmup_images: ImageCount = 640_000
     flip: bool = True
     ema_half_life_images: Positive = 887_187.0
     """A decay of 0.9999 per step of 128 images."""
@@ -278,7 +278,7 @@ class VDVAEConfig(TrainedGeneratorConfig):
     batch_size: Count = 32
     peak_lr: Positive = 2e-4
     """Of AdamW."""
-    warmup_images: Images = 3_200
+    warmup_images: ImageCount = 3_200
     ema_half_life_images: Positive = 221_797.0
     """A decay of 0.9999 per step of 32 images."""
     ema_half_life_share: Positive | None = None
@@ -300,7 +300,7 @@ class BigGANConfig(TrainedGeneratorConfig):
     latents: Count = 128
     critic_steps: Count = 4
     """Discriminator steps per generator step, each on fresh images."""
-    standing: Images = 16
+    standing: ImageCount = 16
     """Forward passes that measure the finished generator's batch-norm statistics (standing statistics); 0 keeps the
     running ones."""
     total_images: Count = 6_250_000

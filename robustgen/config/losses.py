@@ -339,7 +339,7 @@ def switched(content: Mapping[str, Any], kind: str) -> dict[str, Any]:
 
 FLAT_NAMES = ("beta", "attack", "aim", "real_weight", "statistics")
 """Settings of losses that version 0.1 wrote next to the name of the loss."""
-GROUPS: Mapping[str, tuple[str, ...]] = {
+OLD_GROUPS: Mapping[str, tuple[str, ...]] = {
     "helper": ("standard", "weight", "factor"),
     "decoupled": ("alpha", "beta", "temperature", "power"),
     "noise": ("sigma", "draws", "weight", "entropy", "eps", "steps", "gamma", "temperature"),
@@ -353,7 +353,7 @@ def from_flat(content: Mapping[str, Any]) -> dict[str, Any]:
 
     Version 0.1 wrote the settings of every loss; those of other losses are dropped.
     """
-    others = {name: value for name, value in content.items() if name not in (*FLAT_NAMES, *GROUPS)}
+    others = {name: value for name, value in content.items() if name not in (*FLAT_NAMES, *OLD_GROUPS)}
     kind = content.get("loss", "trades")
     if len(others) == len(content) or not isinstance(kind, str):
         return dict(content)
@@ -366,5 +366,5 @@ def from_flat(content: Mapping[str, Any]) -> dict[str, Any]:
             own[name] = content[name]  # refused by losses without it, now as then
     group = _GROUP_OF.get(kind, "noise")
     inner = content.get(group) or {}
-    own |= {n: v for n, v in inner.items() if n not in GROUPS[group] or (n in fields and v is not None)}
+    own |= {n: v for n, v in inner.items() if n not in OLD_GROUPS[group] or (n in fields and v is not None)}
     return {**others, "loss": {"kind": kind, **own}}

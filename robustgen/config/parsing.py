@@ -10,7 +10,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from robustgen.config.generators import GENERATOR_CONFIGS, TrainedGeneratorConfig
-from robustgen.config.losses import FLAT_NAMES, GROUPS, switched
+from robustgen.config.losses import FLAT_NAMES, OLD_GROUPS, switched
 from robustgen.config.training import TrainingConfig
 from robustgen.units import show_value
 
@@ -86,7 +86,7 @@ def todays_names(steps: Sequence[str], here: Mapping[str, Any]) -> Sequence[str]
         return [renamed[first], *rest]
     if is_loss(here.get("loss")) and first in FLAT_NAMES:
         return ["loss", *steps]
-    if is_loss(here.get("loss")) and first in GROUPS and rest:
+    if is_loss(here.get("loss")) and first in OLD_GROUPS and rest:
         return ["loss", *rest]
     return steps
 

@@ -9,7 +9,7 @@ import numpy as np
 from robustgen.images import check_labels
 from robustgen.units import show_names
 
-MOST_CLASSES = 1_000_000
+_MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
@@ -153,7 +153,7 @@ def labels_of(array: np.ndarray, count: int, name: str, origin: str, classes: tu
             raise ValueError(f"{origin}: labels must be integers, got {array.dtype} that are not whole numbers")
         notes = (f"{origin}: {name!r} are {array.dtype}, all whole numbers, and were taken as integers",)
         array = array.astype(np.int64)
-    check_labels(array, count, len(classes) if classes else MOST_CLASSES, origin)
+    check_labels(array, count, len(classes) if classes else _MOST_CLASSES, origin)
     return Labels(array.astype(np.int64), classes, notes)
 
 

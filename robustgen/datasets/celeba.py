@@ -16,8 +16,8 @@ from robustgen.datasets.sizes import read_files
 from robustgen.images import ImageSet
 
 HAIR = ("Black_Hair", "Blond_Hair", "Brown_Hair", "Gray_Hair")
-CLASSES = ("black", "blond", "brown", "grey")
-TRAIN, VALIDATION = 0, 1
+_CLASSES = ("black", "blond", "brown", "grey")
+_TRAIN, _VALIDATION = 0, 1
 """Numbers of the official partition; 2 is its test part, which is left alone."""
 
 
@@ -46,13 +46,13 @@ def load(path: Path | None = None, size: int | None = None) -> tuple[ImageSet, I
     labels = read_hair(attributes)
     parts = dict(line.split()[:2] for line in partition.read_text().splitlines() if len(line.split()) >= 2)
     found = []
-    for wanted in (TRAIN, VALIDATION):
+    for wanted in (_TRAIN, _VALIDATION):
         names = [name for name, part in parts.items() if part == str(wanted) and name in labels]
         if not names:
             raise ValueError(f"{partition} names no images of part {wanted} with one hair color; is it damaged?")
         images = read_files([pictures / Path(name).name for name in names], size or 64)
         found.append((images, np.array([labels[name] for name in names], dtype=np.int64)))
-    info = info_from("celeba", *found[0], CLASSES)
+    info = info_from("celeba", *found[0], _CLASSES)
     train, test = (ImageSet(*part, info, str(root)) for part in found)
     return train, test
 

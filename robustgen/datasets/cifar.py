@@ -37,7 +37,7 @@ INFO_100 = DatasetInfo(
 TITLES = {"cifar10": "CIFAR-10", "cifar100": "CIFAR-100"}
 
 PYTHON_FOLDER, BINARY_FOLDER = "cifar-10-batches-py", "cifar-10-batches-bin"
-TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
+_TRAIN = tuple(f"data_batch_{i}" for i in range(1, 6))
 
 
 def load(path: Path | None = None) -> tuple[ImageSet, ImageSet | None]:
@@ -51,7 +51,7 @@ def load(path: Path | None = None) -> tuple[ImageSet, ImageSet | None]:
         ValueError: nothing there, or a damaged file; says where to get it.
     """
     root = Path("data/cifar10") if path is None else path
-    found = _find(root, (PYTHON_FOLDER, BINARY_FOLDER), TRAIN, "test_batch", INFO)
+    found = _find(root, (PYTHON_FOLDER, BINARY_FOLDER), _TRAIN, "test_batch", INFO)
     if found is None:
         raise ValueError(
             f"no CIFAR-10 in {root}: expected {PYTHON_FOLDER}/data_batch_1 ... test_batch, or {BINARY_FOLDER}/*.bin "

@@ -19,7 +19,7 @@ INFO = DatasetInfo(
 )
 """The official batches number the classes 1..1000 in an order of their own (map_clsloc.txt); label k is class k + 1."""
 
-TRAIN = tuple(f"train_data_batch_{i}" for i in range(1, 11))
+_TRAIN = tuple(f"train_data_batch_{i}" for i in range(1, 11))
 
 
 def load(path: Path | None = None) -> tuple[ImageSet, ImageSet | None]:
@@ -34,7 +34,7 @@ def load(path: Path | None = None) -> tuple[ImageSet, ImageSet | None]:
         ValueError: nothing there, or a damaged file; says where to get it.
     """
     root = Path("data/imagenet64") if path is None else path
-    batches = [file for name in TRAIN for file in _versions(root, name)]
+    batches = [file for name in _TRAIN for file in _versions(root, name)]
     test = _versions(root, "val_data")
     if not batches or not test:
         raise ValueError(

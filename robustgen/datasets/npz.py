@@ -22,7 +22,7 @@ IMAGE_KEYS = ("image", "images", "x", "data", "arr_0")
 LABEL_KEYS = ("label", "labels", "y", "targets", "arr_1")
 """Names of arrays by which arrays are found, in lower or upper case."""
 
-PARTS = ("train", "test", "val", "valid", "validation")
+_PARTS = ("train", "test", "val", "valid", "validation")
 """What arrays of several parts in one file have in front or behind: x_train, test_images."""
 
 
@@ -99,7 +99,7 @@ def parts_of(names: Collection[str], how: Reading) -> tuple[str, ...]:
     if how.image_key is not None or how.label_key is not None:
         return ()
     low = {name.lower() for name in names}
-    return tuple(part for part in PARTS if any({f"{key}_{part}", f"{part}_{key}"} & low for key in IMAGE_KEYS))
+    return tuple(part for part in _PARTS if any({f"{key}_{part}", f"{part}_{key}"} & low for key in IMAGE_KEYS))
 
 
 def labels_next_to(path: Path, given: str | None = None) -> Path:
@@ -149,7 +149,7 @@ def load(path: Path | None = None, size: int | None = None, how: Reading | None 
     first = "train" if "train" in parts else next(iter(parts), "")
     images = read_arrays(path, how, first)
     test: ImageSet | None = None
-    held_out = next((part for part in PARTS[1:] if part in parts and part != first), None)
+    held_out = next((part for part in _PARTS[1:] if part in parts and part != first), None)
     test_path = path.with_name(f"{path.stem}_test{path.suffix}")
     known = None if images.numbered else images.info.classes
     if held_out is not None:

@@ -15,9 +15,9 @@ from robustgen.config.parsing import explain
 from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.augmented import Augmented
 from robustgen.generators.biggan import BigGAN
-from robustgen.generators.consistency import Consistency
+from robustgen.generators.consistency import ConsistencyModel
 from robustgen.generators.contracts import Generator
-from robustgen.generators.custom import SOURCE, Custom, reference_of
+from robustgen.generators.custom import GENERATOR_SOURCE, Custom, reference_of
 from robustgen.generators.ddpm import DDPM
 from robustgen.generators.ddpm_files import holds_diffusers, load_diffusers, save_diffusers, weights_of
 from robustgen.generators.ddpm_unet import DDPMUNet
@@ -37,7 +37,7 @@ GENERATORS: dict[str, type[Generator]] = {
     "gaussian": Gaussian,
     "ddpm": DDPM,
     "edm": Diffusion,
-    "ect": Consistency,
+    "ect": ConsistencyModel,
     "vdvae": VDVAE,
     "biggan": BigGAN,
     "stylegan2": StyleGAN2,
@@ -64,7 +64,7 @@ def check_sampler(config: GeneratorConfig, sampler: SamplerConfig) -> None:
             find_code(reference_of(config))
             sampler.refuse("custom", *(SamplerConfig.model_fields.keys() - {"solver", "evaluations"}))
         else:
-            check_sampler(generator_config(load_generator(finished)[1]["settings"]), sampler)
+            check_sampler(generator_config(read_generator(finished)[1]["settings"]), sampler)
         return
     info = DatasetInfo("", ("0", "1"), (1, 8, 8), (0.0,), (1.0,))
     model = build_generator(config.model_copy(update=dict(config.SMALLEST_NETWORK)), info, rng_for(0))
@@ -99,7 +99,7 @@ def weights_file(folder: Path) -> Path:
     return weights_of(folder) if not own.exists() and holds_diffusers(folder) else own
 
 
-def load_generator(folder: Path) -> tuple[Generator, dict[str, Any]]:
+def read_generator(folder: Path) -> tuple[Generator, dict[str, Any]]:
     """A finished generator in evaluation mode on the CPU, and the content of its `generator.json`.
 
     A DDPM may also be a folder of diffusers' (see `load_diffusers`).
@@ -145,7 +145,7 @@ def load_generator(folder: Path) -> tuple[Generator, dict[str, Any]]:
 
 def _custom(config: CustomConfig, info: DatasetInfo, folder: Path) -> Custom:
     """A user's own generator, from the copy of its source in the finished folder."""
-    kept = folder / SOURCE
+    kept = folder / GENERATOR_SOURCE
     if kept.exists() and (message := note_of_change(reference_of(config), kept)):
         warnings.warn(message, Note, stacklevel=4)
     return Custom.from_source(config, info, rng_for(0), kept if kept.exists() else None)
@@ -171,7 +171,7 @@ def open_generator(
     Raises:
         ValueError: unfinished, damaged, or sampler settings that the generator does not have.
     """
-    model, _ = load_generator(Path(folder))
+    model, _ = read_generator(Path(folder))
     model.to(device).configure_sampler(sampler or SamplerConfig())
     return model
 
@@ -193,8 +193,8 @@ __all__ = [
     "build_generator",
     "check_sampler",
     "load_diffusers",
-    "load_generator",
     "open_generator",
+    "read_generator",
     "save_diffusers",
     "save_generator",
     "weights_file",

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustgen.augment import build_augmentation
 from robustgen.config.generators import AugmentedConfig, GeneratorConfig
-from robustgen.generators.contracts import Generator, size_of
+from robustgen.generators.contracts import Generator, stored_size
 from robustgen.images import DatasetInfo, ImageSet, to_unit
 from robustgen.randomness import Rng
 from robustgen.units import show_class
@@ -50,7 +50,7 @@ class Augmented(Generator):
         return {"held": self.held}
 
     def resize(self, sizes: dict[str, Any]) -> None:
-        self.images = torch.zeros(size_of(sizes, "held"), *self.shape, dtype=torch.uint8)
+        self.images = torch.zeros(stored_size(sizes, "held"), *self.shape, dtype=torch.uint8)
 
     def fit(self, images: ImageSet) -> str:
         """Keep the training images, sorted by class; returns how many.

@@ -59,7 +59,7 @@ class BigGAN(Generator):
         """`critic_steps` steps of the discriminator for each of the generator; hinge losses."""
         assert isinstance(config, BigGANConfig)
         with rng.seeding_torch():
-            discriminator = Discriminator(self.shape, self.classes, channels=config.channels)
+            discriminator = BigGANDiscriminator(self.shape, self.classes, channels=config.channels)
         channels_last(discriminator).to(next(self.parameters()).device)
 
         def made(count: int, rng: Rng) -> tuple[Tensor, Tensor]:
@@ -126,7 +126,7 @@ class BigGAN(Generator):
         return (batch_invariant(self, z, labels) + 1).div_(2).clamp_(0, 1)
 
 
-class Discriminator(nn.Module):
+class BigGANDiscriminator(nn.Module):
     """Images (N, C, H, W) in [-1, 1] and classes to logits (N,): h . w + b + h . class vector, h summed over pixels.
 
     Blocks halve the images while they are larger than 8, once at least; two more keep the size. With 256 channels and
@@ -229,7 +229,7 @@ class _Conv(nn.Conv2d):
         nn.init.normal_(self.weight, std=DEVIATION)
 
     def forward(self, x: Tensor) -> Tensor:
-        return self._conv_forward(x, with_normalization(self), self.bias)
+        return self._conv_forward(x, spectrally_normalized(self), self.bias)
 
 
 class _Linear(nn.Linear):
@@ -241,7 +241,7 @@ class _Linear(nn.Linear):
         nn.init.normal_(self.weight, std=DEVIATION)
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.linear(x, with_normalization(self), self.bias)
+        return F.linear(x, spectrally_normalized(self), self.bias)
 
 
 class _Embedding(nn.Embedding):
@@ -253,10 +253,10 @@ class _Embedding(nn.Embedding):
         nn.init.normal_(self.weight, std=DEVIATION)
 
     def forward(self, labels: Tensor) -> Tensor:
-        return F.embedding(labels, with_normalization(self))
+        return F.embedding(labels, spectrally_normalized(self))
 
 
-def with_normalization(layer: _Conv | _Linear | _Embedding) -> Tensor:
+def spectrally_normalized(layer: _Conv | _Linear | _Embedding) -> Tensor:
     """A layer's weight over its largest singular value, by one step of power iteration from where the last one ended.
 
     v = W^T u / |W^T u|,   u = W v / |W v|,   W / (u^T W v)       W as (outputs, rest)

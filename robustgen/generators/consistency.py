@@ -21,7 +21,7 @@ SIGMA_AGAIN = 0.821
 """The noise level that is added again for the second evaluation (locuslab/ect)."""
 
 
-class Consistency(Diffusion):
+class ConsistencyModel(Diffusion):
     """A denoiser tuned to map every noisy image to the clean end of its trajectory.
 
         mean over n of |D(x + t e; t) - sg D(x + r e; r)|_2 / (t - r)

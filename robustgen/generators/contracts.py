@@ -98,7 +98,7 @@ class Generator(nn.Module, ABC):
         """Give buffers the sizes that `generator.json` stores, before weights are loaded."""
 
 
-def size_of(sizes: Mapping[str, Any], name: str) -> int:
+def stored_size(sizes: Mapping[str, Any], name: str) -> int:
     """One of the sizes that `generator.json` stores. Raises ValueError where it is not there, or not a size."""
     found = sizes.get(name)
     if type(found) is not int or not 0 <= found < 2**31:

@@ -20,7 +20,7 @@ from robustgen.images import DatasetInfo, ImageSet
 from robustgen.randomness import Rng, rng_for
 from robustgen.storage.references import Reference, find_code, one_line
 
-SOURCE = "source.py"
+GENERATOR_SOURCE = "source.py"
 """Copy of the file that a generator of the user's own was made from, in its folder."""
 
 RANDOM = ("seed", "seeds", "rng")

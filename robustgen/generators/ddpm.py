@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from robustgen.config.generators import DDPMConfig, GeneratorConfig, TrainedGeneratorConfig
 from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
-from robustgen.generators.ddpm_steps import CHAINS, Chain, alphas_bar
+from robustgen.generators.ddpm_steps import REVERSE_PROCESSES, ReverseProcess, alphas_bar
 from robustgen.generators.ddpm_unet import DDPMUNet
 from robustgen.generators.diffusion import Diffusion
 from robustgen.generators.solvers import SOLVERS, Sampler
@@ -54,7 +54,7 @@ class DDPM(Diffusion):
         sigmas = torch.from_numpy(np.sqrt((1 - self.alphas_bar) / self.alphas_bar)).float()
         self.register_buffer("sigmas", sigmas, persistent=False)
         # For the sample grids during training; `configure_sampler` sets it for proxy sets.
-        self.chain: Chain | None = CHAINS["ddim"]
+        self.chain: ReverseProcess | None = REVERSE_PROCESSES["ddim"]
         self.evaluations = min(timesteps, 50)
 
     @classmethod
@@ -105,7 +105,7 @@ class DDPM(Diffusion):
         )
 
     def configure_sampler(self, settings: SamplerConfig, guide: nn.Module | None = None) -> dict[str, Any]:
-        """Set solver (a chain of `CHAINS` or a solver of `SOLVERS`), evaluations and guidance.
+        """Set solver (a reverse process of `REVERSE_PROCESSES` or a solver of `SOLVERS`), evaluations and guidance.
 
         Raises:
             ValueError: an unknown solver, a number of evaluations that it cannot make, or guidance without a guide.
@@ -113,7 +113,7 @@ class DDPM(Diffusion):
         self.refuse_all_but(settings, "solver", "evaluations", "guidance", "guide")
         self._refuse_guidance(settings, guide)
         solver = settings.solver or "ancestral"
-        self.chain = CHAINS.get(solver)
+        self.chain = REVERSE_PROCESSES.get(solver)
         if self.chain is not None:
             self.evaluations = settings.evaluations or self.chain.evaluations or self.timesteps
             if self.evaluations > self.timesteps:
@@ -123,7 +123,7 @@ class DDPM(Diffusion):
             # At EDM's 80 nothing is left of an image; cosine timesteps reach 20 000, and would take most steps.
             self.sampler = Sampler(solver, self.evaluations, float(self.sigmas[0]), min(80.0, float(self.sigmas[-1])))
         else:
-            raise ValueError(f"unknown solver {solver!r}; known for ddpm: {', '.join([*CHAINS, *SOLVERS])}")
+            raise ValueError(f"unknown solver {solver!r}; known for ddpm: {', '.join([*REVERSE_PROCESSES, *SOLVERS])}")
         how = {"solver": solver, "evaluations": self.evaluations, "conditional": self.conditional}
         return how | self._guided_by(settings, guide)
 

@@ -17,10 +17,10 @@ from robustgen.storage.files import first_line, read_settings, write_json
 from robustgen.storage.weights import assign_weights, check_fits, read_weights, save_weights
 from robustgen.units import show_value
 
-RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
+_RENAMED = {".query.": ".to_q.", ".key.": ".to_k.", ".value.": ".to_v.", ".proj_attn.": ".to_out.0."}
 """Names in files from before diffusers 0.15 (google/ddpm-cifar10-32), and since then."""
 
-LARGEST = 1 << 20
+_LARGEST = 1 << 20
 """Channels, pixels of a side or classes; a file that says more is damaged."""
 SCHEDULES = {"linear": "linear", "squaredcos_cap_v2": "cosine"}
 
@@ -141,9 +141,9 @@ def _settings(
     }
     for name, values in numbers.items():
         whole = isinstance(values, list) and 0 < len(values) <= 16
-        if not whole or not all(type(value) is int and 0 < value <= LARGEST for value in values):
+        if not whole or not all(type(value) is int and 0 < value <= _LARGEST for value in values):
             came = show_value(config.get(name))
-            raise ValueError(f"{path}: {name} must be whole numbers in 1..{LARGEST}, got {came}")
+            raise ValueError(f"{path}: {name} must be whole numbers in 1..{_LARGEST}, got {came}")
     if len(sides) != 2 or not isinstance(kinds, list) or len(kinds) != len(widths):
         raise ValueError(f"{path}: sample_size must be a side or two, down_block_types as many as block_out_channels")
     height, width = sides
@@ -202,7 +202,7 @@ def _read(path: Path) -> dict[str, Tensor]:
 
 
 def _today(name: str) -> str:
-    for old, new in RENAMED.items():
+    for old, new in _RENAMED.items():
         name = name.replace(old, new)
     return name
 

@@ -26,7 +26,7 @@ def alphas_bar(timesteps: int, betas: str) -> np.ndarray:
 
 
 @dataclass(frozen=True)
-class Weights:
+class StepWeights:
     """What a step from one time to an earlier one does: x' = clean * D + noisy * x + deviation * z, z normal."""
 
     clean: float
@@ -35,7 +35,7 @@ class Weights:
 
 
 @dataclass(frozen=True)
-class Chain:
+class ReverseProcess:
     """A way to sample down the chain.
 
     eta          share of the posterior's standard deviation that is sampled as fresh noise: 1 is DDPM, 0 is DDIM
@@ -62,7 +62,7 @@ class Chain:
         shares = [(i / (evaluations - 1)) ** (2 if self.quadratic else 1) for i in range(evaluations)]
         return [max(i, round((timesteps - 1) * share)) for i, share in enumerate(shares)][::-1]
 
-    def weights(self, now: float, then: float) -> Weights:
+    def weights(self, now: float, then: float) -> StepWeights:
         """Of a step from abar `now` to the larger abar `then`; at 1, the end, x' is D.
 
             x' = sqrt(then) D + sqrt(1 - then - s^2) (x - sqrt(now) D) / sqrt(1 - now) + deviation z
@@ -75,12 +75,14 @@ class Chain:
         spread = self.eta * math.sqrt((1 - then) / (1 - now) * beta)
         noisy = math.sqrt(max(0.0, 1 - then - spread**2) / (1 - now))
         deviation = 0.0 if then == 1 else math.sqrt(beta) if self.fixed_large else spread
-        return Weights(math.sqrt(then) - noisy * math.sqrt(now), noisy, deviation)
+        return StepWeights(math.sqrt(then) - noisy * math.sqrt(now), noisy, deviation)
 
 
-CHAINS = {
-    "ancestral": Chain(1.0, "DDPM's chain, drawn with variance beta (fixedlarge)", fixed_large=True),
-    "ancestral-small": Chain(1.0, "DDPM's chain, drawn with the posterior's variance (fixedsmall)"),
-    "ddim": Chain(0.0, "without noise on the way, times evenly spaced", evaluations=50),
-    "ddim-quadratic": Chain(0.0, "without noise on the way, times denser at the end", quadratic=True, evaluations=50),
+REVERSE_PROCESSES = {
+    "ancestral": ReverseProcess(1.0, "DDPM's chain, drawn with variance beta (fixedlarge)", fixed_large=True),
+    "ancestral-small": ReverseProcess(1.0, "DDPM's chain, drawn with the posterior's variance (fixedsmall)"),
+    "ddim": ReverseProcess(0.0, "without noise on the way, times evenly spaced", evaluations=50),
+    "ddim-quadratic": ReverseProcess(
+        0.0, "without noise on the way, times denser at the end", quadratic=True, evaluations=50
+    ),
 }

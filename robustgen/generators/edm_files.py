@@ -10,7 +10,7 @@ from torch import Tensor
 
 from robustgen.config.generators import EDMConfig
 from robustgen.generators.layouts import Layout, settings_of
-from robustgen.generators.unet import AUGMENTATIONS
+from robustgen.generators.unet import AUGMENTATION_LABELS
 from robustgen.storage.torch_files import Inert
 
 LAYER = {
@@ -36,7 +36,7 @@ DHARIWAL: dict[str, Any] = {
 }  # fmt: skip
 """Arguments of NVIDIA's networks where a file does not say."""
 
-NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
+_NETWORKS: dict[str, tuple[str, dict[str, Any]]] = {
     "ddpm++": (
         "SongUNet",
         {
@@ -137,12 +137,14 @@ def _network(network: Inert, path: Path) -> tuple[str, dict[str, Any]]:
     if given["channel_mult_emb"] != 4 or given.get("decoder_type", "standard") != "standard":
         wrong = "channel_mult_emb" if given["channel_mult_emb"] != 4 else "decoder_type"
         raise ValueError(f"{path}: {wrong} is {given[wrong]!r}; only {defaults[wrong]!r} can be opened")
-    if given["augment_dim"] not in (0, AUGMENTATIONS):
-        raise ValueError(f"{path}: augment_dim is {given['augment_dim']}; only 0 and {AUGMENTATIONS} can be opened")
-    for kind, (name, arguments) in NETWORKS.items():
+    if given["augment_dim"] not in (0, AUGMENTATION_LABELS):
+        raise ValueError(
+            f"{path}: augment_dim is {given['augment_dim']}; only 0 and {AUGMENTATION_LABELS} can be opened"
+        )
+    for kind, (name, arguments) in _NETWORKS.items():
         if name == network.origin and all(_plain(given[key]) == value for key, value in arguments.items()):
             return kind, given
-    found = ", ".join(f"{key}={given[key]!r}" for key in NETWORKS["ddpm++"][1])
+    found = ", ".join(f"{key}={given[key]!r}" for key in _NETWORKS["ddpm++"][1])
     raise ValueError(f"{path} holds a SongUNet with {found}; only those of DDPM++ and NCSN++ can be opened")
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from torch import Tensor
 
 from robustgen.config.generators import BigGANConfig, StyleGAN2Config
-from robustgen.generators.layouts import Layout, settings_of, size_of
+from robustgen.generators.layouts import Layout, axis_size, settings_of
 from robustgen.storage.torch_files import Inert
 
 STYLED = {"affine.": "style.", "noise_strength": "strength"}
@@ -46,7 +46,7 @@ def read_stylegan2(content: Mapping[str, Any], path: Path) -> Layout:
     side, colours, latents, styles, classes = (state[name] for name in needed)
     if latents != styles:
         raise ValueError(f"{path}: z_dim is {latents}, w_dim {styles}; only equal ones can be opened")
-    channels = size_of(weights, "synthesis.b4.const", 0, path)
+    channels = axis_size(weights, "synthesis.b4.const", 0, path)
     convs = [name for name in weights if re.fullmatch(r"synthesis\.b\d+\.conv\d\.weight", name)]
     widths = {weights[name].shape[0] for name in convs}
     if side > 64 or widths != {channels}:
@@ -111,7 +111,7 @@ def read_biggan(content: object, path: Path) -> Layout:
     """
     weights = _plain(content)
     blocks = len({name.split(".")[1] for name in weights if name.startswith("blocks.")})
-    channels, classes = size_of(weights, "blocks.0.0.conv1.weight", 0, path), 0
+    channels, classes = axis_size(weights, "blocks.0.0.conv1.weight", 0, path), 0
     other = [name for name in weights if name.startswith("shared.") or re.match(r"blocks\.\d+\.[1-9]", name)]
     widths = {value.shape[0] for name, value in weights.items() if name.endswith(("conv1.weight", "conv2.weight"))}
     if other or widths != {channels}:
@@ -119,11 +119,11 @@ def read_biggan(content: object, path: Path) -> Layout:
             f"{path} holds a BigGAN with {other[0] if other else f'{sorted(widths)} channels'}, as for ImageNet; only "
             "that of launch_cifar_ema.sh, with the same channels at each size and no shared embedding, can be opened"
         )
-    classes = size_of(weights, "blocks.0.0.bn1.gain.weight", 0, path)
+    classes = axis_size(weights, "blocks.0.0.bn1.gain.weight", 0, path)
     config = settings_of(
-        BigGANConfig, path, channels=channels, latents=size_of(weights, "linear.weight", 1, path)
+        BigGANConfig, path, channels=channels, latents=axis_size(weights, "linear.weight", 1, path)
     )  # fmt: skip
-    side, colours = 4 << min(blocks, 8), size_of(weights, "output_layer.2.weight", 0, path)
+    side, colours = 4 << min(blocks, 8), axis_size(weights, "output_layer.2.weight", 0, path)
     return Layout("BigGAN-PyTorch", config, (colours, side, side), classes, dict(_biggan(weights)))
 
 

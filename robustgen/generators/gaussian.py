@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from robustgen.config.generators import GeneratorConfig
-from robustgen.generators.contracts import Generator, size_of
+from robustgen.generators.contracts import Generator, stored_size
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.modes import batch_invariant
 from robustgen.randomness import Rng
@@ -47,7 +47,7 @@ class Gaussian(Generator):
         return {"rank": self.rank}
 
     def resize(self, sizes: dict[str, Any]) -> None:
-        self.factor = torch.zeros(self.classes, size_of(sizes, "rank"), self.mean.shape[1])
+        self.factor = torch.zeros(self.classes, stored_size(sizes, "rank"), self.mean.shape[1])
 
     def fit(self, images: ImageSet) -> str:
         """Set means and factors from a data set; returns the shape of an image and the rank.

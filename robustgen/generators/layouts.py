@@ -38,7 +38,7 @@ def settings_of(kind: type[GeneratorConfig], path: Path, **values: object) -> Ge
         raise ValueError(f"{path}: {explain(error)}") from None
 
 
-def size_of(weights: Mapping[str, Tensor], name: str, axis: int, path: Path) -> int:
+def axis_size(weights: Mapping[str, Tensor], name: str, axis: int, path: Path) -> int:
     """The size of an axis of a tensor. Raises ValueError where there is no such tensor or axis."""
     if name not in weights or weights[name].ndim <= axis:
         raise ValueError(f"{path} has no {name} with {axis + 1} axes or more")

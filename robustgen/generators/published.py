@@ -45,7 +45,7 @@ READERS: tuple[tuple[Callable[[object], bool], Callable[[Any, Path], Layout]], .
 )
 """(whether a file's content has the layout, reads it)."""
 
-KINDS: dict[str, type[Generator]] = {
+PUBLISHED_KINDS: dict[str, type[Generator]] = {
     "edm": Diffusion,
     "ddpm": DDPM,
     "stylegan2": StyleGAN2,
@@ -121,7 +121,7 @@ def _read(path: Path) -> Layout:
 
 def _built(config: GeneratorConfig, info: DatasetInfo, weights: dict[str, Tensor], path: Path) -> Generator:
     """The model with these weights; sizes are compared before memory is taken for it."""
-    kind = KINDS[config.kind]
+    kind = PUBLISHED_KINDS[config.kind]
     try:
         with torch.device("meta"), warnings.catch_warnings(action="ignore"):
             assign_weights(kind.from_config(config, info, rng_for(0)), weights, path)

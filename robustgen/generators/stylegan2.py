@@ -112,7 +112,7 @@ class StyleGAN2(Generator):
         group_of(config.batch_size // distributed.place()[1])
         device = next(self.parameters()).device
         with rng.seeding_torch():
-            discriminator = Discriminator(
+            discriminator = StyleGAN2Discriminator(
                 self.shape,
                 self.classes,
                 channels=config.channels,
@@ -176,7 +176,7 @@ class StyleGAN2(Generator):
         return (batch_invariant(self, z, labels, *self.noise(len(labels), rng)) + 1).div_(2).clamp_(0, 1)
 
 
-class Discriminator(nn.Module):
+class StyleGAN2Discriminator(nn.Module):
     """Images (N, C, H, H) in [-1, 1] and classes to logits (N,): features . vector of the class / sqrt(latents).
 
     Where it is not `conditional`, a linear layer makes the logit, and labels are ignored.

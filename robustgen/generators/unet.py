@@ -18,7 +18,7 @@ from robustgen.randomness import Rng
 NO_LABEL = -1
 """In place of a class label: the network is not conditioned on a class."""
 
-AUGMENTATIONS = 9
+AUGMENTATION_LABELS = 9
 """Numbers that describe how an image was augmented (see `augmentation`)."""
 
 
@@ -170,7 +170,9 @@ class UNet(nn.Module):
         self.channels, self.classes = channels, classes
         width_of_embedding, width_of_noise = 4 * channels, (2 if ncsn else 1) * channels
         self.class_in = _scaled(nn.Linear(classes, width_of_noise)) if conditional else None
-        self.augmentation_in = _scaled(nn.Linear(AUGMENTATIONS, width_of_noise, bias=False)) if augmented else None
+        self.augmentation_in = (
+            _scaled(nn.Linear(AUGMENTATION_LABELS, width_of_noise, bias=False)) if augmented else None
+        )
         self.embed_0 = _scaled(nn.Linear(width_of_noise, width_of_embedding))
         self.embed_1 = _scaled(nn.Linear(width_of_embedding, width_of_embedding))
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustgen.config.generators import UNetConfig
 from robustgen.generators.low_precision import GroupNorm, dropout
-from robustgen.generators.unet import AUGMENTATIONS, NO_LABEL, UNet, check_halvings, resampled
+from robustgen.generators.unet import AUGMENTATION_LABELS, NO_LABEL, UNet, check_halvings, resampled
 from robustgen.images import DatasetInfo
 from robustgen.randomness import Rng
 
@@ -107,7 +107,7 @@ class ADMUNet(nn.Module):
         check_halvings(shape, multipliers)
         self.channels, self.classes = channels, classes
         width = 4 * channels
-        self.augmentation_in = nn.Linear(AUGMENTATIONS, channels, bias=False) if augmented else None
+        self.augmentation_in = nn.Linear(AUGMENTATION_LABELS, channels, bias=False) if augmented else None
         if self.augmentation_in is not None:
             nn.init.zeros_(self.augmentation_in.weight)
         self.embed_0 = nn.Linear(channels, width)

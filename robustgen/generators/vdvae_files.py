@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 
 from robustgen.config.generators import VDVAEConfig
-from robustgen.generators.layouts import Layout, settings_of, size_of
+from robustgen.generators.layouts import Layout, axis_size, settings_of
 
-PARTS = {"enc": "posterior", "prior": "prior", "resnet": "residual", "z_proj": "project"}
+_PARTS = {"enc": "posterior", "prior": "prior", "resnet": "residual", "z_proj": "project"}
 """Parts of a layer of the decoder: their names and ours."""
 
 CONVS = {f"c{i + 1}": f"convs.{i}" for i in range(4)}
@@ -59,17 +59,17 @@ def read_vdvae(content: Mapping[str, Tensor], path: Path) -> Layout:
         expected = "; ".join(f"{name} {a} and {b}" for (a, b), name in zip(known, HYPERPARAMETERS, strict=True))
         raise ValueError(f"{path} holds a VDVAE with {counts[0]} and {counts[1]} blocks, expected those of: {expected}")
     layout = known[counts]
-    width = size_of(weights, "encoder.in_conv.weight", 0, path)
-    colours = size_of(weights, "encoder.in_conv.weight", 1, path)
+    width = axis_size(weights, "encoder.in_conv.weight", 0, path)
+    colours = axis_size(weights, "encoder.in_conv.weight", 1, path)
     numbers = 1 + 2 * colours + colours * (colours - 1) // 2
-    components = size_of(weights, "decoder.out_net.out_conv.weight", 0, path) // numbers
+    components = axis_size(weights, "decoder.out_net.out_conv.weight", 0, path) // numbers
     config = settings_of(
         VDVAEConfig,
         path,
         **layout,
         width=width,
-        bottleneck=size_of(weights, "encoder.enc_blocks.0.c1.weight", 0, path) / width,
-        latents=size_of(weights, "decoder.dec_blocks.0.z_proj.weight", 1, path),
+        bottleneck=axis_size(weights, "encoder.enc_blocks.0.c1.weight", 0, path) / width,
+        latents=axis_size(weights, "decoder.dec_blocks.0.z_proj.weight", 1, path),
         components=components,
     )
     side = int(re.match(r"\d+", layout["encoder"])[0])  # type: ignore[index]
@@ -90,7 +90,7 @@ def _renamed(weights: Mapping[str, Tensor], colours: int, decoder: str) -> Itera
         elif parts[0] == "enc_blocks":
             yield ".".join(["encoder", *parts[1:]]), tensor
         elif parts[0] == "dec_blocks" and len(parts) > 2:
-            yield ".".join(["decoder", parts[1], PARTS.get(parts[2], parts[2]), *parts[3:]]), tensor
+            yield ".".join(["decoder", parts[1], _PARTS.get(parts[2], parts[2]), *parts[3:]]), tensor
         elif parts[0] == "bias_xs" and parts[1].isdecimal() and int(parts[1]) < len(sizes):
             yield f"biases.{sizes[int(parts[1])]}", tensor.squeeze(0)
         elif parts[0] == "out_net":

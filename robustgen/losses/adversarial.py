@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustgen.attacks.pgd import official_training_attack
 from robustgen.contracts import Attack, Batch
-from robustgen.losses.common import by_origin, check
+from robustgen.losses.common import by_origin, check_settings
 from robustgen.modes import frozen_bn_stats
 from robustgen.objectives import cross_entropy
 from robustgen.randomness import Rng
@@ -23,7 +23,7 @@ class Plain:
     real_weight: float | None = None
 
     def __post_init__(self) -> None:
-        check(real_weight=self.real_weight)
+        check_settings(real_weight=self.real_weight)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
         rows = (model(batch.images), batch.targets)
@@ -41,7 +41,7 @@ class Adversarial:
     real_weight: float | None = None
 
     def __post_init__(self) -> None:
-        check(real_weight=self.real_weight)
+        check_settings(real_weight=self.real_weight)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
         with frozen_bn_stats(model):

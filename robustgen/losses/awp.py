@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from robustgen.contracts import Attack, Batch, Loss
-from robustgen.losses.common import check, loss_at, with_attack
+from robustgen.losses.common import check_settings, loss_at, with_attack
 from robustgen.losses.trades import TRADES
 from robustgen.modes import frozen_bn_stats
 from robustgen.randomness import Rng
@@ -74,7 +74,7 @@ class AWP:
     warmup: float = 0.0
 
     def __post_init__(self) -> None:
-        check(radius=self.radius, warmup=self.warmup)
+        check_settings(radius=self.radius, warmup=self.warmup)
 
     def at(self, share: float) -> Loss:
         inner = loss_at(self.loss, share)

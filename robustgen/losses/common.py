@@ -16,7 +16,7 @@ from robustgen.threat import ThreatModel
 AIMS = ("predictions", "targets")
 
 
-def check(aim: str = "predictions", real_weight: float | None = None, **prices: float) -> None:
+def check_settings(aim: str = "predictions", real_weight: float | None = None, **prices: float) -> None:
     """Raise ValueError for an unknown aim, a real_weight outside [0, 1], or another weight below 0."""
     if aim not in AIMS:
         raise ValueError(f"unknown aim {aim!r}; known: {', '.join(AIMS)}")

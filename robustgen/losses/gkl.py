@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustgen.attacks.pgd import official_training_attack
 from robustgen.contracts import Attack, Batch
-from robustgen.losses.common import by_origin, check, clean_and_attacked
+from robustgen.losses.common import by_origin, check_settings, clean_and_attacked
 from robustgen.objectives import kl_divergence
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -80,7 +80,7 @@ class GKL:
     real_weight: float | None = None
 
     def __post_init__(self) -> None:
-        check(self.aim, self.real_weight, alpha=self.alpha, beta=self.beta, power=self.power)
+        check_settings(self.aim, self.real_weight, alpha=self.alpha, beta=self.beta, power=self.power)
         if not self.temperature > 0:
             raise ValueError(f"temperature must be above 0, got {self.temperature}")
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from robustgen.attacks.pgd import official_training_attack
 from robustgen.contracts import Attack, Batch
-from robustgen.losses.common import by_origin, check, clean_and_attacked
+from robustgen.losses.common import by_origin, check_settings, clean_and_attacked
 from robustgen.losses.trades import trades_loss
 from robustgen.modes import evaluating, frozen_bn_stats
 from robustgen.objectives import kl_divergence
@@ -61,7 +61,7 @@ class HAT:
     real_weight: float | None = None
 
     def __post_init__(self) -> None:
-        check(self.aim, self.real_weight, beta=self.beta, weight=self.weight)
+        check_settings(self.aim, self.real_weight, beta=self.beta, weight=self.weight)
         if not self.factor > 1:
             raise ValueError(f"factor must be above 1 (helper examples lie beyond the attacked), got {self.factor}")
 

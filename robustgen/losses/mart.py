@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustgen.attacks.pgd import official_training_attack
 from robustgen.contracts import Attack, Batch
-from robustgen.losses.common import by_origin, check, clean_and_attacked
+from robustgen.losses.common import by_origin, check_settings, clean_and_attacked
 from robustgen.objectives import cross_entropy
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
@@ -54,7 +54,7 @@ class MART:
     real_weight: float | None = None
 
     def __post_init__(self) -> None:
-        check(real_weight=self.real_weight, beta=self.beta)
+        check_settings(real_weight=self.real_weight, beta=self.beta)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
         clean_logits, adversarial = clean_and_attacked(model, batch, self.attack, threat, rng, "targets")

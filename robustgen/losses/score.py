@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from robustgen.attacks.pgd import official_training_attack
 from robustgen.contracts import Attack, Batch
-from robustgen.losses.common import by_origin, check, clean_and_attacked
+from robustgen.losses.common import by_origin, check_settings, clean_and_attacked
 from robustgen.randomness import Rng
 from robustgen.threat import ThreatModel
 
@@ -47,7 +47,7 @@ class SCORE:
     real_weight: float | None = None
 
     def __post_init__(self) -> None:
-        check(self.aim, self.real_weight, beta=self.beta)
+        check_settings(self.aim, self.real_weight, beta=self.beta)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
         clean_logits, adversarial = clean_and_attacked(model, batch, self.attack, threat, rng, self.aim)

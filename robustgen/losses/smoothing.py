@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustgen.contracts import Batch
-from robustgen.losses.common import by_origin, check
+from robustgen.losses.common import by_origin, check_settings
 from robustgen.losses.trades import trades_loss
 from robustgen.modes import frozen_bn_stats
 from robustgen.randomness import Rng
@@ -56,7 +56,7 @@ class GaussianNoise:
 
     def __post_init__(self) -> None:
         check_noise(self.sigma, self.draws)
-        check(real_weight=self.real_weight)
+        check_settings(real_weight=self.real_weight)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
         noisy = copies_of(batch.images, self.draws) + noises_for(batch.images, self.sigma, self.draws, rng)
@@ -82,7 +82,7 @@ class Stability:
 
     def __post_init__(self) -> None:
         check_noise(self.sigma, beta=self.beta)
-        check(real_weight=self.real_weight)
+        check_settings(real_weight=self.real_weight)
 
     def __call__(self, model: nn.Module, batch: Batch, threat: ThreatModel, rng: Rng) -> Tensor:
         with frozen_bn_stats(model):

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustgen.attacks.pgd import official_training_attack
 from robustgen.contracts import Attack, Batch
-from robustgen.losses.common import by_origin, check
+from robustgen.losses.common import by_origin, check_settings
 from robustgen.modes import frozen_bn_stats
 from robustgen.objectives import kl_divergence
 from robustgen.randomness import Rng
@@ -68,7 +68,7 @@ class TRADES:
     real_weight: float | None = None
 
     def __post_init__(self) -> None:
-        check(self.aim, self.real_weight, beta=self.beta)
+        check_settings(self.aim, self.real_weight, beta=self.beta)
         if self.statistics not in STATISTICS:
             raise ValueError(f"unknown statistics {self.statistics!r}; known: {', '.join(STATISTICS)}")
 

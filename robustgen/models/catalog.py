@@ -20,7 +20,7 @@ class Release:
     """One published classifier.
 
     architecture  name for `build_model`
-    data          dataset it was trained on: a key of INFOS
+    data          dataset it was trained on: a key of RELEASE_INFOS
     threat        threat model it was trained for, NORM:EPS
     paper         arXiv number, or the address of the paper or the code where arXiv does not have it
     clean         reported clean accuracy, percent
@@ -53,7 +53,7 @@ def _info(
 
 
 _CIFAR10 = ((0.4914, 0.4822, 0.4465), (0.2471, 0.2435, 0.2616))
-INFOS: dict[str, DatasetInfo] = {
+RELEASE_INFOS: dict[str, DatasetInfo] = {
     "cifar10": _info("cifar10", 10, (3, 32, 32), *_CIFAR10),
     "cifar100": _info("cifar100", 100, (3, 32, 32), (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "mnist": _info("mnist", 10, (1, 28, 28), (0.5,), (0.5,)),
@@ -330,4 +330,4 @@ def _in_drive(number: str, name: str) -> Download:
 
 
 RELEASES: dict[str, Release] = {**_deepmind(), **_others(), **_robustbench()}
-"""Releases by DATA/NORM/NAME; `hub.find` also accepts NAME only."""
+"""Releases by DATA/NORM/NAME; `hub.find_release` also accepts NAME only."""

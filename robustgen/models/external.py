@@ -10,13 +10,13 @@ from torch import nn
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.models.foreign import adapted, build_network, open_program
-from robustgen.models.hub import PREFIX, load
+from robustgen.models.hub import PREFIX, load_release
 from robustgen.models.wide_resnet import Normalize
 from robustgen.storage.references import Reference
 from robustgen.storage.weights import load_weights
 
 
-def load_model(
+def load_external(
     source: str, info: DatasetInfo, weights: Path | None = None, architecture: str | None = None
 ) -> nn.Module:
     """Load a classifier from a reference (`foreign.Reference`), `hub:NAME`, or a file of weights or a program.
@@ -35,7 +35,7 @@ def load_model(
     if source.startswith(PREFIX):
         if architecture is not None:
             raise ValueError(f"the architecture of {source} is known; leave out --architecture")
-        return load(source.removeprefix(PREFIX), info, weights)
+        return load_release(source.removeprefix(PREFIX), info, weights)
     if not Path(source).is_file():
         reference = Reference.parse(source)
         if reference is None:

@@ -24,7 +24,7 @@ SHAPES = ("shape", "image_shape", "input_shape")
 """Those that receive (channels, height, width)."""
 SIDES = ("img_size", "image_size", "input_size")
 """Those that receive the height in pixels."""
-CHANNELS = ("in_chans", "in_channels", "num_channels")
+_CHANNELS = ("in_chans", "in_channels", "num_channels")
 """Those that receive the number of channels."""
 
 
@@ -87,7 +87,7 @@ def _facts(maker: Callable[..., Any], info: DatasetInfo) -> dict[str, Any]:
     except (TypeError, ValueError):  # some builtins have no signature
         return {}
     channels, side, _ = info.shape
-    values = {COUNTS: len(info.classes), SHAPES: info.shape, SIDES: side, CHANNELS: channels}
+    values = {COUNTS: len(info.classes), SHAPES: info.shape, SIDES: side, _CHANNELS: channels}
     return {name: value for group, value in values.items() for name in group if name in names}
 
 

@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
-from robustgen.models.catalog import ABSENT, INFOS, RELEASES, Release
+from robustgen.models.catalog import ABSENT, RELEASE_INFOS, RELEASES, Release
 from robustgen.models.wide_resnet import Normalize
 from robustgen.storage.downloads import weights_folder
 from robustgen.storage.weights import assign_weights, read_weights
@@ -18,7 +18,7 @@ from robustgen.storage.weights import assign_weights, read_weights
 PREFIX = "hub:"
 
 
-def find(name: str, info: DatasetInfo | None = None) -> tuple[str, Release]:
+def find_release(name: str, info: DatasetInfo | None = None) -> tuple[str, Release]:
     """A published classifier and its full name, DATA/NORM/NAME.
 
     Args:
@@ -44,9 +44,11 @@ def find(name: str, info: DatasetInfo | None = None) -> tuple[str, Release]:
         raise ValueError(
             f"no published model is called {name!r}; known: {', '.join(alike[:4])} ... (see: robustgen list hub)"
         )
-    fitting = {full: release for full, release in named.items() if info is None or _fits(INFOS[release.data], info)}
+    fitting = {
+        full: release for full, release in named.items() if info is None or _fits(RELEASE_INFOS[release.data], info)
+    }
     if not fitting:
-        wanted = INFOS[next(iter(named.values())).data]
+        wanted = RELEASE_INFOS[next(iter(named.values())).data]
         assert info is not None
         raise ValueError(
             f"{PREFIX}{name} is for {wanted.name}, images {wanted.shape} of {len(wanted.classes)} classes; {info.name} "
@@ -54,7 +56,7 @@ def find(name: str, info: DatasetInfo | None = None) -> tuple[str, Release]:
         )
     if info is not None and len({release.data for release in fitting.values()}) > 1:
         fitting = {
-            full: release for full, release in fitting.items() if INFOS[release.data].name == info.name
+            full: release for full, release in fitting.items() if RELEASE_INFOS[release.data].name == info.name
         } or fitting
     full = min(fitting, key=lambda full: (full.split("/")[1] != "linf", list(RELEASES).index(full)))
     return full, fitting[full]
@@ -99,13 +101,13 @@ def locate(full: str, release: Release) -> Path:
     )
 
 
-def load(name: str, info: DatasetInfo | None = None, weights: Path | None = None) -> nn.Module:
+def load_release(name: str, info: DatasetInfo | None = None, weights: Path | None = None) -> nn.Module:
     """A published classifier with its weights, which must fit exactly; it normalizes by itself, as published.
 
     Raises:
         ValueError: an unknown name, other images, no weights there, or weights of another network.
     """
-    full, release = find(name, info)
+    full, release = find_release(name, info)
     return open_release(release, weights or locate(full, release))
 
 
@@ -140,5 +142,5 @@ def _without_constants(weights: dict[str, Tensor], network: nn.Module, path: Pat
 
 def build(release: Release) -> nn.Module:
     """The network of a published classifier, without its weights; behind its padding where it has one."""
-    model = build_model(release.architecture, INFOS[release.data])
+    model = build_model(release.architecture, RELEASE_INFOS[release.data])
     return nn.Sequential(nn.ZeroPad2d(release.padding), model) if release.padding else model

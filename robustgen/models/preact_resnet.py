@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robustgen.models.wide_resnet import Normalize, activation_of, batch_norm, convolution, pad_for
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3)}
 
 
 class _Block(nn.Module):
@@ -50,13 +50,13 @@ class PreActResNet(nn.Module):
         activation: str = "silu",
     ):
         super().__init__()
-        if depth not in BLOCKS:
-            raise ValueError(f"the depth of a PreActResNet must be one of {', '.join(map(str, BLOCKS))}, got {depth}")
+        if depth not in _BLOCKS:
+            raise ValueError(f"the depth of a PreActResNet must be one of {', '.join(map(str, _BLOCKS))}, got {depth}")
         self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.conv_2d = convolution(len(mean), 64, 3, 1)
         channels = (64, 64, 128, 256, 512)
-        for g, (blocks, stride) in enumerate(zip(BLOCKS[depth], (1, 2, 2, 2), strict=True)):
+        for g, (blocks, stride) in enumerate(zip(_BLOCKS[depth], (1, 2, 2, 2), strict=True)):
             group = [
                 _Block(
                     channels[g] if i == 0 else channels[g + 1],

@@ -8,8 +8,8 @@ from torch import Tensor, nn
 
 from robustgen.models.wide_resnet import Block, Normalize, activation_of, batch_norm, convolution, pad_for
 
-STEM = 96
-BLOCKS = (30, 31, 10)
+_STEM = 96
+_BLOCKS = (30, 31, 10)
 WIDTHS = (216, 432, 864)
 SQUEEZED = 0.25
 """Channels after the squeeze, as a fraction."""
@@ -79,10 +79,10 @@ class RaWRN(nn.Module):
             raise ValueError(f"the only RaWRN is rawrn-70-16, got rawrn-{depth}-{width}")
         self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
-        self.init_conv = convolution(len(mean), STEM, 3, 1)
-        channels = (STEM, *WIDTHS)
+        self.init_conv = convolution(len(mean), _STEM, 3, 1)
+        channels = (_STEM, *WIDTHS)
         self.layer = nn.Sequential(
-            *(_Group(BLOCKS[g], channels[g], channels[g + 1], (1, 2, 2)[g], self.activation) for g in range(3))
+            *(_Group(_BLOCKS[g], channels[g], channels[g + 1], (1, 2, 2)[g], self.activation) for g in range(3))
         )
         self.batchnorm = batch_norm(channels[3])
         self.logits = nn.Linear(channels[3], classes)

@@ -8,9 +8,9 @@ from torch import Tensor, nn
 
 from robustgen.models.wide_resnet import Normalize, activation_of, batch_norm
 
-BLOCKS = {152: (3, 8, 36, 3)}
-SPLITS = 4
-STEM = 64
+_BLOCKS = {152: (3, 8, 36, 3)}
+_SPLITS = 4
+_STEM = 64
 
 
 def _activation(name: str) -> nn.Module:
@@ -19,25 +19,25 @@ def _activation(name: str) -> nn.Module:
 
 
 class _SplitAttention(nn.Module):
-    """Split attention: a grouped 3x3 convolution to `SPLITS` sets of channels x_r, and their weighted sum.
+    """Split attention: a grouped 3x3 convolution to `_SPLITS` sets of channels x_r, and their weighted sum.
 
     sum_r a_r x_r,    a = softmax over splits of fc2(activation(bn1(fc1(spatial mean of sum_r x_r)))), per channel
     """
 
     def __init__(self, channels: int, activation: Callable[[Tensor], Tensor]):
         super().__init__()
-        squeezed = max(channels * SPLITS // 4, 32)
+        squeezed = max(channels * _SPLITS // 4, 32)
         self.activation = activation
-        self.conv = nn.Conv2d(channels, channels * SPLITS, 3, padding=1, groups=SPLITS, bias=False)
-        self.bn0 = batch_norm(channels * SPLITS)
+        self.conv = nn.Conv2d(channels, channels * _SPLITS, 3, padding=1, groups=_SPLITS, bias=False)
+        self.bn0 = batch_norm(channels * _SPLITS)
         self.fc1 = nn.Conv2d(channels, squeezed, 1)
         self.bn1 = batch_norm(squeezed)
-        self.fc2 = nn.Conv2d(squeezed, channels * SPLITS, 1)
+        self.fc2 = nn.Conv2d(squeezed, channels * _SPLITS, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        splits = self.activation(self.bn0(self.conv(x))).unflatten(1, (SPLITS, -1))
+        splits = self.activation(self.bn0(self.conv(x))).unflatten(1, (_SPLITS, -1))
         pooled = splits.sum(1).mean((2, 3), keepdim=True)
-        weights = self.fc2(self.activation(self.bn1(self.fc1(pooled)))).unflatten(1, (SPLITS, -1))
+        weights = self.fc2(self.activation(self.bn1(self.fc1(pooled)))).unflatten(1, (_SPLITS, -1))
         return (weights.softmax(1) * splits).sum(1)
 
 
@@ -88,22 +88,22 @@ class ResNeSt(nn.Module):
         activation: str = "silu",
     ):
         super().__init__()
-        if depth not in BLOCKS:
-            raise ValueError(f"the depth of a ResNeSt must be {', '.join(map(str, BLOCKS))}, got {depth}")
+        if depth not in _BLOCKS:
+            raise ValueError(f"the depth of a ResNeSt must be {', '.join(map(str, _BLOCKS))}, got {depth}")
         self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.conv1 = nn.Sequential(
-            nn.Conv2d(len(mean), STEM, 3, padding=1, bias=False),
-            batch_norm(STEM),
+            nn.Conv2d(len(mean), _STEM, 3, padding=1, bias=False),
+            batch_norm(_STEM),
             _activation(activation),
-            nn.Conv2d(STEM, STEM, 3, padding=1, bias=False),
-            batch_norm(STEM),
+            nn.Conv2d(_STEM, _STEM, 3, padding=1, bias=False),
+            batch_norm(_STEM),
             _activation(activation),
-            nn.Conv2d(STEM, 2 * STEM, 3, padding=1, bias=False),
+            nn.Conv2d(_STEM, 2 * _STEM, 3, padding=1, bias=False),
         )
-        self.bn1 = batch_norm(2 * STEM)
-        inputs = 2 * STEM
-        for g, (count, width, stride) in enumerate(zip(BLOCKS[depth], (64, 128, 256, 512), (1, 2, 2, 2), strict=True)):
+        self.bn1 = batch_norm(2 * _STEM)
+        inputs = 2 * _STEM
+        for g, (count, width, stride) in enumerate(zip(_BLOCKS[depth], (64, 128, 256, 512), (1, 2, 2, 2), strict=True)):
             blocks = []
             for i in range(count):
                 blocks.append(_Bottleneck(inputs, width, stride if i == 0 else 1, self.activation))

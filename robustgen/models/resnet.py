@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from robustgen.models.wide_resnet import Normalize, activation_of, batch_norm
 
-BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
+_BLOCKS = {18: (2, 2, 2, 2), 34: (3, 4, 6, 3), 50: (3, 4, 6, 3), 101: (3, 4, 23, 3), 152: (3, 8, 36, 3)}
 
 
 def _shortcut(inputs: int, outputs: int, stride: int) -> nn.Sequential:
@@ -79,15 +79,15 @@ class ResNet(nn.Module):
         activation: str = "relu",
     ):
         super().__init__()
-        if depth not in BLOCKS:
-            raise ValueError(f"the depth of a ResNet must be one of {', '.join(map(str, BLOCKS))}, got {depth}")
+        if depth not in _BLOCKS:
+            raise ValueError(f"the depth of a ResNet must be one of {', '.join(map(str, _BLOCKS))}, got {depth}")
         self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.conv1 = nn.Conv2d(len(mean), 64, 3, padding=1, bias=False)
         self.bn1 = batch_norm(64)
         block = _Basic if depth < 50 else _Bottleneck
         inputs = 64
-        for g, (count, width, stride) in enumerate(zip(BLOCKS[depth], (64, 128, 256, 512), (1, 2, 2, 2), strict=True)):
+        for g, (count, width, stride) in enumerate(zip(_BLOCKS[depth], (64, 128, 256, 512), (1, 2, 2, 2), strict=True)):
             blocks = []
             for i in range(count):
                 blocks.append(block(inputs, width, stride if i == 0 else 1, self.activation))

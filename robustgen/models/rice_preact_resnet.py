@@ -8,10 +8,10 @@ from torch import Tensor, nn
 
 from robustgen.models.wide_resnet import Normalize, activation_of, batch_norm
 
-BLOCKS = {18: (2, 2, 2, 2)}
+_BLOCKS = {18: (2, 2, 2, 2)}
 
 
-class Block(nn.Module):
+class RiceBlock(nn.Module):
     """BN, activation, 3x3 convolution, twice; a 1x1 shortcut where the shape changes.
 
     The shortcut convolves the activated input, with `raw` the input itself.
@@ -59,16 +59,16 @@ class RicePreActResNet(nn.Module):
         activation: str = "relu",
     ):
         super().__init__()
-        if depth not in BLOCKS:
-            raise ValueError(f"this PreActResNet comes in depths {', '.join(map(str, BLOCKS))}, got {depth}")
+        if depth not in _BLOCKS:
+            raise ValueError(f"this PreActResNet comes in depths {', '.join(map(str, _BLOCKS))}, got {depth}")
         self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
         self.conv1 = nn.Conv2d(len(mean), 64, 3, padding=1, bias=False)
         inputs = 64
-        for g, (count, width, stride) in enumerate(zip(BLOCKS[depth], (64, 128, 256, 512), (1, 2, 2, 2), strict=True)):
+        for g, (count, width, stride) in enumerate(zip(_BLOCKS[depth], (64, 128, 256, 512), (1, 2, 2, 2), strict=True)):
             blocks = []
             for i in range(count):
-                blocks.append(Block(inputs, width, stride if i == 0 else 1, self.activation, raw=self.plain))
+                blocks.append(RiceBlock(inputs, width, stride if i == 0 else 1, self.activation, raw=self.plain))
                 inputs = width
             self.add_module(f"layer{g + 1}", nn.Sequential(*blocks))
         self.bn = None if self.plain else batch_norm(inputs)

@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 
-from robustgen.models.rice_preact_resnet import Block
+from robustgen.models.rice_preact_resnet import RiceBlock
 from robustgen.models.trades_wide_resnet import Group
 from robustgen.models.wide_resnet import Normalize, activation_of, batch_norm
 
-STEM = 16
+_STEM = 16
 R_BLOCKS, R_WIDTHS = (5, 5, 5), (320, 640, 512)
 A_BLOCKS, A_WIDTHS = (27, 28, 13), (160, 448, 384)
 
@@ -49,8 +49,8 @@ class WideResNetR(nn.Module):
             raise ValueError(f"WideResNet-R comes as wrn-r-34 alone, got wrn-r-{depth}")
         self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
-        self.stem_conv = nn.Conv2d(len(mean), STEM, 3, padding=1, bias=False)
-        channels = (STEM, *R_WIDTHS)
+        self.stem_conv = nn.Conv2d(len(mean), _STEM, 3, padding=1, bias=False)
+        channels = (_STEM, *R_WIDTHS)
         self.blocks = nn.Sequential(
             *(Group(R_BLOCKS[g], channels[g], channels[g + 1], (1, 2, 2)[g], self.activation) for g in range(3))
         )
@@ -87,11 +87,11 @@ class WideResNetA(nn.Module):
             raise ValueError(f"WideResNet-A comes as wrn-a-4 alone, got wrn-a-{size}")
         self.activation = activation_of(activation)
         self.normalize = Normalize(mean, std)
-        self.stem_conv = nn.Conv2d(len(mean), STEM, 3, padding=1, bias=False)
-        groups, inputs = [], STEM
+        self.stem_conv = nn.Conv2d(len(mean), _STEM, 3, padding=1, bias=False)
+        groups, inputs = [], _STEM
         for count, width, stride in zip(A_BLOCKS, A_WIDTHS, (1, 2, 2), strict=True):
-            rest = [Block(width, width, 1, self.activation) for _ in range(count - 1)]
-            groups.append(_Layers(Block(inputs, width, stride, self.activation), *rest))
+            rest = [RiceBlock(width, width, 1, self.activation) for _ in range(count - 1)]
+            groups.append(_Layers(RiceBlock(inputs, width, stride, self.activation), *rest))
             inputs = width
         self.blocks = nn.Sequential(*groups)
         self.norm1 = batch_norm(inputs)

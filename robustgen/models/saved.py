@@ -17,7 +17,7 @@ from robustgen.storage.references import Reference, keep_copy, note_of_change
 from robustgen.storage.weights import assign_weights, check_fits, read_weights, save_weights
 from robustgen.units import show_value
 
-SOURCE = "network.py"
+NETWORK_SOURCE = "network.py"
 """Copy of the file that a network of the user's own was built from."""
 
 
@@ -38,7 +38,7 @@ def save_classifier(folder: Path, model: nn.Module, architecture: str, info: Dat
     )
 
 
-def read_about(folder: Path) -> dict[str, Any]:
+def read_model_json(folder: Path) -> dict[str, Any]:
     """Read `model.json`.
 
     Raises:
@@ -55,13 +55,13 @@ def read_about(folder: Path) -> dict[str, Any]:
     try:
         if not isinstance(about.get("architecture"), str):
             raise ValueError(f"architecture must be a name, got {show_value(about.get('architecture'))}")
-        info_of(about)
+        dataset_info(about)
     except ValueError as error:
         raise ValueError(f"{folder / 'model.json'}: {error}; restore the file, or train again") from None
     return about
 
 
-def info_of(about: dict[str, Any]) -> DatasetInfo:
+def dataset_info(about: dict[str, Any]) -> DatasetInfo:
     """The dataset that a classifier was trained on. Raises ValueError where `about` does not describe one."""
     shape, classes = check_shape(about)
     mean, std = about.get("mean", ()), about.get("std", ())
@@ -79,7 +79,7 @@ def keep_source(folder: Path, architecture: str) -> Path | None:
         ValueError: no such file, or one that has changed since training began in this folder.
     """
     reference = Reference.parse(architecture)
-    return None if reference is None else keep_copy(reference, folder / SOURCE)
+    return None if reference is None else keep_copy(reference, folder / NETWORK_SOURCE)
 
 
 def load_classifier(folder: Path) -> nn.Module:
@@ -91,12 +91,12 @@ def load_classifier(folder: Path) -> nn.Module:
     Raises:
         ValueError: the classifier is unfinished or damaged, or the weights do not match.
     """
-    about = read_about(folder)
-    source = folder / SOURCE
+    about = read_model_json(folder)
+    source = folder / NETWORK_SOURCE
     reference = Reference.parse(about["architecture"]) if source.exists() else None
     if reference is not None and (message := note_of_change(reference, source)):
         warnings.warn(message, Note, stacklevel=2)
-    info, file = info_of(about), folder / "weights.safetensors"
+    info, file = dataset_info(about), folder / "weights.safetensors"
     weights = read_weights(file)
     if Reference.parse(about["architecture"]) is None:
         with torch.device("meta"):  # a network of other sizes is refused before there is room for it

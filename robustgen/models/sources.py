@@ -21,7 +21,7 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
     Raises:
         ValueError: the source does not exist, or does not match its options.
     """
-    from robustgen.models.external import load_model, with_normalization
+    from robustgen.models.external import load_external, with_normalization
     from robustgen.models.foreign import is_scripted
     from robustgen.models.saved import load_classifier
 
@@ -30,7 +30,7 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
             if given is not None:
                 raise ValueError(f"{source.place} is a folder written by train, which needs no {name}; leave it out")
         return load_classifier(Path(source.place)).requires_grad_(False)
-    model = load_model(source.place, info, source.weights, source.architecture)
+    model = load_external(source.place, info, source.weights, source.architecture)
     if source.normalize != "none":
         if source.architecture is not None or source.place.startswith("hub:"):
             raise ValueError(f"{source.place} includes normalization; leave out --normalize")
@@ -42,13 +42,13 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
 def images_known_to(source: Source) -> DatasetInfo | None:
     """Facts about the images that a classifier was trained for, where it knows them: made by train, or of the hub."""
     from robustgen.models import hub
-    from robustgen.models.catalog import INFOS
-    from robustgen.models.saved import info_of, read_about
+    from robustgen.models.catalog import RELEASE_INFOS
+    from robustgen.models.saved import dataset_info, read_model_json
 
     if Path(source.place).is_dir():
-        return info_of(read_about(Path(source.place)))
+        return dataset_info(read_model_json(Path(source.place)))
     if source.place.startswith(hub.PREFIX):
-        return INFOS[hub.find(source.place.removeprefix(hub.PREFIX))[1].data]
+        return RELEASE_INFOS[hub.find_release(source.place.removeprefix(hub.PREFIX))[1].data]
     return None
 
 

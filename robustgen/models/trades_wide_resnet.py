@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from robustgen.models.wide_resnet import CosineLinear, Normalize, activation_of, batch_norm, blocks_a_group
 
 
-class Block(nn.Module):
+class _Block(nn.Module):
     """Two times batch norm, activation, 3x3 convolution; 1x1 shortcut of the activated input where channels change."""
 
     def __init__(self, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]):
@@ -32,8 +32,8 @@ class Group(nn.Module):
 
     def __init__(self, blocks: int, inputs: int, outputs: int, stride: int, activation: Callable[[Tensor], Tensor]):
         super().__init__()
-        rest = [Block(outputs, outputs, 1, activation) for _ in range(blocks - 1)]
-        self.layer = nn.Sequential(Block(inputs, outputs, stride, activation), *rest)
+        rest = [_Block(outputs, outputs, 1, activation) for _ in range(blocks - 1)]
+        self.layer = nn.Sequential(_Block(inputs, outputs, stride, activation), *rest)
 
     def forward(self, x: Tensor) -> Tensor:
         out: Tensor = self.layer(x)

@@ -10,13 +10,13 @@ from torch import Tensor, nn
 from robustgen.models.wide_resnet import Normalize
 from robustgen.storage.weights import assign_weights, read_weights
 
-CHANNELS = (64, 128, 256, 512, 512)
+_CHANNELS = (64, 128, 256, 512, 512)
 DEPTHS = (2, 2, 3, 3, 3)
 
 # LPIPS defines shift and scale for images in [-1, 1]; converted here to images in [0, 1].
 _SHIFT, _SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
-MEAN = tuple((1 + shift) / 2 for shift in _SHIFT)
-STD = tuple(scale / 2 for scale in _SCALE)
+_MEAN = tuple((1 + shift) / 2 for shift in _SHIFT)
+_STD = tuple(scale / 2 for scale in _SCALE)
 
 
 class Vgg(nn.Module):
@@ -30,11 +30,11 @@ class Vgg(nn.Module):
 
     def __init__(self) -> None:
         super().__init__()
-        self.normalize = Normalize(MEAN, STD)
+        self.normalize = Normalize(_MEAN, _STD)
         layers: list[nn.Module] = []
         inputs = 3
         self.stops = []
-        for stage, (channels, depth) in enumerate(zip(CHANNELS, DEPTHS, strict=True)):
+        for stage, (channels, depth) in enumerate(zip(_CHANNELS, DEPTHS, strict=True)):
             if stage:
                 layers.append(nn.MaxPool2d(2))
             for _ in range(depth):
@@ -77,7 +77,7 @@ class Lpips(nn.Module):
         self.heads = nn.ModuleDict(
             {
                 f"lin{i}": nn.ModuleDict({"model": nn.Sequential(nn.Dropout(), nn.Conv2d(channels, 1, 1, bias=False))})
-                for i, channels in enumerate(CHANNELS)
+                for i, channels in enumerate(_CHANNELS)
             }
         )
 

@@ -212,7 +212,7 @@ def _robust_training(recipe: Recipe, run: RunDir, arm: str) -> tuple[TrainingCon
     return training.model_copy(update={"loss": loss}), ("labeller",)
 
 
-def check(recipe: Recipe) -> None:
+def check_recipe(recipe: Recipe) -> None:
     """Build everything that a recipe names, without data, so that a wrong name is found at once.
 
     Raises:
@@ -245,14 +245,14 @@ def check(recipe: Recipe) -> None:
 def _check_generators(recipe: Recipe) -> None:
     """Check the sampler settings of every generator that is sampled: solver, evaluations, guidance, temperature."""
     from robustgen.generators import check_sampler
-    from robustgen.generators.ddpm_steps import CHAINS
+    from robustgen.generators.ddpm_steps import REVERSE_PROCESSES
     from robustgen.generators.solvers import SOLVERS
 
     for name in _sampled(recipe):
         check_sampler(recipe.generators[name], recipe.sampling.of(name))
     solver = recipe.sampling.solver
-    if solver is not None and solver not in SOLVERS and solver not in CHAINS:
-        raise ValueError(f"unknown solver {solver!r}; known: {', '.join([*SOLVERS, *CHAINS])}")
+    if solver is not None and solver not in SOLVERS and solver not in REVERSE_PROCESSES:
+        raise ValueError(f"unknown solver {solver!r}; known: {', '.join([*SOLVERS, *REVERSE_PROCESSES])}")
 
 
 def best_model(run: RunDir, arm: str, models: Iterable[int]) -> int:

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 from robustgen.config.base import Config
 from robustgen.config.loading import from_content
 from robustgen.config.recipe import Recipe
-from robustgen.pipeline.graph import Node, check, stages
+from robustgen.pipeline.graph import Node, check_recipe, stages
 from robustgen.runtime.distributed import tell_others
 from robustgen.runtime.preemption import Preempted, listening
 from robustgen.runtime.progress import Display, make_display
@@ -346,7 +346,7 @@ def _migrated(wanted: Any, stored: Any) -> Any:
 
 
 def check_apart(recipe: Recipe) -> None:
-    """Run `pipeline.graph.check` in another process, so that this one does not import torch."""
+    """Run `pipeline.graph.check_recipe` in another process, so that this one does not import torch."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()
     process = context.Process(target=_check, args=(theirs, recipe.to_json()), daemon=True)
@@ -364,7 +364,7 @@ def check_apart(recipe: Recipe) -> None:
 def _check(connection: Connection, content: dict[str, Any]) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     try:
-        check(from_content(content, "recipe"))
+        check_recipe(from_content(content, "recipe"))
         connection.send(("", "", False))
     except Exception as error:
         connection.send((describe_error(error), traceback.format_exc(), is_bug(error)))

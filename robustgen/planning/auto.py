@@ -21,7 +21,7 @@ from robustgen.config.recipe import (
 )
 from robustgen.config.training import ScheduleConfig, TrainingConfig
 
-NETWORKS = ("wrn-10-1", "wrn-10-2", "wrn-16-2", "wrn-16-4", "preact-resnet-18", "wrn-28-10")
+AUTO_NETWORKS = ("wrn-10-1", "wrn-10-2", "wrn-16-2", "wrn-16-4", "preact-resnet-18", "wrn-28-10")
 """Built-in networks to choose from, smallest first."""
 CHANNELS = (16, 32, 64, 128)
 """Widths of the diffusion model to choose from."""
@@ -319,12 +319,12 @@ def _training(facts: ImageFacts, speed: Speed, budget: _Budget, train: int, netw
     if network is not None:
         attack = ten if affordable(network, ten) >= wanted else one
         return _Training(network, attack, length(network, attack), "as requested")
-    limit = 2 if train < 2_000 else 4 if train < 20_000 else len(NETWORKS) - 1
-    known = [name for name in NETWORKS[: limit + 1] if name in speed.passes]
+    limit = 2 if train < 2_000 else 4 if train < 20_000 else len(AUTO_NETWORKS) - 1
+    known = [name for name in AUTO_NETWORKS[: limit + 1] if name in speed.passes]
     fitting = [name for name in known if affordable(name, ten) >= wanted]
     if fitting:
         best = fitting[-1]
-        why = f"large enough for {train} images" if best == NETWORKS[limit] else "the largest that the time allows"
+        why = f"large enough for {train} images" if best == AUTO_NETWORKS[limit] else "the largest that the time allows"
         return _Training(best, ten, length(best, ten), why)
     smallest = known[0]
     if affordable(smallest, one) < 10 * _batch(train):

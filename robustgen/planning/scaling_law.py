@@ -55,7 +55,7 @@ def parameters_of(architecture: str, classes: int = 10, channels: int = 3) -> in
     return total + 2 * inputs + (inputs + 1) * classes
 
 
-def loss_of(parameters: float, images: float, fid: float) -> float:
+def predicted_loss(parameters: float, images: float, fid: float) -> float:
     """The loss L predicted by the law."""
     quality = (1 + fid) / 2.65
     floor, price = 0.560373 * quality**0.155524, 7.55169 * quality**-0.276774
@@ -64,7 +64,7 @@ def loss_of(parameters: float, images: float, fid: float) -> float:
 
 def robust_accuracy(parameters: float, images: float, fid: float) -> float:
     """Predicted robust accuracy in percent under 40 steps of PGD on the margin."""
-    return 100 * (1.25749 - 0.749583 * loss_of(parameters, images, fid))
+    return 100 * (1.25749 - 0.749583 * predicted_loss(parameters, images, fid))
 
 
 def best_parameters(flops: float, fid: float) -> float:

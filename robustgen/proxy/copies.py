@@ -42,7 +42,7 @@ class NearDuplicate:
 
 
 @torch.no_grad()
-def nearest(
+def nearest_distances(
     images: np.ndarray,
     reference: Iterable[tuple[int, np.ndarray]],
     norm: str,
@@ -183,12 +183,12 @@ def _distances(
         images = proxies.block(first, stop)
         found = np.empty(len(images), dtype=rows.dtype)
         for name, others in real.items():
-            found[name] = nearest(images, blocks(others), near.norm, device)
+            found[name] = nearest_distances(images, blocks(others), near.norm, device)
         if near.within:
             earlier = (
                 (start, proxies.block(start, min(start + BLOCK_ROWS, stop))) for start in range(0, stop, BLOCK_ROWS)
             )
-            found["within"] = nearest(images, earlier, near.norm, device, before=first)
+            found["within"] = nearest_distances(images, earlier, near.norm, device, before=first)
         rows.add(found)
         progress(stop, len(proxies), "images", "near copies")
     return rows

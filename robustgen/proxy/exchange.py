@@ -10,14 +10,14 @@ from typing import Any
 import numpy as np
 
 from robustgen.contracts import Progress, silent
-from robustgen.proxy.formats import FORMATS, Export, Source
+from robustgen.proxy.formats import FORMATS, ExportedImages, PublishedSet
 from robustgen.proxy.formats.source import BLOCK
 from robustgen.proxy.store import (
     MANIFEST_FORMAT,
     ProxySet,
     class_counts,
     digest_of,
-    ensure_settings,
+    ensure_plan,
     read_array,
     shard_name,
     write_rows,
@@ -25,7 +25,7 @@ from robustgen.proxy.store import (
 from robustgen.storage.files import write_json
 
 
-def open_source(paths: Sequence[Path], format: str) -> Source:
+def open_source(paths: Sequence[Path], format: str) -> PublishedSet:
     """Open files of a named format without reading their pixels.
 
     Raises:
@@ -39,7 +39,7 @@ def open_source(paths: Sequence[Path], format: str) -> Source:
 
 
 def import_proxies(
-    source: Source,
+    source: PublishedSet,
     folder: Path,
     *,
     made_by: dict[str, Any],
@@ -64,7 +64,7 @@ def import_proxies(
         "shard_images": shard_images,
         "generator": made_by,
     }
-    ensure_settings(folder, plan)
+    ensure_plan(folder, plan)
     if (folder / "manifest.json").exists():
         return ProxySet(folder)
     starts = list(range(0, count, shard_images))
@@ -109,7 +109,7 @@ def _check_room(folder: Path, needed: int) -> None:
         raise ValueError(f"the images need {needed:,} bytes in {folder}, but {free:,} are free; make room on the disk")
 
 
-def _is_whole(path: Path, count: int, source: Source) -> bool:
+def _is_whole(path: Path, count: int, source: PublishedSet) -> bool:
     return path.exists() and read_array(path, mapped=True).shape == (count, *source.shape)
 
 
@@ -162,5 +162,6 @@ def export_proxies(proxies: ProxySet, path: Path, format: str, *, kept: bool, pr
             yield proxies.block(first, stop) if rows is None else proxies.images(rows[first:stop])
             progress(stop, count, "images")
 
-    write(path, Export((height, width, channels), labels if rows is None else labels[rows], proxies.classes, blocks))
+    chosen = labels if rows is None else labels[rows]
+    write(path, ExportedImages((height, width, channels), chosen, proxies.classes, blocks))
     return count

@@ -14,7 +14,7 @@ from robustgen.randomness import rng_for
 
 
 @dataclass(frozen=True)
-class Choice:
+class SelectionInput:
     """The input of a selection rule.
 
     proxies   the set
@@ -32,17 +32,17 @@ class Choice:
         return top_per_class(labels, scores, count, classes, self.among if among is None else among)
 
 
-def everything(choice: Choice) -> np.ndarray:
+def everything(choice: SelectionInput) -> np.ndarray:
     """Every image."""
     return np.ones(len(choice.proxies), dtype=bool) if choice.among is None else choice.among.copy()
 
 
-def top_confidence(choice: Choice) -> np.ndarray:
+def top_confidence(choice: SelectionInput) -> np.ndarray:
     """The `per_class` images of each label in which the labeler is most confident (arXiv:2103.01946, App. D)."""
     return choice.best(choice.proxies.column("confidence"), choice.settings.per_class)
 
 
-def above_confidence(choice: Choice) -> np.ndarray:
+def above_confidence(choice: SelectionInput) -> np.ndarray:
     """Every image whose label has at least this `confidence`; no class may be left empty."""
     kept = choice.proxies.column("confidence") >= np.float32(choice.settings.confidence)
     if choice.among is not None:
@@ -56,7 +56,7 @@ def above_confidence(choice: Choice) -> np.ndarray:
     return kept
 
 
-def balanced_per_class(choice: Choice) -> np.ndarray:
+def balanced_per_class(choice: SelectionInput) -> np.ndarray:
     """The first `per_class` images of each label: only balances the classes.
 
     According to the author of arXiv:2103.01946 this was used, unlike in its text (google-deepmind/deepmind-research,
@@ -65,7 +65,7 @@ def balanced_per_class(choice: Choice) -> np.ndarray:
     return choice.best(np.broadcast_to(np.float32(0), len(choice.proxies)), choice.settings.per_class)
 
 
-def boundary(choice: Choice) -> np.ndarray:
+def boundary(choice: SelectionInput) -> np.ndarray:
     """The images of each label nearest to the labeler's decision boundary, and a random fraction of the rest.
 
     Near means a small difference between the two highest probabilities; the fraction is `uniform` of `per_class`. It
@@ -79,12 +79,12 @@ def boundary(choice: Choice) -> np.ndarray:
     return near | choice.best(uniform_scores(choice.proxies, "keep"), drawn, rest)
 
 
-def discriminator(choice: Choice) -> np.ndarray:
+def discriminator(choice: SelectionInput) -> np.ndarray:
     """The `per_class` images of each label that look most real to robust discriminators (arXiv:2104.09425, Tab. 11)."""
     return choice.best(choice.proxies.column("discriminator"), choice.settings.per_class)
 
 
-def by_column(choice: Choice) -> np.ndarray:
+def by_column(choice: SelectionInput) -> np.ndarray:
     """The `per_class` images of each label with the highest value in a `column` of the user."""
     assert choice.settings.column is not None
     values = choice.proxies.column(choice.settings.column)
@@ -93,7 +93,7 @@ def by_column(choice: Choice) -> np.ndarray:
     return choice.best(values, choice.settings.per_class)
 
 
-RULES: dict[str, Callable[[Choice], np.ndarray]] = {
+RULES: dict[str, Callable[[SelectionInput], np.ndarray]] = {
     "top-confidence": top_confidence,
     "above-confidence": above_confidence,
     "balanced": balanced_per_class,
@@ -124,7 +124,7 @@ def keep(proxies: ProxySet, settings: KeepConfig) -> None:
         proxies.column("label")
     among = proxies.column("copy") == 0 if settings.without_copies else None
     try:
-        kept = RULES[settings.rule](Choice(proxies, settings, among))
+        kept = RULES[settings.rule](SelectionInput(proxies, settings, among))
     except ValueError as error:
         message = str(error)
         raise ValueError(message if str(proxies.folder) in message else f"{proxies.folder}: {message}") from None

@@ -19,7 +19,7 @@ from robustgen.proxy.store import (
     ProxySet,
     chunks,
     class_counts,
-    ensure_settings,
+    ensure_plan,
     shard_name,
     write_rows,
 )
@@ -91,7 +91,7 @@ def merge(
     classes = len(first.classes)
     counts = [class_counts(label, classes, used) for label, used in zip(labels, among, strict=True)]
     given = per_class_of(counts, shares, [str(s.folder) for s in sets])
-    ensure_settings(folder, plan)
+    ensure_plan(folder, plan)
     if (folder / "manifest.json").exists():
         return ProxySet(folder)
     kept = [

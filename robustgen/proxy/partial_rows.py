@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.proxy.store import ensure_settings, read_array, write_rows
+from robustgen.proxy.store import ensure_plan, read_array, write_rows
 
 SECONDS = 20.0
 """Time between two saves: the most work that a killed process loses."""
@@ -25,7 +25,7 @@ class PartialRows:
 
     def __init__(self, folder: Path, dtype: np.dtype, plan: dict[str, Any]):
         self.folder, self.dtype = folder, dtype
-        ensure_settings(folder, plan, "asked.json")
+        ensure_plan(folder, plan, "asked.json")
         self.files = sorted(folder.glob("rows-*.npy"))
         self.done = 0
         for path in self.files:

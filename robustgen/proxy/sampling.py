@@ -18,7 +18,7 @@ from robustgen.proxy.store import (
     MANIFEST_FORMAT,
     ProxySet,
     digest_of,
-    ensure_settings,
+    ensure_plan,
     read_array,
     shard_name,
     write_rows,
@@ -79,10 +79,10 @@ def sample_proxies(
     }
     rank, world = distributed.place()
     if rank == 0:
-        ensure_settings(folder, plan)
+        ensure_plan(folder, plan)
     distributed.wait_for_all()
     if rank:
-        ensure_settings(folder, plan)
+        ensure_plan(folder, plan)
     if (folder / "manifest.json").exists():
         return ProxySet(folder)
     numbers = range(-(-count // shard_images))

@@ -25,7 +25,7 @@ from robustgen.units import show_names
 MANIFEST_FORMAT = 1
 CHUNK = 1 << 20
 """Number of rows of a column that are processed at a time: a few megabytes, for any size of the set."""
-LARGEST_SIDE = 1 << 16
+_LARGEST_SIDE = 1 << 16
 """Maximal number of pixels or channels; a manifest with more is damaged."""
 MAKERS = {
     "label": "label",
@@ -90,7 +90,7 @@ def digest_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def ensure_settings(folder: Path, plan: dict[str, Any], name: str = "plan.json") -> None:
+def ensure_plan(folder: Path, plan: dict[str, Any], name: str = "plan.json") -> None:
     """Store the settings of a proxy set, or verify that a finished or unfinished set has the same.
 
     Raises:
@@ -150,7 +150,7 @@ class ProxySet:
             names = [Path(entry["file"]) for entry in self.manifest["shards"]]
             sides = [side if type(side) is int else -1 for side in self.manifest["shape"]]
             whole = sum(counts) == self.manifest["count"] and min(counts, default=0) > 0 and len(sides) == 3
-            whole = whole and all(0 < side <= LARGEST_SIDE for side in sides) and sum(counts) < 2**53
+            whole = whole and all(0 < side <= _LARGEST_SIDE for side in sides) and sum(counts) < 2**53
             whole = whole and isinstance(self.manifest["columns"], dict) and isinstance(self.manifest["classes"], list)
         except (LookupError, TypeError, ValueError, OverflowError) as error:
             raise ValueError(f"{path} is not the manifest of a proxy set ({error!r})") from None

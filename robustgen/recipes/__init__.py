@@ -9,7 +9,7 @@ from robustgen.config.recipe import Recipe
 from robustgen.recipes import bartoldson2024, earlier, gowal2021, rebuffi2021, rebuffi2021_sweeps, sehwag2022, wang2023
 from robustgen.recipes.cifar10_mini import CIFAR10_MINI
 from robustgen.recipes.digits import CERTIFIED, DIGITS, SMOKE
-from robustgen.recipes.digits_generators import GENERATORS
+from robustgen.recipes.digits_generators import DIGITS_GENERATORS
 
 PAPERS = {
     "carmon2019": earlier.CARMON.cited,
@@ -29,7 +29,7 @@ RECIPES: dict[str, Recipe] = {
         DIGITS,
         SMOKE,
         CERTIFIED,
-        GENERATORS,
+        DIGITS_GENERATORS,
         CIFAR10_MINI,
         *earlier.ROWS,
         *rebuffi2021.ROWS,

@@ -29,7 +29,7 @@ LABELLER = TrainingConfig(
     early_stopping=False,
 )
 
-ROBUST = TrainingConfig(
+ROBUST_TRAINING = TrainingConfig(
     architecture="wrn-10-1",
     schedule=ScheduleConfig(total_images=240 * 128, batch_size=128, peak_lr=0.2, warmup=0.2),
     augment="none",
@@ -62,7 +62,7 @@ DIGITS = Recipe(
     },
     sampling=SamplingConfig(count=10_000, solver="ipndm", evaluations=10, shard_images=2_500),
     keep=KeepConfig(rule="top-confidence", per_class=500),
-    train=ROBUST,
+    train=ROBUST_TRAINING,
     arms={"real": Arm(), "gaussian": Arm(proxy="gaussian"), "edm": Arm(proxy="edm")},
     evaluation=EvaluationConfig(suite="aa+mt", batch_size=256),
 )
@@ -72,7 +72,7 @@ CERTIFIED = DIGITS.model_copy(
         "name": "digits-certified",
         "summary": "100 digits, real only and plus diffusion images, randomized smoothing certified in l2; minutes",
         "threat": ThreatConfig(norm="l2", eps=0.25),
-        "train": ROBUST.model_copy(
+        "train": ROBUST_TRAINING.model_copy(
             update={
                 "loss": StabilityConfig(sigma=0.25),
                 "schedule": ScheduleConfig(total_images=480 * 128, batch_size=128, peak_lr=0.2, warmup=0.2),
@@ -115,7 +115,7 @@ SMOKE = Recipe(
     },
     sampling=SamplingConfig(count=400, solver="heun", evaluations=9, shard_images=150),
     keep=KeepConfig(rule="all"),
-    train=ROBUST.model_copy(
+    train=ROBUST_TRAINING.model_copy(
         update={
             "loss": TRADESConfig(attack=InnerAttackConfig(steps=3)),
             "schedule": ScheduleConfig(total_images=24 * 64, batch_size=64, peak_lr=0.2, warmup=0.1),

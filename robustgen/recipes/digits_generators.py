@@ -25,7 +25,7 @@ from robustgen.config.recipe import (
     ThreatConfig,
 )
 from robustgen.config.sampler import SamplerConfig
-from robustgen.recipes.digits import LABELLER, ROBUST
+from robustgen.recipes.digits import LABELLER, ROBUST_TRAINING
 
 _UNET: dict[str, Any] = {"channels": 16, "multipliers": (1, 2), "blocks": 1, "attention": ()}
 _SHORT: dict[str, Any] = {"batch_size": 128, "cooldown": 0.3}
@@ -58,7 +58,7 @@ ON_DIGITS: dict[str, GeneratorConfig] = {
 }  # fmt: skip
 """Settings that train each generator on 8x8 digits in about a minute on one CPU core."""
 
-GENERATORS = Recipe(
+DIGITS_GENERATORS = Recipe(
     name="digits-generators",
     summary="100 digits: image quality and robustness gain of every generator; 20 minutes on 2 CPU cores",
     data=DataConfig(name="digits", train=100, validation=250, test=797),
@@ -77,7 +77,7 @@ GENERATORS = Recipe(
         },
     ),
     keep=KeepConfig(rule="top-confidence", per_class=500),
-    train=ROBUST.model_copy(update={"models": 1}),
+    train=ROBUST_TRAINING.model_copy(update={"models": 1}),
     arms={"real": Arm(), **{name: Arm(proxy=name) for name in ON_DIGITS}},
     evaluation=EvaluationConfig(suite="swift", batch_size=256),
     measure=MeasureConfig(),

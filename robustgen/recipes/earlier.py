@@ -46,7 +46,7 @@ CARMON = Base(
     ),
 )
 BASES = {base.paper: base for base in (GOWAL, WU, CARMON)}
-UNSURE = {
+_UNSURE = {
     "gowal2020": "trained here as Rebuffi et al. do, who retrained it",
     "wu2020": "the schedule; ours drops the rate once",
     "carmon2019": "how an epoch counts in its code",
@@ -72,7 +72,7 @@ carmon2019 cifar10  linf     trades-wrn-28-10 80m-ti 89.69 -     59.53
 def _rows() -> list[Recipe]:
     found = []
     for paper, data, norm, network, images, clean, robust, autoattack in parse(_TABLE):
-        unsure = UNSURE[paper]
+        unsure = _UNSURE[paper]
         train = {}
         if paper == "gowal2020" and images == "80m-ti":
             unsure += "; its own extraction of 80M Tiny Images was never released, Carmon et al.'s stands in"

@@ -15,7 +15,7 @@ BASE = Base(
     sampling=SamplingConfig(count=100_000_000, shard_images=1_000_000),
     keep=KeepConfig(rule="all"),
 )
-UNSURE = "epochs and batch size of training with 100 million images"
+_UNSURE = "epochs and batch size of training with 100 million images"
 
 # data, network, augmentation; clean, AA+MT, AutoAttack in percent
 _TABLE = """
@@ -28,7 +28,7 @@ cifar10 wrn-70-16        cutmix 88.74 66.10 66.11
 def _rows() -> list[Recipe]:
     found = []
     for data, network, augment, clean, robust, autoattack in parse(_TABLE):
-        unsure = UNSURE + ("; whether CutMix was used: its file says so, the text does not" * (augment == "cutmix"))
+        unsure = _UNSURE + ("; whether CutMix was used: its file says so, the text does not" * (augment == "cutmix"))
         reported = figures(BASE, "model zoo and RobustBench", clean, robust, autoattack, unsure)
         label, train = "ddpm-100m", {"augment": AUGMENT[augment]}
         found.append(row(BASE, data, "linf", network, "ddpm", label=label, reported=reported, train=train))

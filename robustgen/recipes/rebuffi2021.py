@@ -20,7 +20,7 @@ BASE = Base(
 AUGMENT = {"pad": "crop-flip", "cutmix": "crop-flip+cutmix", "mixup": "crop-flip+mixup-0.2"}
 AUGMENT_DIGITS = {"pad": "shift-4", "cutmix": "shift-4+cutmix"}
 """For SVHN, without flips, which can turn a digit into another."""
-UNSURE = "epochs, batch size, decay of the average"
+_UNSURE = "epochs, batch size, decay of the average"
 
 # data, norm, network, generated images, augmentation; clean, AA+MT, AutoAttack in percent
 _TABLE = """
@@ -74,7 +74,7 @@ svhn     linf wrn-28-10        ddpm     cutmix 94.39 61.09 -
 def _rows() -> list[Recipe]:
     found = []
     for data, norm, network, images, augment, clean, robust, autoattack in parse(_TABLE):
-        unsure = UNSURE
+        unsure = _UNSURE
         if images in ("gaussian", "vdvae", "biggan") or augment == "mixup":
             unsure += "; the row is the baseline's 54.44 and the printed gain, at the best share or strength"
         if norm == "l2":

@@ -26,7 +26,7 @@ from robustgen.config.recipe import (
 )
 from robustgen.config.training import EPOCH_IMAGES, ScheduleConfig, TrainingConfig
 
-CLASSES = {
+CLASS_COUNTS = {
     "digits": 10, "mnist": 10, "cifar10": 10, "cifar100": 100, "svhn": 10, "tiny-imagenet": 200, "imagenet64": 1000,
     "celeba": 4, "afhq": 3,
 }  # fmt: skip
@@ -36,7 +36,7 @@ THREATS = {
     "l2-0.5": ThreatConfig(norm="l2", eps=0.5),
     "linf-0.3": ThreatConfig(norm="linf", eps=0.3),
 }
-GENERATORS: dict[str, GeneratorConfig] = {
+PAPER_GENERATORS: dict[str, GeneratorConfig] = {
     "gaussian": GaussianConfig(),
     "vdvae": VDVAEConfig(),
     "biggan": BigGANConfig(),
@@ -56,7 +56,7 @@ def schedule(epochs: float, batch_size: int, peak_lr: float, **more: Any) -> Sch
     return ScheduleConfig(total_images=total, batch_size=batch_size, peak_lr=peak_lr, **more)
 
 
-LABELLER = TrainingConfig(
+PAPER_LABELLER = TrainingConfig(
     architecture="wrn-28-10",
     loss=PlainConfig(),
     schedule=schedule(200, 256, 0.1, warmup=0.0),
@@ -132,7 +132,7 @@ def row(
     training = TrainingConfig.model_validate({**dict(training), **settings})
     keep = base.keep
     if keep.rule in ("top-confidence", "balanced"):
-        keep = keep.model_copy(update={"per_class": 10 * keep.per_class // CLASSES[data]})
+        keep = keep.model_copy(update={"per_class": 10 * keep.per_class // CLASS_COUNTS[data]})
     network = architecture.removesuffix("-unnormalised")
     ending = label or ("" if alone else images)
     return Recipe(
@@ -141,8 +141,8 @@ def row(
             "summary": summary or _summary(data, norm, architecture, images, training.augment),
             "data": DataConfig(name=data),
             "threat": THREATS[norm],
-            "labeller": LABELLER,
-            "generators": {images: GENERATORS[images]} if images in GENERATORS else {},
+            "labeller": PAPER_LABELLER,
+            "generators": {images: PAPER_GENERATORS[images]} if images in PAPER_GENERATORS else {},
             "published": {images: FILES[images]} if images in FILES else {},
             "sampling": base.sampling,
             "labels": base.labels,

@@ -8,7 +8,7 @@ from robustgen.config.generators import GaussianConfig
 from robustgen.config.recipe import KeepConfig, Recipe
 from robustgen.config.sampler import SamplerConfig
 from robustgen.config.training import TrainingConfig
-from robustgen.recipes.rows import CLASSES
+from robustgen.recipes.rows import CLASS_COUNTS
 
 SCALES = ("tiny",)
 SIDE = 8
@@ -39,7 +39,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
         raise ValueError(f"unknown scale {scale!r}; known: {', '.join(SCALES)}")
     given = recipe.data.path is not None
     name = recipe.data.name if given else "digits"
-    classes = CLASSES.get(name, 10)
+    classes = CLASS_COUNTS.get(name, 10)
     sampling, certification = recipe.sampling, recipe.certification
     count = max(2 * KEPT, 4 * classes)
     return Recipe.model_validate(
@@ -75,7 +75,7 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
             ),
             # A labeler this inaccurate may predict some class for no image, and then balancing fails.
             "keep": KeepConfig(rule="all", without_copies=recipe.keep.without_copies)
-            if recipe.labels == "predicted" or name not in CLASSES
+            if recipe.labels == "predicted" or name not in CLASS_COUNTS
             else recipe.keep.model_copy(update={"per_class": max(1, KEPT // classes), "confidence": 0.0}),
             "train": _training(recipe.train),
             "evaluation": recipe.evaluation.model_copy(update={"suite": "quick", "batch_size": 64}),

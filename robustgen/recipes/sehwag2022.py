@@ -32,7 +32,7 @@ BASE = Base(
     sampling=SamplingConfig(count=10_000_000),
     keep=KeepConfig(rule="all"),
 )
-UNSURE = "the robust discriminators' networks and radii; ours are those of the analysis arc"
+_UNSURE = "the robust discriminators' networks and radii; ours are those of the analysis arc"
 RANKED = {
     "sampling": SamplingConfig(count=15_000_000),
     "keep": KeepConfig(rule="discriminator", per_class=1_000_000),
@@ -62,7 +62,7 @@ def _rows() -> list[Recipe]:
             **BIGGER.get(network.removesuffix("-unnormalised"), {}),
         }
         more: dict[str, Any] = RANKED if data == "cifar10" else {}
-        unsure = UNSURE
+        unsure = _UNSURE
         if data == "cifar100":
             more = {
                 "generators": {"ddpm": DDPMConfig(conditional=True)},
@@ -110,7 +110,7 @@ def _gammas() -> list[Recipe]:
     ]
 
 
-CERTIFIED = row(
+_CERTIFIED = row(
     BASE,
     "cifar10",
     "l2",
@@ -128,4 +128,4 @@ CERTIFIED = row(
         unsure="the figure; the abstract says 7.6 points above what was known",
     ),
 )
-ROWS = [*_rows(), CERTIFIED, *_gammas()]
+ROWS = [*_rows(), _CERTIFIED, *_gammas()]

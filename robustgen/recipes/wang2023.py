@@ -14,7 +14,7 @@ BASE = Base(
     labels="condition",
 )
 """39 evaluations are 20 Heun steps. The 1M set keeps the most confident 20 % of 5M samples."""
-EVALUATIONS = {"cifar10": 39, "cifar100": 49, "svhn": 49, "tiny-imagenet": 35}
+_EVALUATIONS = {"cifar10": 39, "cifar100": 49, "svhn": 49, "tiny-imagenet": 35}
 
 # data, norm, network, million images, epochs, batch; clean and AutoAttack in percent
 _TABLE = """
@@ -55,7 +55,7 @@ def _rows() -> list[Recipe]:
                 },
                 sampling=SamplingConfig(
                     count=5_000_000 if chosen else count,
-                    evaluations=EVALUATIONS[data],
+                    evaluations=_EVALUATIONS[data],
                     shard_images=100_000 if few else 1_000_000,
                 ),
                 keep=KeepConfig(per_class=100_000) if chosen else KeepConfig(rule="all"),

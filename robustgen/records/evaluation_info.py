@@ -76,7 +76,7 @@ def info_file(path: Path) -> Path:
     return path.with_name(f"{path.stem}.info.json")
 
 
-def info_of(path: Path) -> EvaluationInfo:
+def read_evaluation_info(path: Path) -> EvaluationInfo:
     """Provenance of verdicts or certificates: from the file next to them; what that lacks, from the run they are in."""
     own = EvaluationInfo.load(info_file(path)) if info_file(path).exists() else EvaluationInfo()
     if (path.parent.parent / "recipe.json").exists() and path.parent.name in ("evaluation", "certification"):

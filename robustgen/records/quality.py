@@ -51,7 +51,7 @@ class Estimate:
 
 
 @dataclass(frozen=True)
-class About:
+class QualityAbout:
     """What a quality record is about.
 
     dataset    dataset of the real images
@@ -77,7 +77,7 @@ class About:
         return {"neighbours" if key == "neighbors" else key: value for key, value in content.items()}
 
     @classmethod
-    def from_json(cls, content: Mapping[str, Any]) -> About:
+    def from_json(cls, content: Mapping[str, Any]) -> QualityAbout:
         stored = {"neighbors" if key == "neighbours" else key: value for key, value in content.items()}
         return cls(**{**stored, "classes": tuple(stored["classes"])})
 
@@ -112,7 +112,7 @@ class Quality:
     copies           (2,) generated images that equal a training image, a test image, byte by byte
     """
 
-    about: About
+    about: QualityAbout
     estimates: Mapping[str, Estimate]
     of_test: Mapping[str, Estimate]
     class_fid: np.ndarray
@@ -234,7 +234,7 @@ class Quality:
         arrays = load_arrays(path)
         try:
             stored: dict[str, Any] = json.loads(str(arrays.pop("quality")))
-            about = About.from_json(stored["about"])
+            about = QualityAbout.from_json(stored["about"])
             estimates, of_test = (
                 {name: Estimate(**values) for name, values in stored[kind].items()} for kind in ("estimates", "of_test")
             )
@@ -252,7 +252,7 @@ def entropy(counts: Any) -> float:
     return float(-(shares * np.log(shares)).sum()) + 0.0
 
 
-def compare(qualities: Mapping[str, Quality]) -> Table:
+def compare_qualities(qualities: Mapping[str, Quality]) -> Table:
     """Table with a row per generator: metrics that all of them have, and nearest neighbors as in the paper's table.
 
     Raises:

@@ -15,7 +15,7 @@ from robustgen.report.tables import Results, name_of
 from robustgen.stats.formatting import percent
 from robustgen.stats.intervals import Proportion
 
-BLOCK = 4096
+_BLOCK = 4096
 """Images whose logits are copied together."""
 MOST_ARMS, MOST_CLASSES = 6, 20
 """Most columns of the table by class; most classes for which a confusion matrix is readable."""
@@ -25,8 +25,8 @@ def seen_as(verdicts: Verdicts) -> np.ndarray:
     """(N,) predicted class of the adversarial example that broke each image, else of the clean image."""
     seen = verdicts.clean_prediction.copy()
     broken = np.flatnonzero(verdicts.fell_to > 0)
-    for first in range(0, len(broken), BLOCK):
-        rows = broken[first : first + BLOCK]
+    for first in range(0, len(broken), _BLOCK):
+        rows = broken[first : first + _BLOCK]
         logits = verdicts.broken_logits[rows]
         known = np.isfinite(logits).all(1)
         seen[rows[known]] = logits[known].argmax(1)
@@ -66,7 +66,7 @@ def worst(verdicts: Verdicts, classes: list[str]) -> str:
     return text
 
 
-def section(results: Results, classes: list[str]) -> dict[str, Any]:
+def by_class_section(results: Results, classes: list[str]) -> dict[str, Any]:
     """Content of the page's section: sentences, table by class, and confusion matrices and adversarial examples of the
     baseline and the most robust arm."""
     arms = shown_arms(results)

@@ -9,8 +9,8 @@ from robustgen.report.certificates import certificates_table, certified_figure
 from robustgen.report.evaluation_tables import (
     Certification,
     Evaluation,
+    accuracy_sentences,
     accuracy_table,
-    answer,
     attacks_table,
     certification_progress,
     certified_table,
@@ -24,7 +24,7 @@ from robustgen.report.evaluation_tables import (
     threat_text,
     weakest_class,
 )
-from robustgen.report.flag_texts import explained
+from robustgen.report.flag_texts import explain_flag
 from robustgen.report.page import template, write_page
 
 MOST_PIXELS = 1200
@@ -33,10 +33,11 @@ MOST_PIXELS = 1200
 
 def write_result_page(found: Evaluation | Certification, path: Path) -> Path:
     """Write the page of verdicts or certificates."""
-    return write_page(render_certification(found) if isinstance(found, Certification) else render(found), path)
+    text = render_certification(found) if isinstance(found, Certification) else render_evaluation(found)
+    return write_page(text, path)
 
 
-def render(found: Evaluation) -> str:
+def render_evaluation(found: Evaluation) -> str:
     """The page of verdicts as text."""
     verdicts, classes = found.verdicts, found.classes
     few = len(classes) <= by_class.MOST_CLASSES
@@ -44,13 +45,13 @@ def render(found: Evaluation) -> str:
     return template("evaluation.html.j2").render(
         title=f"Evaluation of {found.info.model or found.path.name}",
         subtitle=f"{len(verdicts):,} test images{_source(found)}; {verdicts.suite}, {threat_text(verdicts)}",
-        answer=answer(found),
+        answer=accuracy_sentences(found),
         progress=progress(found),
         accuracy=accuracy_table(found),
         suite=verdicts.suite,
         threat=threat_text(verdicts),
         bars=_bars(found),
-        flags=[explained(flag) for flag in verdicts.flags],
+        flags=[explain_flag(flag) for flag in verdicts.flags],
         attacks=attacks_table(found),
         weakest=weakest_class(found),
         by_class=classes_table(found, by_class.MOST_CLASSES),

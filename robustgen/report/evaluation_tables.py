@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from robustgen.records.certificates import Certificates
-from robustgen.records.evaluation_info import EvaluationInfo, info_of
+from robustgen.records.evaluation_info import EvaluationInfo, read_evaluation_info
 from robustgen.records.results import load_result
 from robustgen.records.tables import Table
 from robustgen.records.verdicts import UNBROKEN, Verdicts
@@ -71,14 +71,14 @@ def read_result(path: Path) -> Evaluation | Certification:
         ValueError: the file is missing, damaged or holds something else.
     """
     found = load_result(path)
-    info, digest = info_of(path), hashlib.sha256(path.read_bytes()).hexdigest()
+    info, digest = read_evaluation_info(path), hashlib.sha256(path.read_bytes()).hexdigest()
     if isinstance(found, Certificates):
         return Certification(path, found, info, digest)
     times = path.with_name(f"{path.stem}.times.json")
     return Evaluation(path, found, info, read_json(times) if times.exists() else {}, digest)
 
 
-def answer(found: Evaluation) -> list[str]:
+def accuracy_sentences(found: Evaluation) -> list[str]:
     """Robust and clean accuracy with their intervals, in sentences."""
     verdicts = found.verdicts
     robust, clean = verdicts.robust_accuracy, verdicts.clean_accuracy

@@ -24,7 +24,7 @@ def explanations() -> dict[str, str]:
     return {name.strip(): _plain(text) for name, _, text in pairs}
 
 
-def explained(flag: str) -> tuple[str, str]:
+def explain_flag(flag: str) -> tuple[str, str]:
     """A red flag ("random-logits: ...") and its explanation, which is empty for a name that the page does not have."""
     return flag, explanations().get(flag.partition(":")[0].strip(), "")
 

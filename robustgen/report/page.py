@@ -52,7 +52,7 @@ def write_report(run: RunDir) -> Path:
     Raises:
         ValueError: not a run folder, or nothing has been evaluated yet.
     """
-    return write_page(render(read_results(run)), run.report)
+    return write_page(render_run(read_results(run)), run.report)
 
 
 def write_page(text: str, path: Path) -> Path:
@@ -71,7 +71,7 @@ def template(name: str) -> Template:
     return jinja.get_template(name)
 
 
-def render(results: Results) -> str:
+def render_run(results: Results) -> str:
     """The page as HTML text."""
     recipe, run = results.recipe, results.run
     about = read_json(run.root / "data.json")
@@ -88,7 +88,7 @@ def render(results: Results) -> str:
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images of {'x'.join(map(str, about['shape'][1:]))}; "
         f"{recipe['train']['architecture']}, {loss['kind']} {against}{seed}",
-        answer=[*gains, *answer(results)] if noisy else [*answer(results), *gains],
+        answer=[*gains, *gain_sentences(results)] if noisy else [*gain_sentences(results), *gains],
         results=results_table(results),
         reported=reported_table(results),
         unsure=(recipe.get("reported") or {}).get("unsure", ""),
@@ -107,7 +107,7 @@ def render(results: Results) -> str:
         generators=_generators(results, close),
         curves=_curves(results),
         cascade=cascade_table(results),
-        by_class=by_class.section(results, about["classes"]),
+        by_class=by_class.by_class_section(results, about["classes"]),
         diagnostics=diagnostics.sections(results, found, about["classes"]),
         command=f"robustgen run {recipe['name']}",
         settings=settings_table(recipe),
@@ -116,7 +116,7 @@ def render(results: Results) -> str:
     )
 
 
-def answer(results: Results) -> list[str]:
+def gain_sentences(results: Results) -> list[str]:
     """A sentence per arm: its gain over the baseline, and whether the gain is significant."""
     base = results.verdicts[results.baseline]
     sentences = []

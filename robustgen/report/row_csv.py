@@ -33,7 +33,7 @@ CERTIFICATE_COLUMNS = (
 certified yet."""
 
 
-def write_rows(found: Evaluation | Certification, path: Path) -> Path:
+def write_csv(found: Evaluation | Certification, path: Path) -> Path:
     """Write a row per image; the file appears whole.
 
     Raises:

@@ -14,7 +14,7 @@ from robustgen.stats.formatting import percent, points, points_range
 from robustgen.stats.seeds import SeedStatistics
 
 
-def section(study: Study) -> dict[str, Any] | None:
+def certificates_section(study: Study) -> dict[str, Any] | None:
     """Table and figure of the certified arms, with gains over the first one; None without certificates."""
     found = {
         study.name(arm): [run.certificates[arm] for run in study.results.values() if arm in run.certificates]

@@ -14,17 +14,17 @@ from robustgen.report.figures import portions
 from robustgen.report.page import failed_stages, template, write_page
 from robustgen.report.study_summary import (
     Study,
-    answer,
     arms_table,
     by_real_share,
     correlations_table,
     curves,
-    generators_table,
     grouped,
     measured,
     overfitting_table,
     read_study,
     seeds_table,
+    study_generators_table,
+    study_sentences,
 )
 from robustgen.report.tables import Results, loss_of, name_of, read_results, results_table, settings_table, shortened
 from robustgen.stats.formatting import percent
@@ -71,7 +71,7 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images; {recipe['train']['architecture']}, "
         f"{loss_of(recipe)} against {first.threat}; seeds {seeds}",
-        answer=answer(study),
+        answer=study_sentences(study),
         arms=arms_table(study),
         chance=round(0.05 * len(others), 1),
         others=len(others),
@@ -84,7 +84,7 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
         shortened=shortened(recipe, study.arms),
         flags=[*missing, *_incomplete(study), *_flags(study)],
         shares=_shares(study),
-        certificates=study_certificates.section(study),
+        certificates=study_certificates.certificates_section(study),
         training=_training(study),
         generators=_generators(study),
         runs=_linked(folder, study.results.values()),
@@ -137,7 +137,7 @@ def _generators(study: Study) -> dict[str, Any] | None:
         return None
     correlations = found.correlations()
     return {
-        "table": generators_table(found),
+        "table": study_generators_table(found),
         "count": len(found.generators),
         "correlations": correlations_table(correlations) if correlations else None,
         "svg": study_figures.correlation_dots(correlations) if correlations else "",
@@ -146,7 +146,8 @@ def _generators(study: Study) -> dict[str, Any] | None:
 
 def figures_of(study: Study) -> dict[str, str]:
     """The figures of the page as SVG text, by name."""
-    training, generators, certificates = _training(study), _generators(study), study_certificates.section(study)
+    training, generators = _training(study), _generators(study)
+    certificates = study_certificates.certificates_section(study)
     found = {
         "robust": _dots(study),
         "shares": _shares(study),

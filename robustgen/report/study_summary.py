@@ -92,7 +92,7 @@ def verdict(gain: SeedStatistics) -> str:
     return "more robust" if low > 0 else "less robust" if high < 0 else "not significant with these seeds"
 
 
-def answer(study: Study, most: int = 8) -> list[str]:
+def study_sentences(study: Study, most: int = 8) -> list[str]:
     """The results as sentences: arms without changed settings, the best arm with changed settings, and then the other
     arms with significant gains or losses."""
     base = study.robust(study.baseline)
@@ -271,7 +271,7 @@ def measured(study: Study) -> Measured | None:
     return Measured(names, measures, gains)
 
 
-def generators_table(found: Measured) -> Table:
+def study_generators_table(found: Measured) -> Table:
     """A row per generator: mean and standard deviation over seeds of each metric, and the mean robustness gain."""
     rows = []
     for g, name in enumerate(found.generators):

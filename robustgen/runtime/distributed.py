@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 if TYPE_CHECKING:
     from torch import Tensor
 
-T = TypeVar("T")
+_T = TypeVar("_T")
 
 
 class OtherProcessFailed(ValueError):
@@ -96,7 +96,7 @@ def leave() -> None:
         dist.destroy_process_group()
 
 
-def _together(work: Callable[[Any], T]) -> T:
+def _together(work: Callable[[Any], _T]) -> _T:
     """Run a collective operation with torch.distributed.
 
     Raises:

@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING
 
 from robustgen.config.recipe import DataConfig
 from robustgen.planning.auto import (
+    AUTO_NETWORKS,
     CHANNELS,
-    NETWORKS,
     ImageFacts,
     Speed,
     diffusion_network,
@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from robustgen.images import DatasetInfo
     from robustgen.storage.run_folder import RunDir
 
-BATCH = {"cpu": 32, "cuda": 256}
+BATCH_SIZES = {"cpu": 32, "cuda": 256}
 SLOW = 5.0
 """Seconds of a batch that is timed only once."""
 
@@ -61,13 +61,13 @@ def measure_speed(facts: ImageFacts, side: int, device: str, jobs: int, network:
     classes = tuple(map(str, range(facts.classes)))
     info = DatasetInfo("auto", classes, (channels, side, side), (0.5,) * channels, (0.25,) * channels)
     passes: dict[str, float] = {}
-    for name in [network] if network else NETWORKS:
-        passes[name] = _classifier_seconds(name, info, device, BATCH[kind]) / 3
+    for name in [network] if network else AUTO_NETWORKS:
+        passes[name] = _classifier_seconds(name, info, device, BATCH_SIZES[kind]) / 3
         if passes[name] > slowest_pass(seconds):
             break
     diffusion: dict[int, float] = {}
     for width in CHANNELS:
-        diffusion[width] = _diffusion_seconds(width, info, device, BATCH[kind])
+        diffusion[width] = _diffusion_seconds(width, info, device, BATCH_SIZES[kind])
         if diffusion[width] > slowest_diffusion(seconds):
             break
     return Speed(passes, diffusion, jobs, kind)
@@ -121,11 +121,11 @@ def _seconds(work: Callable[[], object], device: str) -> float:
 
 def keep_better(run: RunDir, chosen: Mapping[str, str]) -> str:
     """Copy the classifier with the best robust accuracy on the validation images to `best/`; says which, and why."""
-    from robustgen.models.saved import read_about
+    from robustgen.models.saved import read_model_json
 
     accuracy = {}
     for arm, name in chosen.items():
-        validation = read_about(run.root / "classifiers" / name).get("validation")
+        validation = read_model_json(run.root / "classifiers" / name).get("validation")
         if validation is None:
             return "No classifier is kept in best: without validation images nothing says which is better"
         correct, total = validation["robust"]

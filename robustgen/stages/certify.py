@@ -37,7 +37,7 @@ class Certify:
         """The certificates, which are also saved to `path`."""
         from robustgen.evaluation import certification
         from robustgen.evaluation.denoising import Denoised
-        from robustgen.generators import Diffusion, load_generator
+        from robustgen.generators import Diffusion, read_generator
         from robustgen.images import to_unit
         from robustgen.models.sources import check_accepts
 
@@ -45,7 +45,7 @@ class Certify:
         test, model = load_judged(self.data, self.source)
         check_accepts(model, self.source.place, to_unit(test.pixels("cpu")[:2]), len(test.info.classes), test.numbered)
         if self.denoiser is not None:
-            diffusion, about = load_generator(self.denoiser)
+            diffusion, about = read_generator(self.denoiser)
             if not isinstance(diffusion, Diffusion):
                 kind = about["settings"]["kind"]
                 raise ValueError(f"{self.denoiser} holds a {kind}; a denoiser must be a diffusion model: ddpm or edm")

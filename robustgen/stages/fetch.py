@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from robustgen.storage.downloads import Download, problem_with, weights_folder
-from robustgen.storage.downloads import fetch as bring
+from robustgen.storage.downloads import download as bring
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
@@ -31,7 +31,7 @@ class Wanted:
     by_hand: str = ""
 
 
-def find(name: str, into: Path | None = None) -> Wanted:
+def find_downloads(name: str, into: Path | None = None) -> Wanted:
     """Find a dataset, a published proxy set, or the weights of a published classifier or generator, by name.
 
     Raises:
@@ -55,7 +55,7 @@ def find(name: str, into: Path | None = None) -> Wanted:
         print(f"{name}: license of the weights: {generator.license}")
         return Wanted(name, into or weights_folder(), (generator.file,), ())
     try:
-        full, release = hub.find(name.removeprefix(hub.PREFIX))
+        full, release = hub.find_release(name.removeprefix(hub.PREFIX))
     except ValueError as error:
         if hub.find_absent(name.removeprefix(hub.PREFIX)):
             raise
@@ -69,7 +69,7 @@ def find(name: str, into: Path | None = None) -> Wanted:
     return Wanted(full, into or weights_folder(), (first,), (), by_hand)
 
 
-def describe(wanted: Wanted) -> list[str]:
+def planned_downloads(wanted: Wanted) -> list[str]:
     """The downloads that `fetch` would make, one line per file."""
     if wanted.by_hand:
         return [f"{wanted.name} cannot be fetched: {wanted.by_hand}: {wanted.folder}"]
@@ -80,7 +80,7 @@ def describe(wanted: Wanted) -> list[str]:
     return lines
 
 
-def fetch(wanted: Wanted, progress: Progress) -> str:
+def fetch_files(wanted: Wanted, progress: Progress) -> str:
     """Download the missing files.
 
     Raises:
@@ -98,7 +98,7 @@ def fetch(wanted: Wanted, progress: Progress) -> str:
     return said + (f" (no digest of {', '.join(unchecked)} is published)" if unchecked else "")
 
 
-def check(wanted: Wanted) -> list[str]:
+def verify_files(wanted: Wanted) -> list[str]:
     """Compare existing files with the published digests: one line per file.
 
     Raises:

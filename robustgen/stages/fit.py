@@ -63,8 +63,8 @@ def _adopted(config: CustomConfig, images: ImageSet, folder: Path, seed: int, de
     Raises:
         ValueError: it makes other images or has other classes than the data, or breaks a generator's contract.
     """
-    from robustgen.generators import finished_folder, load_generator, save_generator
-    from robustgen.generators.custom import SOURCE, Custom, reference_of
+    from robustgen.generators import finished_folder, read_generator, save_generator
+    from robustgen.generators.custom import GENERATOR_SOURCE, Custom, reference_of
     from robustgen.generators.published import read_published
     from robustgen.randomness import rng_for
     from robustgen.runtime.distributed import place, wait_for_all
@@ -76,12 +76,12 @@ def _adopted(config: CustomConfig, images: ImageSet, folder: Path, seed: int, de
         wait_for_all()
         return "kept"
     if found is None:
-        kept = keep_copy(reference_of(config), folder / SOURCE)
+        kept = keep_copy(reference_of(config), folder / GENERATOR_SOURCE)
         model = Custom.from_source(config, info, rng_for(seed, "initialise generator"), kept)
         sentence = model.to(device).fit(images)
         save_generator(folder, model, config, info, seed=seed)
     else:
-        finished, _ = load_generator(found)
+        finished, _ = read_generator(found)
         conditional = getattr(finished, "conditional", True)
         if finished.shape != info.shape or (conditional and finished.classes != len(info.classes)):
             classes = f"{finished.classes} classes" if conditional else "no classes"
@@ -90,7 +90,7 @@ def _adopted(config: CustomConfig, images: ImageSet, folder: Path, seed: int, de
                 f"{len(info.classes)} classes"
             )
         if (found / "generator.json").exists():
-            for name in ("weights.safetensors", SOURCE):
+            for name in ("weights.safetensors", GENERATOR_SOURCE):
                 if (found / name).exists():
                     with atomic_write(folder / name) as file:
                         file.write((found / name).read_bytes())
@@ -110,10 +110,10 @@ def _start_from(model: Any, base: Path) -> None:
     Raises:
         ValueError: the other generator is not finished, or has another network.
     """
-    from robustgen.generators import load_generator
+    from robustgen.generators import read_generator
     from robustgen.storage.weights import load_weights
 
-    _, about = load_generator(base)
+    _, about = read_generator(base)
     try:
         load_weights(model, base / "weights.safetensors")
     except ValueError as error:

@@ -19,8 +19,8 @@ from robustgen.config.recipe import DataConfig
 from robustgen.config.source import Source
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model, hub
-from robustgen.models.catalog import INFOS
-from robustgen.models.saved import info_of, load_classifier, read_about, save_classifier
+from robustgen.models.catalog import RELEASE_INFOS
+from robustgen.models.saved import dataset_info, load_classifier, read_model_json, save_classifier
 from robustgen.models.sources import check_accepts, open_classifier
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts
@@ -32,7 +32,7 @@ Reopened = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Subject:
+class PublishedClassifier:
     """A classifier to publish.
 
     name          its name
@@ -53,7 +53,7 @@ class Subject:
     verdicts: Verdicts | None = None
 
 
-def subject_of(source: Source, data: DataConfig) -> Subject:
+def subject_of(source: Source, data: DataConfig) -> PublishedClassifier:
     """The classifier of a folder made by train, of the hub, or of another source.
 
     Args:
@@ -66,24 +66,24 @@ def subject_of(source: Source, data: DataConfig) -> Subject:
 
     folder = Path(source.place)
     if folder.is_dir():
-        about = read_about(folder)
+        about = read_model_json(folder)
         path = folder / "autoattack.npz"
         verdicts = Verdicts.load(path) if path.exists() else None
-        return Subject(
+        return PublishedClassifier(
             folder.name,
             _contiguous(load_classifier(folder)),
-            info_of(about),
+            dataset_info(about),
             about["architecture"],
             about.get("threat"),
             verdicts=verdicts if verdicts is not None and verdicts.finished else None,
         )
     if source.place.startswith(hub.PREFIX):
-        full, release = hub.find(source.place.removeprefix(hub.PREFIX))
+        full, release = hub.find_release(source.place.removeprefix(hub.PREFIX))
         model = hub.open_release(release, source.weights or hub.locate(full, release)).eval()
-        return Subject(
+        return PublishedClassifier(
             full.rpartition("/")[2],
             model,
-            INFOS[release.data],
+            RELEASE_INFOS[release.data],
             release.architecture,
             release.threat,
             release.padding,
@@ -91,10 +91,10 @@ def subject_of(source: Source, data: DataConfig) -> Subject:
     info = load_test(data).info
     own = source.architecture if source.normalize == "none" else None
     name = source.place if ":" in source.place else folder.stem
-    return Subject(name, open_classifier(source, info), info, own)
+    return PublishedClassifier(name, open_classifier(source, info), info, own)
 
 
-def publish(subject: Subject, form: str, into: Path) -> str:
+def publish(subject: PublishedClassifier, form: str, into: Path) -> str:
     """Write a classifier in a format, load it again, and compare the logits of random images.
 
     Raises:
@@ -124,7 +124,7 @@ def publish(subject: Subject, form: str, into: Path) -> str:
     return f"{', '.join(map(str, files))}; loaded again, logits differ by {gap:.1g}"
 
 
-def _safetensors(subject: Subject, into: Path, files: list[Path]) -> Reopened:
+def _safetensors(subject: PublishedClassifier, into: Path, files: list[Path]) -> Reopened:
     """Write safetensors weights and a JSON description: a folder that every command accepts, or FILE.safetensors."""
     architecture = _known(subject, "safetensors")
     if subject.padding:
@@ -144,7 +144,7 @@ def _safetensors(subject: Subject, into: Path, files: list[Path]) -> Reopened:
     return _rebuilt(subject, files[0])
 
 
-def _robustbench(subject: Subject, into: Path, files: list[Path]) -> Reopened:
+def _robustbench(subject: PublishedClassifier, into: Path, files: list[Path]) -> Reopened:
     """Write a state dictionary under RobustBench's names, and its model description, to be completed by hand."""
     architecture = _known(subject, "robustbench")
     title = _robustbench_class(subject, architecture)
@@ -183,7 +183,7 @@ _ROBUSTBENCH = {"wrn": "WideResNet", "preact-resnet": "PreActResNet", "trades-wr
 """Families with a class in RobustBench; the last two do not normalize there."""
 
 
-def _robustbench_class(subject: Subject, architecture: str) -> str:
+def _robustbench_class(subject: PublishedClassifier, architecture: str) -> str:
     """RobustBench's name of the network. Raises ValueError if RobustBench has no class that computes the same."""
     found = re.fullmatch(r"([a-z-]+?)((?:-\d+)+)((?:-[a-z]+\d?)*)", architecture)
     family, variants = (found[1], set(found[3].split("-")[1:])) if found else ("", set())
@@ -199,7 +199,7 @@ def _robustbench_class(subject: Subject, architecture: str) -> str:
     return _ROBUSTBENCH[family] + found[2]
 
 
-def _torch_export(subject: Subject, into: Path, files: list[Path]) -> Reopened:
+def _torch_export(subject: PublishedClassifier, into: Path, files: list[Path]) -> Reopened:
     """Write a `.pt2` program that needs only torch, for any number of images."""
     with _exporting(subject, "torch-export"):
         exported = torch.export.export(
@@ -215,7 +215,7 @@ def _torch_export(subject: Subject, into: Path, files: list[Path]) -> Reopened:
 
 
 @contextmanager
-def _exporting(subject: Subject, form: str) -> Iterator[None]:
+def _exporting(subject: PublishedClassifier, form: str) -> Iterator[None]:
     """Turn an error of torch's exporter into one line; the exporter's output is dropped."""
     logging.disable(logging.WARNING)
     try:
@@ -230,7 +230,7 @@ def _exporting(subject: Subject, form: str) -> Iterator[None]:
         logging.disable(logging.NOTSET)
 
 
-def _onnx(subject: Subject, into: Path, files: list[Path]) -> Reopened:
+def _onnx(subject: PublishedClassifier, into: Path, files: list[Path]) -> Reopened:
     """Write an ONNX graph for any number of images; needs the extra `onnx`."""
     absent = [name for name in ("onnx", "onnxscript", "onnxruntime") if importlib.util.find_spec(name) is None]
     if absent:
@@ -257,7 +257,7 @@ def _onnx(subject: Subject, into: Path, files: list[Path]) -> Reopened:
     return lambda images: torch.from_numpy(session.run(None, {"images": images.numpy()})[0])
 
 
-FORMS: dict[str, Callable[[Subject, Path, list[Path]], Reopened]] = {
+FORMS: dict[str, Callable[[PublishedClassifier, Path, list[Path]], Reopened]] = {
     "safetensors": _safetensors,
     "robustbench": _robustbench,
     "torch-export": _torch_export,
@@ -272,7 +272,7 @@ def _contiguous(model: nn.Module) -> nn.Module:
     return model
 
 
-def _known(subject: Subject, form: str) -> str:
+def _known(subject: PublishedClassifier, form: str) -> str:
     if subject.architecture is None:
         raise ValueError(
             f"{form} needs a network that robustgen builds by name, but {subject.name} is not one; publish it as "
@@ -281,7 +281,7 @@ def _known(subject: Subject, form: str) -> str:
     return subject.architecture
 
 
-def _about(subject: Subject) -> dict[str, Any]:
+def _about(subject: PublishedClassifier) -> dict[str, Any]:
     info = subject.info
     return {
         "name": subject.name,
@@ -295,7 +295,7 @@ def _about(subject: Subject) -> dict[str, Any]:
     }
 
 
-def _rebuilt(subject: Subject, weights: Path) -> Reopened:
+def _rebuilt(subject: PublishedClassifier, weights: Path) -> Reopened:
     assert subject.architecture is not None
     model = load_weights(build_model(subject.architecture, subject.info), weights)
     return (nn.Sequential(nn.ZeroPad2d(subject.padding), model) if subject.padding else model).eval()

@@ -29,13 +29,13 @@ class Sample:
         import numpy as np
 
         from robustgen.config.generators import GENERATOR_CONFIGS, TrainedGeneratorConfig
-        from robustgen.generators import load_generator, weights_file
+        from robustgen.generators import read_generator, weights_file
         from robustgen.proxy.sampling import sample_batch, sample_proxies
         from robustgen.proxy.store import digest_of
         from robustgen.runtime.precision import choose_precision
 
-        model, about = load_generator(self.generator)
-        guide = load_generator(self.guide)[0].to(device) if self.guide else None
+        model, about = read_generator(self.generator)
+        guide = read_generator(self.guide)[0].to(device) if self.guide else None
         made_by: dict[str, Any] = {
             "kind": about["settings"]["kind"],
             "weights": digest_of(weights_file(self.generator)),

@@ -84,10 +84,10 @@ def trained_for(place: str) -> Origin:
 
 def _of_the_hub(place: str) -> Origin:
     from robustgen.models import hub
-    from robustgen.models.catalog import INFOS
+    from robustgen.models.catalog import RELEASE_INFOS
 
-    full, release = hub.find(place.removeprefix(hub.PREFIX))
-    data = DataConfig(name=INFOS[release.data].name)
+    full, release = hub.find_release(place.removeprefix(hub.PREFIX))
+    data = DataConfig(name=RELEASE_INFOS[release.data].name)
     return Origin(data, ThreatConfig.model_validate(release.threat), f"the catalog's entry {full}")
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-RESAMPLES = 2000
+_RESAMPLES = 2000
 """Bootstrap resamples; the 95 % intervals vary by a few percent of their length."""
 
 
@@ -95,8 +95,8 @@ def correlate(metric: np.ndarray, gain: np.ndarray, seed: int = 0) -> RankCorrel
         raise ValueError("expected finite numbers to rank, got NaN or inf")
     seeds, generators = metric.shape
     rng = np.random.Generator(np.random.Philox(key=seed % 2**64))
-    rows = rng.integers(0, seeds, (RESAMPLES, seeds, 1))
-    columns = rng.integers(0, generators, (RESAMPLES, 1, generators))
+    rows = rng.integers(0, seeds, (_RESAMPLES, seeds, 1))
+    columns = rng.integers(0, generators, (_RESAMPLES, 1, generators))
     drawn = rank_correlation(*(values[rows, columns].mean(1) for values in (metric, gain)))
     known = drawn[np.isfinite(drawn)]
     low, high = (float(end) for end in np.quantile(known, [0.025, 0.975])) if len(known) else (math.nan, math.nan)

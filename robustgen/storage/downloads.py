@@ -64,7 +64,7 @@ def problem_with(path: Path, digest: str) -> str:
     return "" if found.startswith(wanted) else f"has {kind} {found}, expected {wanted}"
 
 
-def fetch(item: Download, folder: Path, progress: DownloadProgress) -> bool:
+def download(item: Download, folder: Path, progress: DownloadProgress) -> bool:
     """Download a file into a folder, and unpack it if it is an archive; returns False when it exists already.
 
     An interrupted download resumes where it stopped, if the server supports that and the file is still the same.

@@ -28,11 +28,17 @@ from robustgen.training.compiling import Compiled
 from robustgen.training.ema import EMA, ramped
 from robustgen.training.loop import Holder, Loop
 from robustgen.training.low_precision import casting_once, in_precision
-from robustgen.training.memory import explained, passes_of
+from robustgen.training.memory import explain_out_of_memory, passes_of
 from robustgen.training.mixing import Mixture
 from robustgen.training.schedules import LR_SHARES, one_cycle_momentum, set_lr
 
-NORMS = (nn.modules.batchnorm._BatchNorm, nn.modules.instancenorm._InstanceNorm, nn.LayerNorm, nn.GroupNorm, nn.RMSNorm)
+NORMALIZATION_LAYERS = (
+    nn.modules.batchnorm._BatchNorm,
+    nn.modules.instancenorm._InstanceNorm,
+    nn.LayerNorm,
+    nn.GroupNorm,
+    nn.RMSNorm,
+)
 """Layers whose parameters are left out of weight decay."""
 READ_EVERY = 16
 """On a GPU losses are read, and SIGTERM is handled, only every N-th step, so that the CPU can run ahead."""
@@ -60,7 +66,8 @@ class Trained:
 
 def parameter_groups(model: nn.Module, weight_decay: float) -> list[dict[str, object]]:
     """Weight decay for weights and biases of convolutions and linear layers; none for normalization layers."""
-    norms = {id(p) for module in model.modules() if isinstance(module, NORMS) for p in module.parameters(recurse=False)}
+    layers = [module for module in model.modules() if isinstance(module, NORMALIZATION_LAYERS)]
+    norms = {id(p) for layer in layers for p in layer.parameters(recurse=False)}
     decayed = [p for p in model.parameters() if id(p) not in norms]
     still = [p for p in model.parameters() if id(p) in norms]
     return [{"params": decayed, "weight_decay": weight_decay}, {"params": still, "weight_decay": 0.0}]
@@ -190,7 +197,7 @@ class _TrainStep:
         statistics = Statistics(model) if settings.accumulate > 1 else None
         values = []
         for part in range(settings.accumulate):
-            with explained(len(batch.images) // self.shares, settings.accumulate, self.world, self.attempt):
+            with explain_out_of_memory(len(batch.images) // self.shares, settings.accumulate, self.world, self.attempt):
                 values.append(self._pass(t, batch, rng, self.rank * settings.accumulate + part))
             if statistics is not None:
                 statistics.end_part()

@@ -85,7 +85,7 @@ def passes_of(
 
 
 @contextmanager
-def explained(images: int, accumulate: int, world: int, attempt: Callable[[int], None]) -> Iterator[None]:
+def explain_out_of_memory(images: int, accumulate: int, world: int, attempt: Callable[[int], None]) -> Iterator[None]:
     """Raise `OutOfMemory` with settings that fit instead of a device's error; `images` is the number per pass."""
     try:
         yield

@@ -17,7 +17,7 @@ from robustgen.analysis.features import (
     vgg_features,
 )
 from robustgen.analysis.fidelity import (
-    Gaussian,
+    GaussianFit,
     InceptionScore,
     Moments,
     frechet_at_infinity,
@@ -32,7 +32,7 @@ from robustgen.models import build_model
 from robustgen.models.inception import Inception, load_inception, resize_like_tensorflow1
 from robustgen.models.vgg import Lpips, Vgg, load_lpips, load_vgg
 from robustgen.randomness import rng_for
-from robustgen.records.quality import SELF, TEST, TRAIN, About, Estimate, Quality, compare, entropy
+from robustgen.records.quality import SELF, TEST, TRAIN, Estimate, Quality, QualityAbout, compare_qualities, entropy
 from robustgen.storage import feature_weights as weights
 from robustgen.storage.feature_weights import PUBLISHED, find_weights, has_weights
 from robustgen.storage.weights import assign_weights, load_weights, read_weights
@@ -42,8 +42,8 @@ def rows(count: int, width: int, *place: object) -> torch.Tensor:
     return rng_for(0, *place).normal((count, width))
 
 
-def gaussian(mean, covariance) -> Gaussian:
-    return Gaussian(torch.tensor(mean).double(), torch.tensor(covariance).double(), 100)
+def gaussian(mean, covariance) -> GaussianFit:
+    return GaussianFit(torch.tensor(mean).double(), torch.tensor(covariance).double(), 100)
 
 
 # Frechet distance
@@ -602,10 +602,10 @@ def test_tables_say_of_how_many_images_each_number_is(three_sets, classifier, tm
     rows = {row[0]: row for row in found.table().rows}
     assert rows["classifier-fid"][2:4] == ("60", "90") and rows["nearest neighbor is train"][2:4] == ("36", "36")
     assert rows["memorized"][3] == "90" and "+-" in rows["classifier-kid"][1]
-    table = compare({"one": found, "two": found})
+    table = compare_qualities({"one": found, "two": found})
     assert [row[:2] for row in table.rows] == [("one", "60"), ("two", "60")]
     with pytest.raises(ValueError, match="at least one quality record"):
-        compare({})
+        compare_qualities({})
     (tmp_path / "bad.npz").write_bytes(b"no")
     with pytest.raises(ValueError, match="damaged"):
         Quality.load(tmp_path / "bad.npz")
@@ -630,7 +630,7 @@ def test_entropies_of_the_papers_table_come_out_of_its_shares():
 
 
 def test_shares_count_rows():
-    about = About("x", ("a",), 4, 4, 4, "f", "f", 0)
+    about = QualityAbout("x", ("a",), 4, 4, 4, "f", "f", 0)
     empty = np.empty(0)
     found = Quality(
         about, {"fid": Estimate(1.0, 4, 4)}, {}, empty, empty, np.zeros((0, 0)), False, rounds=2,

@@ -5,8 +5,8 @@ from robustgen.objectives import (
     classes_aimed_at,
     cross_entropy,
     dlr,
+    hard_labels,
     kl_divergence,
-    labels_of,
     margin,
     targeted_dlr,
     targeted_margin,
@@ -51,9 +51,9 @@ def test_kl_and_cross_entropy_pull_alike():
 
 
 def test_labels_and_aims():
-    assert torch.equal(labels_of(LABELS), LABELS)
-    assert torch.equal(labels_of(torch.tensor([[2, 1], [0, 3]])), torch.tensor([2, 0]))
-    assert torch.equal(labels_of(LOGITS.softmax(1)), torch.tensor([0, 1]))
+    assert torch.equal(hard_labels(LABELS), LABELS)
+    assert torch.equal(hard_labels(torch.tensor([[2, 1], [0, 3]])), torch.tensor([2, 0]))
+    assert torch.equal(hard_labels(LOGITS.softmax(1)), torch.tensor([0, 1]))
     assert torch.equal(classes_aimed_at(LOGITS, LABELS), torch.tensor([[1, 2, 3], [1, 3, 0]]))
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import robustgen.cli as command_line
 import robustgen.stages
-from robustgen.cli.settings import USES, command_settings
+from robustgen.cli.settings import USED_SETTINGS, command_settings
 from robustgen.config.recipe import CertificationConfig, MeasureConfig
 from robustgen.recipes import RECIPES
 from robustgen.stages.targets import trained_for
@@ -46,11 +46,11 @@ def another(name, value):
     return [known.get(name.rpartition(".")[2], "x")]
 
 
-@pytest.mark.parametrize("command", USES)
+@pytest.mark.parametrize("command", USED_SETTINGS)
 def test_every_setting_takes_effect_or_is_refused(command):
     taken = 0
     for name, value in leaves(WHOLE.to_json()):
-        used = any(name == use or name.startswith(f"{use}.") for use in USES[command])
+        used = any(name == use or name.startswith(f"{use}.") for use in USED_SETTINGS[command])
         if not used:
             with pytest.raises(ValueError, match=f"{command} does not use {name}"):
                 command_settings(command, WHOLE, [f"{name}={json.dumps(value)}"])

@@ -5,7 +5,7 @@ import pytest
 from robustgen.config.loading import from_content, override, read_recipe
 from robustgen.config.recipe import Recipe, ThreatConfig
 from robustgen.config.training import ScheduleConfig
-from robustgen.pipeline.graph import check
+from robustgen.pipeline.graph import check_recipe
 from robustgen.recipes import RECIPES
 
 DIGITS = RECIPES["digits"]
@@ -16,7 +16,7 @@ def test_every_recipe_survives_json_and_names_what_exists(name):
     recipe = RECIPES[name]
     assert from_content(json.loads(json.dumps(recipe.to_json())), name) == recipe
     assert recipe.name == name and recipe.summary
-    check(recipe)
+    check_recipe(recipe)
 
 
 def test_settings_are_changed_by_dotted_names():
@@ -77,7 +77,7 @@ def test_wrong_settings_are_one_clear_line(assignment, message):
 )
 def test_names_that_no_family_knows_are_found_before_the_work(assignment, message):
     with pytest.raises(ValueError, match=message):
-        check(override(DIGITS, [assignment]))
+        check_recipe(override(DIGITS, [assignment]))
 
 
 def test_a_recipe_of_ones_own_starts_from_a_known_one(tmp_path):

@@ -18,12 +18,12 @@ from robustgen.datasets.npz import write_npz
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.models.catalog import RELEASES
-from robustgen.pipeline.graph import check, stages
+from robustgen.pipeline.graph import check_recipe, stages
 from robustgen.planning.costs import FORWARD, RATE, cost_of, forward_of, passes
 from robustgen.planning.scaling_law import FLOPS, parameters_of
 from robustgen.proxy.store import ProxySet
 from robustgen.recipes import PAPERS, RECIPES
-from robustgen.recipes.rows import LABELLER, PORTS
+from robustgen.recipes.rows import PAPER_LABELLER, PORTS
 from robustgen.recipes.scaling import scaled
 from robustgen.storage.run_folder import RunDir
 
@@ -80,7 +80,7 @@ def test_costs_of_known_runs():
 def test_models_and_arms_are_counted():
     one = cost_of(override(RECIPES[CUTMIX_DDPM], ["train.models=1"])).train
     labelling = cost_of(override(RECIPES[CUTMIX_DDPM], ["train.models=2"])).train - 2 * one
-    assert -labelling == pytest.approx(3 * forward_of("wrn-28-10") * LABELLER.schedule.total_images, rel=1e-9)
+    assert -labelling == pytest.approx(3 * forward_of("wrn-28-10") * PAPER_LABELLER.schedule.total_images, rel=1e-9)
 
 
 def release_of(recipe):
@@ -135,7 +135,7 @@ def test_rows_are_the_papers_runs():
 def test_every_recipe_can_be_made_tiny(name):
     recipe = RECIPES[name]
     tiny = scaled(recipe, "tiny")
-    check(tiny)
+    check_recipe(tiny)
     assert from_content(json.loads(json.dumps(tiny.to_json())), name) == tiny
     assert tiny.threat == recipe.threat and list(tiny.arms) == list(recipe.arms) and tiny.labels == recipe.labels
     for setting in ("augment", "real_share", "repeats", "smooth", "ema_decay", "ema_start", "awp"):

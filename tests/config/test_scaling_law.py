@@ -9,7 +9,14 @@ from robustgen import cli
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.planning import scaling_law as planner
-from robustgen.planning.scaling_law import best_parameters, budget, loss_of, parameters_of, plans, robust_accuracy
+from robustgen.planning.scaling_law import (
+    best_parameters,
+    budget,
+    parameters_of,
+    plans,
+    predicted_loss,
+    robust_accuracy,
+)
 
 
 @pytest.mark.parametrize("architecture", ["wrn-10-1", "wrn-16-4", "wrn-28-10", "wrn-34-20", "wrn-70-16"])
@@ -38,16 +45,16 @@ def test_the_authors_runs_are_found_again():
 
 def test_the_terms_of_the_law():
     """FID 1.65 makes (1 + FID) / 2.65 one; without bounds on network and data only the floor is left."""
-    assert loss_of(1e30, 1e30, 1.65) == pytest.approx(0.560373, abs=1e-4)
-    assert loss_of(1e6, 1e30, 1.65) - 0.560373 == pytest.approx(6.68698 * 1e6**-0.244345, rel=1e-4)
-    assert loss_of(1e30, 1e6, 1.65) - 0.560373 == pytest.approx(7.55169 * 1e6**-0.228146, rel=1e-4)
+    assert predicted_loss(1e30, 1e30, 1.65) == pytest.approx(0.560373, abs=1e-4)
+    assert predicted_loss(1e6, 1e30, 1.65) - 0.560373 == pytest.approx(6.68698 * 1e6**-0.244345, rel=1e-4)
+    assert predicted_loss(1e30, 1e6, 1.65) - 0.560373 == pytest.approx(7.55169 * 1e6**-0.228146, rel=1e-4)
     assert robust_accuracy(1e30, 1e30, 1.65) == pytest.approx(125.749 - 74.9583 * 0.560373, abs=0.02)
 
 
 def test_the_best_size_is_where_the_loss_turns():
     for flops, fid in ((1e18, 3.0), (1e21, 1.65)):
         best = best_parameters(flops, fid)
-        at = [loss_of(n, flops / (planner.FLOPS * n), fid) for n in (0.99 * best, best, 1.01 * best)]
+        at = [predicted_loss(n, flops / (planner.FLOPS * n), fid) for n in (0.99 * best, best, 1.01 * best)]
         assert at[1] < at[0] and at[1] < at[2]
 
 

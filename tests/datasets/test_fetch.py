@@ -15,7 +15,7 @@ from robustgen.datasets import sources
 from robustgen.datasets.sources import Published
 from robustgen.models import catalog
 from robustgen.stages import fetch as fetching
-from robustgen.storage.downloads import Download, fetch, problem_with, unpack
+from robustgen.storage.downloads import Download, download, problem_with, unpack
 
 
 class Server(http.server.ThreadingHTTPServer):
@@ -104,19 +104,19 @@ def test_a_file_arrives_whole_and_is_not_fetched_again(server, tmp_path):
     server.files["x.bin"] = BODY
     item = Download(f"{server.place}/x.bin", "x.bin", DIGEST)
     told = []
-    assert fetch(item, tmp_path, lambda *news: told.append(news))
+    assert download(item, tmp_path, lambda *news: told.append(news))
     assert (tmp_path / "x.bin").read_bytes() == BODY and [p.name for p in tmp_path.iterdir()] == ["x.bin"]
     assert told[-1] == (len(BODY), len(BODY), "x.bin") and len(told) > 2
-    assert not fetch(item, tmp_path, quiet) and len(server.asked) == 1
+    assert not download(item, tmp_path, quiet) and len(server.asked) == 1
 
 
 def test_a_download_that_was_cut_off_goes_on(server, tmp_path):
     server.files["x.bin"], server.cut["x.bin"] = BODY, 1_234_567
     item = Download(f"{server.place}/x.bin", "x.bin", DIGEST)
     with pytest.raises(ValueError, match=r"was cut off after 1234567 of 3000000 bytes; repeat the command to resume"):
-        fetch(item, tmp_path, quiet)
+        download(item, tmp_path, quiet)
     assert not (tmp_path / "x.bin").exists()
-    assert fetch(item, tmp_path, quiet) and (tmp_path / "x.bin").read_bytes() == BODY
+    assert download(item, tmp_path, quiet) and (tmp_path / "x.bin").read_bytes() == BODY
     assert server.asked[-1] == ("x.bin", "bytes=1234567-") and server.sent == len(BODY)  # not a byte twice
 
 
@@ -126,24 +126,24 @@ def test_what_cannot_go_on_begins_anew(server, tmp_path, why):
     server.version = "" if why == "no version" else '"0"'
     item = Download(f"{server.place}/x.bin", "x.bin", DIGEST)
     with pytest.raises(ValueError, match="was cut off"):
-        fetch(item, tmp_path, quiet)
+        download(item, tmp_path, quiet)
     server.files["x.bin"], server.ranges = BODY, why != "no parts"
     server.version = server.version and ('"1"' if why == "another version" else server.version)
-    assert fetch(item, tmp_path, quiet) and (tmp_path / "x.bin").read_bytes() == BODY
+    assert download(item, tmp_path, quiet) and (tmp_path / "x.bin").read_bytes() == BODY
 
 
 def test_a_download_that_was_killed_at_its_end_is_taken_as_it_is(server, tmp_path):
     server.files["x.bin"] = BODY
     (tmp_path / "x.bin.download").write_bytes(BODY)
     (tmp_path / "x.bin.download.etag").write_text(server.version)
-    assert fetch(Download(f"{server.place}/x.bin", "x.bin", DIGEST), tmp_path, quiet)
+    assert download(Download(f"{server.place}/x.bin", "x.bin", DIGEST), tmp_path, quiet)
     assert (tmp_path / "x.bin").read_bytes() == BODY and [p.name for p in tmp_path.iterdir()] == ["x.bin"]
     (tmp_path / "y.bin.download").write_bytes(BODY + b"more")
     (tmp_path / "y.bin.download.etag").write_text(server.version)
     server.files["y.bin"] = BODY
     with pytest.raises(ValueError, match="has changed since the download began"):
-        fetch(Download(f"{server.place}/y.bin", "y.bin"), tmp_path, quiet)
-    assert fetch(Download(f"{server.place}/y.bin", "y.bin"), tmp_path, quiet)
+        download(Download(f"{server.place}/y.bin", "y.bin"), tmp_path, quiet)
+    assert download(Download(f"{server.place}/y.bin", "y.bin"), tmp_path, quiet)
 
 
 def test_another_file_than_was_published_is_removed(server, tmp_path):
@@ -151,11 +151,11 @@ def test_another_file_than_was_published_is_removed(server, tmp_path):
     with pytest.raises(
         ValueError, match=rf"is not the published file: it has md5 .*, expected {DIGEST[4:]}; it was removed"
     ):
-        fetch(Download(f"{server.place}/x.bin", "x.bin", DIGEST), tmp_path, quiet)
+        download(Download(f"{server.place}/x.bin", "x.bin", DIGEST), tmp_path, quiet)
     assert not list(tmp_path.iterdir())
     (tmp_path / "x.tar.gz").write_bytes(b"old")
     with pytest.raises(ValueError, match=r"x\.tar\.gz is not the published file.*remove it"):
-        fetch(Download(f"{server.place}/x.tar.gz", "x.tar.gz", DIGEST, unpacks="x"), tmp_path, quiet)
+        download(Download(f"{server.place}/x.tar.gz", "x.tar.gz", DIGEST, unpacks="x"), tmp_path, quiet)
 
 
 def test_digests_may_be_their_first_digits(tmp_path):
@@ -182,7 +182,7 @@ def test_digests_may_be_their_first_digits(tmp_path):
 def test_what_is_out_of_reach_is_said_with_what_to_do(server, tmp_path, url, message):
     server.files["page.html"] = b"<html>Sign in</html>"
     with pytest.raises(ValueError, match=message) as caught:
-        fetch(Download(url.format(server.place), "x"), tmp_path, quiet)
+        download(Download(url.format(server.place), "x"), tmp_path, quiet)
     assert "\n" not in str(caught.value) and not list(tmp_path.glob("x*"))
 
 
@@ -191,14 +191,14 @@ def test_archives_are_unpacked_and_then_removed(server, tmp_path, form):
     members = [("set/train/a.txt", b"a" * 10), ("set/test/b.txt", b"b" * 20_000), ("readme", b"hello")]
     server.files["x"] = archive(members, form)
     item = Download(f"{server.place}/x", f"x.{form}", unpacks="set/test")
-    assert fetch(item, tmp_path, quiet)
+    assert download(item, tmp_path, quiet)
     for name, data in members:
         assert (tmp_path / name).read_bytes() == data
     assert sorted(p.name for p in tmp_path.iterdir()) == ["readme", "set"]
-    assert not fetch(item, tmp_path, quiet)
+    assert not download(item, tmp_path, quiet)
     server.files["x"] = archive([("other", b"")], form)
     with pytest.raises(ValueError, match="does not contain set2; it is not the expected archive"):
-        fetch(Download(f"{server.place}/x", "y", unpacks="set2"), tmp_path, quiet)
+        download(Download(f"{server.place}/x", "y", unpacks="set2"), tmp_path, quiet)
 
 
 def link(name, target, kind=tarfile.SYMTYPE):
@@ -375,4 +375,4 @@ def test_every_source_says_what_it_is_and_how_to_get_it():
         for digest in [*(file.digest for file in source.files if file.digest), *(d for _, d in source.checked)]:
             kind, _, digits = digest.partition(":")
             assert len(digits) == {"md5": 32, "sha256": 64}[kind] and int(digits, 16) >= 0
-        assert fetching.describe(fetching.find(name))
+        assert fetching.planned_downloads(fetching.find_downloads(name))

@@ -14,14 +14,14 @@ from robustgen.config.sampler import SamplerConfig
 from robustgen.generators import (
     build_generator,
     check_sampler,
-    load_generator,
     open_generator,
+    read_generator,
     save_diffusers,
     save_generator,
 )
 from robustgen.generators.custom import Custom
 from robustgen.images import DatasetInfo
-from robustgen.pipeline.graph import check, stages
+from robustgen.pipeline.graph import check_recipe, stages
 from robustgen.randomness import rng_for
 from robustgen.recipes import RECIPES
 from robustgen.recipes.scaling import scaled
@@ -104,7 +104,7 @@ def test_an_own_network_is_kept_with_its_code_and_weights(tmp_path):
         after = open_generator(tmp_path / "g").sample_images([3, 1, 4])
     assert torch.equal(before, after)
     file.write_text(OWN.read_text())
-    model, about = load_generator(tmp_path / "g")
+    model, about = read_generator(tmp_path / "g")
     with torch.no_grad():
         model.network.rows.zero_()
     save_generator(tmp_path / "g", model, config, DatasetInfo("digits", tuple(about["classes"]), SHAPE, (0.0,), (1.0,)))
@@ -112,7 +112,7 @@ def test_an_own_network_is_kept_with_its_code_and_weights(tmp_path):
 
 
 def run(recipe, folder):
-    check(recipe)
+    check_recipe(recipe)
     for stage in stages(recipe, RunDir(folder)):
         if not stage.name.startswith(("evaluate", "certify", "report")):
             stage.stage("cpu", lambda *_: None)
@@ -156,7 +156,7 @@ def test_a_diffusers_folder_is_taken_as_it_is(tmp_path):
     save_diffusers(tmp_path / "theirs", build_generator(config, info, rng_for(0)))
     data = DataConfig(name="digits", train=20, validation=10, test=10)
     Fit(CustomConfig(source=str(tmp_path / "theirs")), data, tmp_path / "g", 0)("cpu", lambda *_: None)
-    model, about = load_generator(tmp_path / "g")
+    model, about = read_generator(tmp_path / "g")
     assert about["taken_from"] == str(tmp_path / "theirs") and model.classes == 10
 
 

@@ -14,11 +14,11 @@ from robustgen.config.generators import DDPMConfig, VDVAEConfig
 from robustgen.config.recipe import Arm, SamplingConfig
 from robustgen.config.sampler import SamplerConfig
 from robustgen.evaluation.denoising import Denoised
-from robustgen.generators import DDPM, DDPMUNet, build_generator, load_generator, save_diffusers
-from robustgen.generators.ddpm_steps import CHAINS, alphas_bar
+from robustgen.generators import DDPM, DDPMUNet, build_generator, read_generator, save_diffusers
+from robustgen.generators.ddpm_steps import REVERSE_PROCESSES, alphas_bar
 from robustgen.images import DatasetInfo
 from robustgen.modes import channels_last
-from robustgen.pipeline.graph import check
+from robustgen.pipeline.graph import check_recipe
 from robustgen.proxy.store import ProxySet
 from robustgen.randomness import rng_for
 from robustgen.recipes.digits import DIGITS
@@ -67,7 +67,7 @@ def test_an_ancestral_step_draws_from_the_posterior():
     for then, now in [*pairwise(BARS), (BARS[10], BARS[500])]:
         alpha = now / then
         from_x, from_d = alpha / (1 - alpha), 1 / (1 - then)
-        step = CHAINS["ancestral-small"].weights(now, then)
+        step = REVERSE_PROCESSES["ancestral-small"].weights(now, then)
         assert step.deviation**2 == pytest.approx(1 / (from_x + from_d), rel=1e-6)
         assert step.noisy == pytest.approx(from_x / math.sqrt(alpha) / (from_x + from_d), rel=1e-6)
         assert step.clean == pytest.approx(from_d * math.sqrt(then) / (from_x + from_d), rel=1e-6)
@@ -75,29 +75,29 @@ def test_an_ancestral_step_draws_from_the_posterior():
 
 def test_fixedlarge_has_the_same_mean_and_the_variance_beta():
     for then, now in pairwise(BARS):
-        large, small = (CHAINS[name].weights(now, then) for name in ("ancestral", "ancestral-small"))
+        large, small = (REVERSE_PROCESSES[name].weights(now, then) for name in ("ancestral", "ancestral-small"))
         assert (large.clean, large.noisy) == (small.clean, small.noisy)
         assert large.deviation**2 == pytest.approx(1 - now / then)
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", REVERSE_PROCESSES)
 def test_a_chain_ends_on_the_denoised_image(name):
-    step = CHAINS[name].weights(BARS[0], 1.0)
+    step = REVERSE_PROCESSES[name].weights(BARS[0], 1.0)
     assert (step.clean, step.noisy, step.deviation) == (1.0, 0.0, 0.0)
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", REVERSE_PROCESSES)
 def test_times_fall_from_the_last_to_the_first(name):
     for count in (*range(2, 120), 333, 999, 1000):
-        times = CHAINS[name].times(1000, count)
+        times = REVERSE_PROCESSES[name].times(1000, count)
         assert len(times) == count and times[0] == 999 and times[-1] == 0
         assert all(before > after for before, after in pairwise(times))
-    assert CHAINS[name].times(1000, 1) == [999]
+    assert REVERSE_PROCESSES[name].times(1000, 1) == [999]
 
 
 def test_quadratic_times_are_denser_where_there_is_little_noise():
-    assert CHAINS["ddim"].times(1000, 4) == [999, 666, 333, 0]
-    assert CHAINS["ddim-quadratic"].times(1000, 4) == [999, 444, 111, 0]
+    assert REVERSE_PROCESSES["ddim"].times(1000, 4) == [999, 666, 333, 0]
+    assert REVERSE_PROCESSES["ddim-quadratic"].times(1000, 4) == [999, 444, 111, 0]
 
 
 class OfGaussian(torch.nn.Module):
@@ -260,7 +260,7 @@ def test_a_recipes_draws_are_asked_before_the_work(generator, draw, message):
         }
     )
     with pytest.raises(ValueError, match=message) if message else nullcontext():
-        check(recipe)
+        check_recipe(recipe)
 
 
 def test_guidance_leads_away_from_images_of_no_class():
@@ -331,7 +331,7 @@ def test_the_default_network_has_the_layers_of_the_public_weights(diffusers):
 @pytest.mark.parametrize("flat", [False, True])
 def test_their_network_answers_alike_in_ours(diffusers, tmp_path, classes, flat):
     known = theirs(diffusers, num_class_embeds=classes)
-    model, about = load_generator(kept(diffusers, known, tmp_path, flat))
+    model, about = read_generator(kept(diffusers, known, tmp_path, flat))
     assert about["classes"] == [str(k) for k in range(classes or 1)] and about["shape"] == [3, 32, 32]
     assert model.conditional == bool(classes) and model.classes == (classes or 1)
     x = torch.randn(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
@@ -352,7 +352,7 @@ def test_ours_answers_alike_in_theirs(diffusers, tmp_path, conditional):
         wanted = pipeline.unet(x, times, labels if conditional else None).sample
         torch.testing.assert_close(model.network(x, times.float(), labels), wanted, atol=1e-5, rtol=1e-4)
     np.testing.assert_allclose(pipeline.scheduler.alphas_cumprod, model.alphas_bar, rtol=2e-4)
-    again, _ = load_generator(tmp_path)
+    again, _ = read_generator(tmp_path)
     draw = SamplerConfig(solver="ddim", evaluations=3)
     for one in (model, again):
         one.configure_sampler(draw)
@@ -373,14 +373,14 @@ def test_files_with_yesterdays_names_are_read(diffusers, tmp_path):
         state[name] = tensor
     assert any("proj_attn" in name for name in state)
     with pytest.raises(ValueError, match="holds no diffusion_pytorch_model"):
-        load_generator(tmp_path)
+        read_generator(tmp_path)
     torch.save(state, tmp_path / "diffusion_pytorch_model.bin")
-    model, _ = load_generator(tmp_path)
+    model, _ = read_generator(tmp_path)
     found = model.network.state_dict()
     assert all(torch.equal(found[name], tensor) for name, tensor in known.state_dict().items())
     (tmp_path / "diffusion_pytorch_model.bin").write_bytes(b"no weights")
     with pytest.raises(ValueError, match="is damaged, or is not a file of weights only"):
-        load_generator(tmp_path)
+        read_generator(tmp_path)
 
 
 def test_folders_of_other_models_are_refused_with_the_reason(diffusers, tmp_path):
@@ -403,10 +403,10 @@ def test_folders_of_other_models_are_refused_with_the_reason(diffusers, tmp_path
         ("scheduler/scheduler_config.json", {"beta_schedule": "sigmoid"}, "known: linear, squaredcos_cap_v2"),
     ):
         with pytest.raises(ValueError, match=message):
-            load_generator(changed(file, **changes))
+            read_generator(changed(file, **changes))
     (tmp_path / "good" / "scheduler" / "scheduler_config.json").unlink()
     with pytest.raises(ValueError, match="holds no scheduler_config"):
-        load_generator(tmp_path / "good")
+        read_generator(tmp_path / "good")
 
 
 @pytest.mark.parametrize(("theirs_named", "ours_named"), [("linear", "linear"), ("squaredcos_cap_v2", "cosine")])
@@ -415,11 +415,11 @@ def test_their_schedule_is_ours(diffusers, theirs_named, ours_named):
     np.testing.assert_allclose(found, alphas_bar(1000, ours_named), rtol=5e-4, atol=1e-9)
 
 
-@pytest.mark.parametrize("name", CHAINS)
+@pytest.mark.parametrize("name", REVERSE_PROCESSES)
 @pytest.mark.parametrize("count", [10, 1000])
 def test_their_steps_are_ours(diffusers, name, count):
     """From the same state and the same predicted noise to the same state, clipping included."""
-    chain = CHAINS[name]
+    chain = REVERSE_PROCESSES[name]
     x, predicted = (torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(k)) for k in (0, 1))
     noise = torch.randn(2, 3, 4, 4, generator=torch.Generator().manual_seed(2))
     if chain.eta:
@@ -459,7 +459,7 @@ class SameNoise:
 def test_their_pipeline_draws_our_images(diffusers, tmp_path):
     known = theirs(diffusers)
     kept(diffusers, known, tmp_path, num_train_timesteps=20)
-    model, _ = load_generator(tmp_path)
+    model, _ = read_generator(tmp_path)
     model.configure_sampler(SamplerConfig(solver="ddim", evaluations=20))
     pipeline = diffusers.DDIMPipeline(known, diffusers.DDIMScheduler(num_train_timesteps=20))
     pipeline.set_progress_bar_config(disable=True)

@@ -6,7 +6,7 @@ from torch import nn
 
 from robustgen.config.generators import ECTConfig
 from robustgen.config.sampler import SamplerConfig
-from robustgen.generators import Consistency, Diffusion
+from robustgen.generators import ConsistencyModel, Diffusion
 from robustgen.generators.unet import NO_LABEL
 from robustgen.randomness import rng_for
 
@@ -95,7 +95,7 @@ def test_labels_are_dropped_as_often_as_told():
 
 
 def consistency(**settings):
-    model = Consistency(Nought(), SHAPE, 1, log_mean=-1.1, log_std=2.0)
+    model = ConsistencyModel(Nought(), SHAPE, 1, log_mean=-1.1, log_std=2.0)
     model.ratio, model.stages = settings.get("ratio", 2.0), settings.get("stages", 8)
     return model
 
@@ -113,7 +113,7 @@ def test_noise_levels_that_are_compared_come_closer_by_the_ratio_at_each_stage()
 def test_what_is_consistent_already_has_no_tuning_loss():
     """All data is one image: the exact denoiser says it at every noise level."""
 
-    class Known(Consistency):
+    class Known(ConsistencyModel):
         def denoise(self, x, sigma, labels, augmentation=None):
             return torch.full_like(x, 0.4)
 
@@ -126,7 +126,7 @@ def test_what_is_consistent_already_has_no_tuning_loss():
 def test_the_tuning_loss_is_the_papers():
     """D(x; s) = x s + 1: |D(x + t e; t) - D(x + r e; r)| / (t - r) by hand."""
 
-    class Line(Consistency):
+    class Line(ConsistencyModel):
         def denoise(self, x, sigma, labels, augmentation=None):
             return x * sigma.view(-1, 1, 1, 1) + 1
 
@@ -146,7 +146,7 @@ def test_the_tuning_loss_is_the_papers():
 def test_one_or_two_evaluations_are_made():
     calls = []
 
-    class Counting(Consistency):
+    class Counting(ConsistencyModel):
         def denoise(self, x, sigma, labels, augmentation=None):
             calls.append((float(sigma[0]), float(x.std())))
             return torch.zeros_like(x)
@@ -167,7 +167,7 @@ def test_one_or_two_evaluations_are_made():
 
 
 def test_a_lesson_brings_the_settings_of_the_fit():
-    model = Consistency(nn.Conv2d(1, 1, 1), SHAPE, 1)
+    model = ConsistencyModel(nn.Conv2d(1, 1, 1), SHAPE, 1)
     training_spec = model.training_spec(ECTConfig(ratio=256, stages=1, total_images=128, peak_lr=1e-4), rng_for(0))
     assert isinstance(training_spec.optimizations["network"].optimizer, torch.optim.RAdam)
     assert (model.ratio, model.stages) == (256, 1)

@@ -26,7 +26,7 @@ from robustgen.generators import (
     Gaussian,
     UNet,
     build_generator,
-    load_generator,
+    read_generator,
     save_generator,
 )
 from robustgen.generators.gaussian import mean_and_factor
@@ -131,13 +131,13 @@ def test_an_image_depends_on_its_label_and_stream_alone(generator):
 
 def test_a_saved_generator_makes_the_same_images(generator, kind, tiny_info, tmp_path):
     save_generator(tmp_path / "g", generator, SMALL[kind], tiny_info)
-    again, about = load_generator(tmp_path / "g")
+    again, about = read_generator(tmp_path / "g")
     again.configure_sampler(FAST.get(kind, SamplerConfig()))
     labels, streams = torch.arange(9) % 3, rng_for(1).each(range(9))
     torch.testing.assert_close(again.sample(labels, streams.at(0)), generator.sample(labels, streams.at(0)))
     assert about["classes"] == list(tiny_info.classes)
     with pytest.raises(ValueError, match="no finished generator"):
-        load_generator(tmp_path / "none")
+        read_generator(tmp_path / "none")
 
 
 def test_asked_classes_come_out(kind, tiny_images, tmp_path):

@@ -38,9 +38,9 @@ def draws(*shape, seed=0):
 def test_at_the_cifar_setting_networks_have_the_published_sizes():
     with torch.device("meta"):
         assert millions(BigGAN(CIFAR, 10)) == 4.30
-        assert millions(biggan.Discriminator(CIFAR, 10)) == 4.21
+        assert millions(biggan.BigGANDiscriminator(CIFAR, 10)) == 4.21
         assert millions(StyleGAN2(CIFAR, 10)) == 20.22
-        assert millions(stylegan2.Discriminator(CIFAR, 10)) == 23.09
+        assert millions(stylegan2.StyleGAN2Discriminator(CIFAR, 10)) == 23.09
 
 
 @pytest.mark.parametrize("shape", [(1, 8, 8), (3, 16, 16), (3, 32, 32), (1, 64, 64)])
@@ -104,11 +104,11 @@ def test_killed_and_repeated_training_makes_the_same_weights(kind, tiny_images, 
 def test_the_largest_singular_value_becomes_one(made):
     layer = made[0](*made[1:]).requires_grad_(False)
     for _ in range(300):
-        weight = biggan.with_normalization(layer)
+        weight = biggan.spectrally_normalized(layer)
     assert torch.linalg.matrix_norm(weight.flatten(1), 2) == pytest.approx(1, abs=1e-3)
     layer.eval()
     before = layer.u.clone()
-    assert torch.equal(biggan.with_normalization(layer), biggan.with_normalization(layer)) and torch.equal(
+    assert torch.equal(biggan.spectrally_normalized(layer), biggan.spectrally_normalized(layer)) and torch.equal(
         layer.u, before
     )
 
@@ -117,12 +117,12 @@ def test_normalised_weights_have_the_gradient_of_a_quotient():
     """With u and v singular vectors, d(W / s) = dW / s - W (u^T dW v) / s^2: no gain from growing W itself."""
     layer = biggan._Linear(5, 4).double()
     for _ in range(500):
-        biggan.with_normalization(layer)
+        biggan.spectrally_normalized(layer)
     scale = torch.ones((), dtype=torch.double, requires_grad=True)
     weight = layer.weight.detach()
     del layer.weight
     layer.weight = weight * scale
-    (gradient,) = torch.autograd.grad((biggan.with_normalization(layer) * draws(4, 5).double()).sum(), scale)
+    (gradient,) = torch.autograd.grad((biggan.spectrally_normalized(layer) * draws(4, 5).double()).sum(), scale)
     assert gradient == pytest.approx(0, abs=1e-9)
 
 

@@ -7,7 +7,7 @@ from robustgen.config.generators import GENERATOR_CONFIGS
 from robustgen.config.recipe import DataConfig
 from robustgen.config.sampler import SamplerConfig
 from robustgen.datasets import load_splits
-from robustgen.generators import Augmented, build_generator, load_generator, save_generator
+from robustgen.generators import Augmented, build_generator, read_generator, save_generator
 from robustgen.generators.gaussian import Gaussian
 from robustgen.images import DatasetInfo
 from robustgen.randomness import rng_for
@@ -54,7 +54,7 @@ def test_the_smallest_start_to_learn_the_digits(kind, tmp_path):
         settings = settings.model_copy(update={"total_images": 3 * settings.batch_size})
         model = train_generator(model, images, settings, tmp_path, seed=0)
     save_generator(tmp_path / "g", model, settings, images.info)
-    again, _ = load_generator(tmp_path / "g")
+    again, _ = read_generator(tmp_path / "g")
     again.configure_sampler(SamplerConfig(evaluations=2) if kind in ("ddpm", "ect") else SamplerConfig())
     labels, streams = torch.arange(20) % 10, rng_for(0).each(range(20))
     made = again.sample(labels, streams)

@@ -28,7 +28,7 @@ from robustgen.config.generators import (
     VDVAEConfig,
 )  # fmt: skip
 from robustgen.config.recipe import DataConfig
-from robustgen.generators import VDVAE, BigGAN, StyleGAN2, build_generator, load_generator, save_diffusers
+from robustgen.generators import VDVAE, BigGAN, StyleGAN2, build_generator, read_generator, save_diffusers
 from robustgen.generators.edm_files import holds_edm, read_edm
 from robustgen.generators.logistics import log_likelihood
 from robustgen.generators.published import read_published
@@ -36,7 +36,7 @@ from robustgen.generators.unet import UNet
 from robustgen.generators.vdvae_files import HYPERPARAMETERS
 from robustgen.images import DatasetInfo, to_bytes
 from robustgen.randomness import rng_for
-from robustgen.stages.fetch import find
+from robustgen.stages.fetch import find_downloads
 from robustgen.stages.import_generator import ImportGenerator
 from robustgen.stages.sample import Sample
 from robustgen.storage.published_generators import GENERATOR_FILES, find_generator_file
@@ -262,7 +262,7 @@ def test_an_unconditional_network_takes_the_classes_of_the_data(nvidia, tmp_path
     Sample(tmp_path / "g", SamplerConfig(evaluations=3), tmp_path / "set", 0, 12)("cpu", lambda *_: None)
     manifest = json.loads((tmp_path / "set" / "manifest.json").read_text())
     assert len(manifest["classes"]) == 10 and manifest["generator"]["conditional"] is False
-    model, _ = load_generator(tmp_path / "g")
+    model, _ = read_generator(tmp_path / "g")
     assert model.knows_unlabelled
     streams = rng_for(0).each(range(3))
     images = [model.sample(torch.tensor(labels), streams.at(0)) for labels in ([0, 1, 2], [5, 5, 5])]
@@ -291,7 +291,7 @@ def test_published_generators_are_listed_with_address_and_license(tmp_path, monk
     lines = dict(known("generators"))
     assert "conditional; CC BY-NC-SA 4.0, non-commercial; https://" in lines["edm-cifar10-32x32-cond-vp"]
     for name, one in GENERATOR_FILES.items():
-        assert find(name).files == (one.file,)
+        assert find_downloads(name).files == (one.file,)
         assert one.kind != "edm" or one.conditional == ("-cond-" in name)
         with pytest.raises(ValueError, match=f"run: robustgen fetch {name}"):
             find_generator_file(name)
@@ -426,7 +426,7 @@ def test_a_diffusers_folder_is_imported_too(tmp_path):
     info = DatasetInfo("x", ("0",), (3, 8, 8), (0.0,) * 3, (1.0,) * 3)
     save_diffusers(tmp_path / "theirs", build_generator(config, info, rng_for(0)))
     ImportGenerator(tmp_path / "theirs", tmp_path / "g", DataConfig(name="cifar10"))("cpu", lambda *_: None)
-    model, about = load_generator(tmp_path / "g")
+    model, about = read_generator(tmp_path / "g")
     assert about["settings"]["kind"] == "ddpm" and len(about["classes"]) == model.classes == 10
     file = tmp_path / "theirs" / "unet" / "config.json"
     file.write_text(json.dumps({**json.loads(file.read_text()), "norm_num_groups": 4}))

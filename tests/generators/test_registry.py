@@ -20,7 +20,7 @@ from robustgen.config.recipe import Recipe
 from robustgen.config.sampler import SamplerConfig
 from robustgen.generators import GENERATORS, Generator, build_generator, check_sampler, open_generator, save_generator
 from robustgen.images import to_bytes
-from robustgen.pipeline.graph import check, stages
+from robustgen.pipeline.graph import check_recipe, stages
 from robustgen.randomness import rng_for
 from robustgen.recipes import RECIPES
 from robustgen.recipes.scaling import scaled
@@ -69,7 +69,7 @@ def test_a_registered_generator_passes_through_a_run(stripes, tmp_path):
     recipe = Recipe.model_validate(content)
     assert Recipe.model_validate(json.loads(json.dumps(recipe.to_json()))) == recipe
     assert override(recipe, ["generators.mine.brightness=0.75"]).generators["mine"].brightness == 0.75
-    check(recipe)
+    check_recipe(recipe)
     for stage in stages(recipe, RunDir(tmp_path)):
         if stage.name.startswith(("evaluate", "certify", "report")):
             continue

@@ -13,7 +13,7 @@ from robustgen.config.recipe import Recipe
 from robustgen.config.training import TrainingConfig
 from robustgen.losses import LOSSES
 from robustgen.losses.building import build_loss
-from robustgen.pipeline.graph import check, stages
+from robustgen.pipeline.graph import check_recipe, stages
 from robustgen.planning.costs import passes
 from robustgen.recipes import RECIPES
 from robustgen.recipes.scaling import scaled
@@ -145,7 +145,7 @@ def test_a_registered_loss_passes_through_a_run(monkeypatch, tmp_path):
     recipe = override(scaled(RECIPES["digits-smoke"], "tiny"), ["train.loss=focal", "train.loss.gamma=1"])
     recipe = recipe.model_copy(update={"generators": {}, "arms": {"real": recipe.arms["real"]}, "measure": None})
     assert build_loss(recipe.train) == Focal(1.0) and passes(recipe.train) is None
-    check(recipe)
+    check_recipe(recipe)
     run = RunDir(tmp_path / "run")
     run.ensure_recipe(recipe.to_json())
     for stage in stages(recipe, run):

@@ -14,7 +14,7 @@ from robustgen.models import (
 )
 from robustgen.models.rawrn import _SqueezeExcitation
 from robustgen.models.resnest import _SplitAttention
-from robustgen.models.saved import load_classifier, read_about, save_classifier
+from robustgen.models.saved import load_classifier, read_model_json, save_classifier
 from robustgen.models.wide_resnet import CosineLinear, PSSiLU, Standardize
 from robustgen.randomness import rng_for
 
@@ -159,15 +159,15 @@ def test_names_of_other_families_are_those_of_their_weights():
 )  # fmt: skip
 def name(request, monkeypatch):
     """Those that are large for a test lose most of their blocks, some most of their channels."""
-    monkeypatch.setattr(rawrn, "BLOCKS", (1, 2, 1))
+    monkeypatch.setattr(rawrn, "_BLOCKS", (1, 2, 1))
     monkeypatch.setattr(rawrn, "WIDTHS", (8, 16, 32))
     monkeypatch.setattr(robust_wide_resnet, "R_BLOCKS", (1, 2, 1))
     monkeypatch.setattr(robust_wide_resnet, "R_WIDTHS", (32, 64, 48))
     monkeypatch.setattr(robust_wide_resnet, "A_BLOCKS", (1, 2, 1))
     monkeypatch.setattr(robust_wide_resnet, "A_WIDTHS", (32, 64, 48))
-    monkeypatch.setitem(rice_preact_resnet.BLOCKS, 18, (1, 2, 1, 1))
-    monkeypatch.setitem(resnet.BLOCKS, 50, (1, 2, 1, 1))
-    monkeypatch.setattr(resnest, "BLOCKS", {152: (1, 2, 1, 1)})
+    monkeypatch.setitem(rice_preact_resnet._BLOCKS, 18, (1, 2, 1, 1))
+    monkeypatch.setitem(resnet._BLOCKS, 50, (1, 2, 1, 1))
+    monkeypatch.setattr(resnest, "_BLOCKS", {152: (1, 2, 1, 1)})
     return request.param
 
 
@@ -316,7 +316,7 @@ def test_standardized_images_have_mean_0_and_deviation_1_each():
 def test_shortcuts_start_from_the_activated_or_the_raw_input():
     x = -torch.ones(1, 1, 2, 2)
     for raw, expected in ((False, 0.0), (True, -1.0)):  # ReLU leaves nothing of a negative input
-        block = rice_preact_resnet.Block(1, 2, 1, torch.relu, raw=raw).eval()
+        block = rice_preact_resnet.RiceBlock(1, 2, 1, torch.relu, raw=raw).eval()
         with torch.no_grad():
             block.conv2.weight.zero_()
             block.shortcut[0].weight.fill_(1.0)
@@ -390,7 +390,7 @@ def test_a_saved_classifier_gives_the_same_logits(name, tmp_path):
     save_classifier(tmp_path, model, name, CIFAR, threat="linf:8/255")
     images = torch.rand(3, 3, 32, 32)
     torch.testing.assert_close(load_classifier(tmp_path)(images), model(images), rtol=1e-5, atol=1e-5)
-    assert read_about(tmp_path)["threat"] == "linf:8/255"
+    assert read_model_json(tmp_path)["threat"] == "linf:8/255"
     with pytest.raises(ValueError, match="no finished classifier"):
         load_classifier(tmp_path / "none")
 

@@ -21,7 +21,7 @@ from robustgen.evaluation.checks import FLAGS, flags_of
 from robustgen.evaluation.prepare import prepared
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
-from robustgen.models.external import load_model, with_normalization
+from robustgen.models.external import load_external, with_normalization
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts, adversarial_file
 from robustgen.storage.weights import load_weights, read_weights
@@ -295,35 +295,35 @@ def test_models_come_from_functions_and_weights_files(tmp_path):
         "def wrong():\n    return 3\ndef fails():\n    raise RuntimeError('no')\n"
     )
     spec = f"{tmp_path / 'net.py'}:make"
-    model = load_model(spec, INFO)
+    model = load_external(spec, INFO)
     weights = {name: torch.full_like(value, 0.5) for name, value in model.state_dict().items()}
     torch.save({"state_dict": {f"module.{name}": value for name, value in weights.items()}}, tmp_path / "w.pt")
     save_file(weights, tmp_path / "w.safetensors")
     for name in ("w.pt", "w.safetensors"):
-        assert all((p == 0.5).all() for p in load_model(spec, INFO, tmp_path / name).parameters())
+        assert all((p == 0.5).all() for p in load_external(spec, INFO, tmp_path / name).parameters())
     network = build_model("wrn-10-1", INFO, rng_for(0))
     torch.save(network.state_dict(), tmp_path / "wrn.pt")
-    again = load_model(str(tmp_path / "wrn.pt"), INFO, architecture="wrn-10-1")
+    again = load_external(str(tmp_path / "wrn.pt"), INFO, architecture="wrn-10-1")
     assert all(torch.equal(a, b) for a, b in zip(network.parameters(), again.parameters(), strict=True))
     torch.save({"1.weight": torch.zeros(4, 63), "1.bias": torch.zeros(4)}, tmp_path / "short.pt")
     torch.save({"1.weight": torch.zeros(4, 64)}, tmp_path / "less.pt")
     torch.save({"a": [1]}, tmp_path / "list.pt")
     (tmp_path / "junk.pt").write_bytes(b"junk")
     for call, message in (
-        (lambda: load_model(f"{tmp_path / 'net.py'}:nothing", INFO), "known: make, wrong, fails"),
-        (lambda: load_model(f"{tmp_path / 'net.py'}:wrong", INFO), "must return an nn.Module, got int"),
-        (lambda: load_model(f"{tmp_path / 'net.py'}:fails", INFO), "RuntimeError: no"),
-        (lambda: load_model(f"{tmp_path / 'no.py'}:make", INFO), "there is no file"),
-        (lambda: load_model("no.such.module:make", INFO), "cannot import"),
-        (lambda: load_model("hub:Wang2023Better", INFO), "known: Wang2023Better_WRN-28-10"),
-        (lambda: load_model("nothing", INFO), "expected a folder written by train"),
-        (lambda: load_model(str(tmp_path / "wrn.pt"), INFO), "--architecture"),
+        (lambda: load_external(f"{tmp_path / 'net.py'}:nothing", INFO), "known: make, wrong, fails"),
+        (lambda: load_external(f"{tmp_path / 'net.py'}:wrong", INFO), "must return an nn.Module, got int"),
+        (lambda: load_external(f"{tmp_path / 'net.py'}:fails", INFO), "RuntimeError: no"),
+        (lambda: load_external(f"{tmp_path / 'no.py'}:make", INFO), "there is no file"),
+        (lambda: load_external("no.such.module:make", INFO), "cannot import"),
+        (lambda: load_external("hub:Wang2023Better", INFO), "known: Wang2023Better_WRN-28-10"),
+        (lambda: load_external("nothing", INFO), "expected a folder written by train"),
+        (lambda: load_external(str(tmp_path / "wrn.pt"), INFO), "--architecture"),
         (
-            lambda: load_model(spec, INFO, tmp_path / "short.pt"),
+            lambda: load_external(spec, INFO, tmp_path / "short.pt"),
             r"other shapes: 1.weight is \(4, 63\), expected \(4, 64\)",
         ),
-        (lambda: load_model(spec, INFO, tmp_path / "less.pt"), "missing: 1.bias"),
-        (lambda: load_model(spec, INFO, tmp_path / "wrn.pt"), "missing: 1.bias, 1.weight"),
+        (lambda: load_external(spec, INFO, tmp_path / "less.pt"), "missing: 1.bias"),
+        (lambda: load_external(spec, INFO, tmp_path / "wrn.pt"), "missing: 1.bias, 1.weight"),
         (lambda: read_weights(tmp_path / "list.pt"), "holds no tensors by name; it has: a"),
         (lambda: read_weights(tmp_path / "junk.pt"), "damaged"),
         (lambda: read_weights(tmp_path / "none.pt"), "there is no weights file"),
@@ -397,7 +397,7 @@ def audit(tmp_path):
     pixels = (images * 255).round().byte().permute(0, 2, 3, 1).numpy()
     np.savez(tmp_path / "data.npz", image=pixels, label=labels.numpy())
     torch.manual_seed(0)
-    model = load_model(f"{tmp_path / 'net.py'}:make", INFO)
+    model = load_external(f"{tmp_path / 'net.py'}:make", INFO)
     optimizer = torch.optim.Adam(model.parameters(), 0.02)
     for _ in range(150):
         optimizer.zero_grad()

@@ -14,15 +14,15 @@ from torch import nn
 
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model, catalog, hub
-from robustgen.models.catalog import ABSENT, INFOS, RELEASES, Release
-from robustgen.models.external import load_model
+from robustgen.models.catalog import ABSENT, RELEASE_INFOS, RELEASES, Release
+from robustgen.models.external import load_external
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts
 from robustgen.storage.haiku import read_haiku
 from robustgen.storage.weights import assign_weights
 from robustgen.threat import ThreatModel
 
-CIFAR = INFOS["cifar10"]
+CIFAR = RELEASE_INFOS["cifar10"]
 IMAGES = torch.rand(3, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -53,21 +53,21 @@ def logits_shape(architecture, data, padding):
             if "unknown architecture" in str(error):
                 return None
             raise
-    return model(torch.empty(2, *INFOS[data].shape, device="meta")).shape
+    return model(torch.empty(2, *RELEASE_INFOS[data].shape, device="meta")).shape
 
 
 @pytest.mark.parametrize("full", RELEASES)
 def test_every_release_builds_and_says_where_its_weights_are(full):
     release = RELEASES[full]
     data, norm, _ = full.split("/")
-    assert INFOS[release.data].name == data and release.threat.startswith(f"{norm}:")
+    assert RELEASE_INFOS[release.data].name == data and release.threat.startswith(f"{norm}:")
     assert 0 <= release.robust < release.clean < 100 and release.files
     assert (release.robust == 0) == (full.split("/")[2] == "Standard")
     assert re.fullmatch(r"\d{4}\.\d{4,5}|https://\S+", release.paper)
     assert 0 < ThreatModel.parse(release.threat).eps < 1
     assert all(file.url.startswith("https://") or not file.url for file in release.files)
     found = logits_shape(release.architecture, release.data, release.padding)
-    assert found == (2, len(INFOS[release.data].classes))
+    assert found == (2, len(RELEASE_INFOS[release.data].classes))
 
 
 def test_the_catalog_has_what_the_papers_released():
@@ -90,12 +90,12 @@ def test_what_cannot_be_opened_is_not_in_the_catalog_and_has_a_reason():
     assert len(ABSENT) == 17 and not ABSENT.keys() & RELEASES.keys()
     for full, reason in ABSENT.items():
         data, norm, name = full.split("/")
-        assert data in INFOS and norm in ("linf", "l2") and name and reason and reason[-1] != "."
+        assert data in RELEASE_INFOS and norm in ("linf", "l2") and name and reason and reason[-1] != "."
     with pytest.raises(ValueError, match="cifar10/linf/Kang2021Stable cannot be opened: its last layers solve") as said:
-        hub.find("Kang2021Stable")
+        hub.find_release("Kang2021Stable")
     assert "\n" not in str(said.value) and "FILE.py:FUNCTION" in str(said.value)
     with pytest.raises(ValueError, match="hub:cifar100/linf/Bai2024MixedNUTS cannot be opened: it mixes"):
-        hub.find("cifar100/linf/Bai2024MixedNUTS", INFOS["cifar100"])
+        hub.find_release("cifar100/linf/Bai2024MixedNUTS", RELEASE_INFOS["cifar100"])
 
 
 def test_absent_models_are_listed_and_refused_in_one_line(robustgen):
@@ -122,21 +122,25 @@ def test_files_that_were_moved_are_fetched_from_where_robustbench_has_them(full,
 
 
 def test_names_are_found_in_full_and_short():
-    assert hub.find("Rebuffi2021Fixing_70_16_cutmix_ddpm")[0] == "cifar10/linf/Rebuffi2021Fixing_70_16_cutmix_ddpm"
-    assert hub.find("l2/Rebuffi2021Fixing_70_16_cutmix_ddpm")[0].startswith("cifar10/l2/")
+    assert (
+        hub.find_release("Rebuffi2021Fixing_70_16_cutmix_ddpm")[0] == "cifar10/linf/Rebuffi2021Fixing_70_16_cutmix_ddpm"
+    )
+    assert hub.find_release("l2/Rebuffi2021Fixing_70_16_cutmix_ddpm")[0].startswith("cifar10/l2/")
     name = "Rebuffi2021Fixing_70_16_cutmix_ddpm"
-    assert hub.find(name, INFOS["cifar100"])[0] == f"cifar100/linf/{name}"
-    assert hub.find(f"cifar10/l2/{name}", CIFAR)[1].threat == "l2:128/255"
+    assert hub.find_release(name, RELEASE_INFOS["cifar100"])[0] == f"cifar100/linf/{name}"
+    assert hub.find_release(f"cifar10/l2/{name}", CIFAR)[1].threat == "l2:128/255"
     own = DatasetInfo("npz", CIFAR.classes, CIFAR.shape, (0.1, 0.1, 0.1), (0.2, 0.2, 0.2))
-    assert hub.find(name, own)[0] == f"cifar10/linf/{name}"
-    assert hub.find("Wang2023Better_WRN-28-10", INFOS["svhn"])[0] == "svhn/linf/Wang2023Better_WRN-28-10"
+    assert hub.find_release(name, own)[0] == f"cifar10/linf/{name}"
+    assert (
+        hub.find_release("Wang2023Better_WRN-28-10", RELEASE_INFOS["svhn"])[0] == "svhn/linf/Wang2023Better_WRN-28-10"
+    )
     with pytest.raises(ValueError, match=r"'Wang2024'; known: .*Wang2023.* \(see: robustgen list hub\)"):
-        hub.find("Wang2024")
+        hub.find_release("Wang2024")
     digits = DatasetInfo("digits", CIFAR.classes, (1, 8, 8), (0.3,), (0.4,))
     with pytest.raises(ValueError, match=r"is for cifar10, images \(3, 32, 32\) .*digits has \(1, 8, 8\)"):
-        hub.find(name, digits)
+        hub.find_release(name, digits)
     with pytest.raises(ValueError, match="no published model is called '70_16_cutmix_ddpm'"):
-        hub.find("70_16_cutmix_ddpm")
+        hub.find_release("70_16_cutmix_ddpm")
 
 
 @pytest.fixture
@@ -186,26 +190,26 @@ def layouts():
 @pytest.mark.parametrize("layout", layouts())
 def test_weights_load_from_every_published_layout(layout, small):
     torch.save(layouts()[layout], small / "small.pt")
-    model = load_model("hub:Small2026", CIFAR).eval()
+    model = load_external("hub:Small2026", CIFAR).eval()
     torch.testing.assert_close(model(IMAGES), network()(IMAGES), rtol=0, atol=0)
 
 
 def test_a_file_that_normalizes_otherwise_is_refused(small):
     state = network().state_dict()
     torch.save({**state, "mu": torch.tensor(CIFAR.mean), "sigma": torch.tensor(CIFAR.std)}, small / "small.pt")
-    assert load_model("hub:Small2026", CIFAR)
+    assert load_external("hub:Small2026", CIFAR)
     for constants in (torch.full((3,), 0.5), torch.ones(1)):
         torch.save({**state, "mu": constants}, small / "small.pt")
         with pytest.raises(
             ValueError, match=r"small\.pt normalizes with mu \[.*the catalog with \[0\.49.*published file"
         ):
-            load_model("hub:Small2026", CIFAR)
+            load_external("hub:Small2026", CIFAR)
 
 
 def test_the_second_first_group_of_trades_files_is_left_out(tmp_path):
     release = RELEASES["cifar10/linf/Zhang2019Theoretically"]
     small = replace(release, architecture="trades-wrn-10-1")
-    own = network("trades-wrn-10-1", INFOS[release.data])
+    own = network("trades-wrn-10-1", RELEASE_INFOS[release.data])
     doubled = {name.replace("block1.", "sub_block1."): value for name, value in own.state_dict().items()}
     torch.save({**own.state_dict(), **doubled}, tmp_path / "w.pt")
     torch.testing.assert_close(hub.open_release(small, tmp_path / "w.pt").eval()(IMAGES), own(IMAGES))
@@ -234,7 +238,7 @@ def test_a_wrong_checkpoint_lists_what_differs(small):
     other["logits.weight"], other["logits.bias"] = torch.zeros(100, 128), torch.zeros(100)
     torch.save(other, small / "small.pt")
     with pytest.raises(ValueError) as caught:
-        load_model("hub:Small2026", CIFAR)
+        load_external("hub:Small2026", CIFAR)
     said = str(caught.value)
     assert "small.pt does not fit this WideResNet" in said and "\n" not in said
     assert "unknown: layer.0.block.1.batchnorm_0.bias" in said and "more" in said
@@ -244,12 +248,12 @@ def test_a_wrong_checkpoint_lists_what_differs(small):
     for content in (b"", b"junk", pickle.dumps({"x": print})):
         (small / "small.pt").write_bytes(content)
         with pytest.raises(ValueError, match=r"small\.pt is damaged"):
-            load_model("hub:Small2026", CIFAR)
+            load_external("hub:Small2026", CIFAR)
 
 
 def test_weights_are_looked_for_in_the_usual_places(small, tmp_path):
     with pytest.raises(ValueError) as caught:
-        load_model("hub:Small2026", CIFAR)
+        load_external("hub:Small2026", CIFAR)
     said = str(caught.value)
     assert "hub:cifar10/linf/Small2026 needs its weights: get them from https://example.org/small.pt" in said
     assert f"put them at {small / 'small.pt'}, or give the file with --weights FILE" in said and "\n" not in said
@@ -257,12 +261,12 @@ def test_weights_are_looked_for_in_the_usual_places(small, tmp_path):
     for place in ("Small2026.pt", "cifar10/Linf/Small2026.pt", "small.pt"):
         (small / place).parent.mkdir(parents=True, exist_ok=True)
         torch.save(state, small / place)
-        assert load_model("hub:Small2026", CIFAR)
+        assert load_external("hub:Small2026", CIFAR)
         (small / place).unlink()
     save_file(state, tmp_path / "mine.safetensors")
-    assert load_model("hub:Small2026", CIFAR, tmp_path / "mine.safetensors")
+    assert load_external("hub:Small2026", CIFAR, tmp_path / "mine.safetensors")
     with pytest.raises(ValueError, match=r"the architecture of hub:.* is known"):
-        load_model("hub:Small2026", CIFAR, architecture="wrn-28-10")
+        load_external("hub:Small2026", CIFAR, architecture="wrn-28-10")
 
 
 class FlatMapping(dict):
@@ -373,8 +377,8 @@ def test_jax_weights_load_by_name_in_every_form(small, monkeypatch):
         if mapping is FlatMapping:
             assert b"data_structures" in (small / "small.npy").read_bytes()
         with torch.no_grad():
-            torch.testing.assert_close(load_model("hub:Small2026", CIFAR).eval()(IMAGES), network()(IMAGES))
-    assert load_model(str(small / "small.npy"), CIFAR, architecture="wrn-10-2")
+            torch.testing.assert_close(load_external("hub:Small2026", CIFAR).eval()(IMAGES), network()(IMAGES))
+    assert load_external(str(small / "small.npy"), CIFAR, architecture="wrn-10-2")
 
 
 def test_jax_files_run_no_code_and_must_fit(small, capsys):
@@ -398,7 +402,7 @@ def test_jax_files_run_no_code_and_must_fit(small, capsys):
     for pair, message in cases:
         save_pair(file, pair)
         with pytest.raises(ValueError, match=message) as caught:
-            load_model("hub:Small2026", CIFAR)
+            load_external("hub:Small2026", CIFAR)
         assert "\n" not in str(caught.value)
     save_pair(file, (params, state))
     whole = file.read_bytes()
@@ -420,7 +424,7 @@ def test_jax_files_run_no_code_and_must_fit(small, capsys):
 def test_the_mnist_network_pads_before_it_normalises(monkeypatch, tmp_path):
     full = "mnist/linf/Gowal2020Uncovering_28_10"
     release = replace(RELEASES[full], architecture="wrn-10-2")
-    inner = network("wrn-10-2", INFOS["mnist"])
+    inner = network("wrn-10-2", RELEASE_INFOS["mnist"])
     torch.save(inner.state_dict(), tmp_path / "w.pt")
     images = torch.rand(2, 1, 28, 28)
     padded = torch.zeros(2, 1, 32, 32)

@@ -16,9 +16,9 @@ from robustgen.models.saved import load_classifier, save_classifier
 from robustgen.models.sources import Source
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts
-from robustgen.stages.publish import FORMS, Subject, publish, subject_of
+from robustgen.stages.publish import FORMS, PublishedClassifier, publish, subject_of
 
-CIFAR = catalog.INFOS["cifar10"]
+CIFAR = catalog.RELEASE_INFOS["cifar10"]
 IMAGES = torch.rand(5, 3, 32, 32, generator=torch.Generator().manual_seed(0))
 
 
@@ -110,7 +110,11 @@ def test_robustbench_gets_bare_names_and_its_description(folder, tmp_path):
 )
 def test_what_robustbench_would_compute_differently_is_refused(name, info, message, tmp_path):
     with pytest.raises(ValueError, match=message):
-        publish(Subject("x", trained("wrn-10-2", info), info, name, "linf:8/255"), "robustbench", tmp_path / "x.pt")
+        publish(
+            PublishedClassifier("x", trained("wrn-10-2", info), info, name, "linf:8/255"),
+            "robustbench",
+            tmp_path / "x.pt",
+        )
     assert not list(tmp_path.iterdir())
 
 
@@ -168,7 +172,7 @@ def test_models_of_the_hub_and_of_others_are_published(tmp_path, monkeypatch):
     name = "mnist/linf/Gowal2020Uncovering_28_10"
     small = replace(catalog.RELEASES[name], architecture="wrn-10-2")
     monkeypatch.setitem(catalog.RELEASES, name, small)
-    inner = trained("wrn-10-2", catalog.INFOS["mnist"])
+    inner = trained("wrn-10-2", catalog.RELEASE_INFOS["mnist"])
     torch.save(inner.state_dict(), tmp_path / "w.pt")
     found = subject_of(Source(f"hub:{name}", tmp_path / "w.pt"), DataConfig())
     assert found.padding == 2 and found.threat == "linf:0.3" and found.name == "Gowal2020Uncovering_28_10"

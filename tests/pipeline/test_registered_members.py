@@ -11,7 +11,7 @@ from robustgen.augment import KINDS
 from robustgen.config.loading import override
 from robustgen.evaluation.suites import SUITES
 from robustgen.objectives import margin
-from robustgen.pipeline.graph import check, stages
+from robustgen.pipeline.graph import check_recipe, stages
 from robustgen.recipes import RECIPES
 from robustgen.recipes.scaling import scaled
 from robustgen.records.verdicts import Verdicts
@@ -44,7 +44,7 @@ def test_an_attack_and_an_augmentation_pass_through_a_run(monkeypatch, tmp_path)
         scaled(RECIPES["digits-smoke"], "tiny"), ["train.augment=dimmed-50+shift-1", "evaluation.suite=one-step"]
     )
     recipe = recipe.model_copy(update={"generators": {}, "arms": {"real": recipe.arms["real"]}, "measure": None})
-    check(recipe)
+    check_recipe(recipe)
     run = RunDir(tmp_path / "run")
     run.ensure_recipe(recipe.to_json())
     for stage in stages(recipe, run):

@@ -8,10 +8,10 @@ import pytest
 
 from robustgen import cli
 from robustgen.config.recipe import KeepConfig
-from robustgen.proxy.copies import COPIES, NearDuplicate, find_copies, nearest, repeats
+from robustgen.proxy.copies import COPIES, NearDuplicate, find_copies, nearest_distances, repeats
 from robustgen.proxy.exchange import import_proxies
 from robustgen.proxy.filtering import keep
-from robustgen.proxy.formats import Source
+from robustgen.proxy.formats import PublishedSet
 from robustgen.proxy.merging import merge, per_class_of
 from robustgen.proxy.store import ProxySet
 
@@ -19,7 +19,7 @@ SHAPE = (8, 8, 3)
 
 
 def set_of(folder, images, labels, shard_images=40, classes=("a", "b", "c")):
-    source = Source(images.shape[1:], labels.astype(np.int32), classes, lambda first: iter([images[first:]]))
+    source = PublishedSet(images.shape[1:], labels.astype(np.int32), classes, lambda first: iter([images[first:]]))
     return import_proxies(source, folder, made_by={"kind": folder.name}, shard_images=shard_images)
 
 
@@ -177,7 +177,7 @@ def test_the_nearest_do_not_depend_on_blocks(monkeypatch):
     others[69] = images[4]
 
     def found(size):
-        return nearest(images, [(k, others[k : k + size]) for k in range(0, 70, size)], "l2")
+        return nearest_distances(images, [(k, others[k : k + size]) for k in range(0, 70, size)], "l2")
 
     exact = np.sqrt(((images[:, None].astype(int) - others[None]) ** 2).reshape(50, 70, -1).sum(2)).min(1) / 255
     for size in (70, 16, 1):

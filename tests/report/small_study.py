@@ -10,7 +10,7 @@ from robustgen.config.recipe import Recipe
 from robustgen.records.arc import ARCRecord
 from robustgen.records.certificates import ABSTAINED, Certificates
 from robustgen.records.history import History
-from robustgen.records.quality import SHOWN, About, Estimate, Quality, neighbors_file
+from robustgen.records.quality import SHOWN, Estimate, Quality, QualityAbout, neighbors_file
 from robustgen.records.record import BROKEN, ROBUST
 from robustgen.records.record import About as AnalysisAbout
 from robustgen.records.verdicts import UNBROKEN, Verdicts, adversarial_file, clean_file
@@ -109,7 +109,7 @@ def _write_generator(run, name, number, seed, pixels, labels, some) -> None:
     fid = Estimate(5.0 + 3 * number + rng.normal(), COUNT, 100)
     draws = 60
     Quality(
-        about=About("digits", tuple(CLASSES), COUNT, 100, COUNT, "a classifier", "pixels", seed),
+        about=QualityAbout("digits", tuple(CLASSES), COUNT, 100, COUNT, "a classifier", "pixels", seed),
         estimates={"classifier-fid": fid},
         of_test={"classifier-fid": Estimate(2.0, COUNT, 100)},
         class_fid=np.ones(10), class_counts=np.full((10, 2), 10), confusion=np.diag(np.full(10, 40)), asked=True,

@@ -18,10 +18,10 @@ from robustgen.config.recipe import CertificationConfig, DataConfig, EvaluationC
 from robustgen.config.source import Source
 from robustgen.contracts import silent
 from robustgen.records.certificates import ABSTAINED, Certificates
-from robustgen.records.evaluation_info import EvaluationInfo, info_file, info_of
+from robustgen.records.evaluation_info import EvaluationInfo, info_file, read_evaluation_info
 from robustgen.records.verdicts import UNBROKEN, Verdicts, adversarial_file
 from robustgen.report import by_class, flag_texts
-from robustgen.report.evaluation_page import render, render_certification, write_result_page
+from robustgen.report.evaluation_page import render_certification, render_evaluation, write_result_page
 from robustgen.report.evaluation_tables import (
     attacks_table,
     classes_table,
@@ -30,7 +30,7 @@ from robustgen.report.evaluation_tables import (
     read_result,
     repeat_command,
 )
-from robustgen.report.row_csv import write_rows
+from robustgen.report.row_csv import write_csv
 from robustgen.stages.certify import Certify
 from robustgen.stages.evaluate import Evaluate
 from robustgen.stats.intervals import Proportion
@@ -108,7 +108,7 @@ def saved(verdicts, tmp_path):
 
 def test_the_page_answers_with_the_numbers_of_the_verdicts(path):
     verdicts, found = Verdicts.load(path), read_result(path)
-    page = render(found)
+    page = render_evaluation(found)
     robust = verdicts.robust_accuracy
     assert f"Robust accuracy {robust}: {robust.count} of 60 images are classified correctly under every attack" in page
     assert str(verdicts.clean_accuracy) in page and "unfinished" not in page
@@ -135,11 +135,11 @@ def test_every_image_is_counted_at_the_attack_that_broke_it(path):
 
 
 def test_the_page_needs_no_network_no_script_and_equal_files_give_equal_pages(path, copied, certificates):
-    for page in (render(read_result(path)), render_certification(read_result(certificates))):
+    for page in (render_evaluation(read_result(path)), render_certification(read_result(certificates))):
         for word in WORDS_OF_THE_NETWORK:
             assert word not in page.replace("http://www.w3.org", "")
         assert len(page) < 300_000
-    assert render(read_result(path)) == render(read_result(path))
+    assert render_evaluation(read_result(path)) == render_evaluation(read_result(path))
 
 
 def test_pages_are_made_without_torch(path, tmp_path):
@@ -153,7 +153,7 @@ def test_pages_are_made_without_torch(path, tmp_path):
 
 
 def test_each_row_of_the_csv_is_an_image(path, tmp_path):
-    verdicts, rows = Verdicts.load(path), rows_of(write_rows(read_result(path), tmp_path / "rows.csv"))
+    verdicts, rows = Verdicts.load(path), rows_of(write_csv(read_result(path), tmp_path / "rows.csv"))
     assert [int(row["label"]) for row in rows] == verdicts.labels.tolist()
     assert [int(row["robust"]) for row in rows] == verdicts.robust.astype(int).tolist()
     assert [int(row["row"]) for row in rows] == np.asarray(getattr(verdicts, "rows", np.arange(60))).tolist()
@@ -163,7 +163,7 @@ def test_each_row_of_the_csv_is_an_image(path, tmp_path):
         assert int(row["image_id"], 16) < 2**64 and (float(row["distance"]) <= 0.0501 if fell > 0 else True)
     found = read_result(path)
     found.verdicts.rows = np.arange(60)[::-1]
-    assert rows_of(write_rows(found, tmp_path / "rows.csv"))[0]["row"] == "59"
+    assert rows_of(write_csv(found, tmp_path / "rows.csv"))[0]["row"] == "59"
 
 
 def test_an_unfinished_file_says_how_far_it_is(copied, robustgen):
@@ -179,7 +179,7 @@ def test_an_unfinished_file_says_how_far_it_is(copied, robustgen):
     found = read_result(copied)
     said = progress(found)
     assert f"it is at attack 1 of 3 (apgd-ce), and {found.pending} of 60 images are not decided yet" in said
-    assert said in render(found)
+    assert said in render_evaluation(found)
     assert attacks_table(found).rows[3][3] == ""  # multitargeted has not begun
     code, out, err = robustgen("show", copied, "--csv", "rows.csv")
     assert code == 0 and said in out, err
@@ -202,13 +202,13 @@ def test_a_file_alone_says_what_is_missing_in_its_command(tmp_path, path):
     assert repeat_command(found) == (
         "robustgen evaluate MODEL --data NAME=PATH --threat linf:0.05 --suite quick --seed 0"
     )
-    assert "words in capitals" in render(found) and "Adversarial examples" not in render(found)
+    assert "words in capitals" in render_evaluation(found) and "Adversarial examples" not in render_evaluation(found)
 
 
 @pytest.mark.parametrize("broken", [0.0, 1.0])
 def test_one_image_has_a_page(broken, tmp_path):
     found = saved(drawn(1, 10, broken=broken, seed=1), tmp_path)
-    page = render(found)
+    page = render_evaluation(found)
     assert f"{1 - round(broken)} of 1 image is classified correctly" in page and len(classes_table(found).rows) == 1
 
 
@@ -220,10 +220,10 @@ def test_a_model_that_is_always_wrong_or_answers_nan_has_a_page(tmp_path):
     verdicts.clean_prediction[:2], verdicts.clean_logits[:2] = -1, np.nan
     verdicts.flags = ("nan-logits: 2 clean images have NaN or infinite logits",)
     found = saved(verdicts, tmp_path)
-    page = render(found)
+    page = render_evaluation(found)
     assert "Robust accuracy 0.0 % (0.0 to 7.1): 0 of 50 images" in page
     assert "Find the layer that overflows" in page  # the explanation of the flag
-    rows = rows_of(write_rows(found, tmp_path / "rows.csv"))
+    rows = rows_of(write_csv(found, tmp_path / "rows.csv"))
     assert rows[0]["clean_prediction"] == "" and {row["broken_by"] for row in rows} == {"clean"}
     assert by_class.confusion(verdicts).sum() == 48
 
@@ -231,7 +231,7 @@ def test_a_model_that_is_always_wrong_or_answers_nan_has_a_page(tmp_path):
 def test_a_thousand_classes_have_a_page_of_the_weakest(tmp_path):
     found = saved(drawn(5000, 1000), tmp_path)
     began = time.process_time()
-    page = render(found)
+    page = render_evaluation(found)
     assert time.process_time() - began < 10  # 1 s on an idle core
     assert len(classes_table(found, 20).rows) == 20 and "Confusion matrix" not in page and len(page) < 1_000_000
     assert "All classes" in page
@@ -240,15 +240,15 @@ def test_a_thousand_classes_have_a_page_of_the_weakest(tmp_path):
 def test_names_of_classes_and_models_are_text_on_the_page(tmp_path):
     found = saved(drawn(20, 2), tmp_path)
     names = ("<b>cat</b>", '=1+1,"dog"')
-    page = render(replace(found, info=EvaluationInfo(model="<script>x</script>", classes=names)))
+    page = render_evaluation(replace(found, info=EvaluationInfo(model="<script>x</script>", classes=names)))
     assert "<script" not in page and "<b>cat" not in page and "&lt;b&gt;cat" in page
-    rows = rows_of(write_rows(replace(found, info=EvaluationInfo(classes=names)), tmp_path / "rows.csv"))
+    rows = rows_of(write_csv(replace(found, info=EvaluationInfo(classes=names)), tmp_path / "rows.csv"))
     assert {row["label_name"] for row in rows} == set(names)
 
 
 def test_images_of_other_verdicts_are_not_shown(copied):
     np.save(adversarial_file(copied), np.zeros((3, 1, 8, 8), dtype=np.float32))
-    page = render(read_result(copied))
+    page = render_evaluation(read_result(copied))
     assert "The images cannot be shown: " in page and "data:image/png" not in page
 
 
@@ -279,12 +279,12 @@ def test_evaluate_renders_the_page_and_keeps_the_verdicts_bytes(robustgen, tmp_p
     assert Path("my v.npz").read_bytes() == before and info_file(Path("my v.npz")).read_bytes() == info
     info_file(Path("my v.npz")).unlink()
     assert robustgen(*line)[0] == 0  # finds finished verdicts, of which it cannot say when they were made
-    known = info_of(Path("my v.npz"))
+    known = read_evaluation_info(Path("my v.npz"))
     assert known.model == "old/classifiers/edm-0" and len(known.classes) == 10 and not known.date + known.command
 
 
 def test_a_session_of_other_versions_is_noted_and_another_model_changes_nothing(copied, tmp_path):
-    info = info_of(copied)
+    info = read_evaluation_info(copied)
     replace(info, versions={**info.versions, "torch": "1.0"}).save(info_file(copied))
     verdicts = Verdicts.load(copied)
     standing = np.flatnonzero(verdicts.robust)
@@ -292,10 +292,10 @@ def test_a_session_of_other_versions_is_noted_and_another_model_changes_nothing(
     verdicts.save(copied)
     with pytest.raises(ValueError, match="not of this evaluation"):
         stage(copied, seed=1)("cpu", silent)
-    assert info_of(copied).resumed == ()
+    assert read_evaluation_info(copied).resumed == ()
     stage(copied)("cpu", silent)
-    assert len(info_of(copied).resumed) == 1 and ": torch 2" in info_of(copied).resumed[0]
-    assert info_of(copied).date == info.date and info_of(copied).versions["torch"] == "1.0"
+    assert len(read_evaluation_info(copied).resumed) == 1 and ": torch 2" in read_evaluation_info(copied).resumed[0]
+    assert read_evaluation_info(copied).date == info.date and read_evaluation_info(copied).versions["torch"] == "1.0"
 
 
 WRONG = {
@@ -355,8 +355,8 @@ def test_flags_are_explained_in_the_words_of_the_documentation():
     assert {"nan-logits", "random-logits", "zero-gradients", "black-box-better"} <= set(sections) <= texts.keys()
     assert all(len(texts[name]) > 40 and "`" not in texts[name] and "](" not in texts[name] for name in sections)
     flag = "random-logits: the same images gave other logits"
-    assert flag_texts.explained(flag) == (flag, texts["random-logits"])
-    assert flag_texts.explained("unheard-of: x") == ("unheard-of: x", "")
+    assert flag_texts.explain_flag(flag) == (flag, texts["random-logits"])
+    assert flag_texts.explain_flag("unheard-of: x") == ("unheard-of: x", "")
 
 
 def test_an_installed_package_has_the_explanations():

@@ -24,7 +24,6 @@ from robustgen.report.generators import generators_table, neighbors_figure, read
 from robustgen.report.page import write_report
 from robustgen.report.study_page import run_names, write_reports
 from robustgen.report.study_summary import (
-    answer,
     arms_table,
     by_real_share,
     curves,
@@ -33,6 +32,7 @@ from robustgen.report.study_summary import (
     overfitting_table,
     read_study,
     seeds_table,
+    study_sentences,
 )
 from robustgen.report.tables import latex, mentioned_arms, name_of, read_results, reported_table, shortened
 from robustgen.storage.files import read_json, write_json
@@ -139,7 +139,7 @@ def test_curves_are_those_of_every_seed_grouped_by_what_arms_change(study):
 
 def test_certificates_are_averaged_over_seeds_and_paired(study):
     """A share r of the images certified, evenly to radius 2 r: the average radius is r^2."""
-    found = study_certificates.section(study)
+    found = study_certificates.certificates_section(study)
     columns, (real, edm) = found["table"].columns, found["table"].rows
     assert columns[:3] == ("training images", "r 0", "r 0.125") and columns[-2:] == ("ACR", "gain at 0.25, 95 %")
     shares = {base: [base + seed / 100 for seed in (0, 1, 2)] for base in (0.3, 0.4)}
@@ -148,7 +148,10 @@ def test_certificates_are_averaged_over_seeds_and_paired(study):
     within = {base: [share * (1 - 0.125 / share) for share in each] for base, each in shares.items()}
     assert edm[-1].split()[0] == f"{100 * (np.mean(within[0.4]) - np.mean(within[0.3])):+.1f}"
     assert found["svg"].startswith("<svg") and found["count"] == 400
-    assert study_certificates.section(read_study([_uncertified(run) for run in study.results.values()])) is None
+    assert (
+        study_certificates.certificates_section(read_study([_uncertified(run) for run in study.results.values()]))
+        is None
+    )
 
 
 def _uncertified(run):
@@ -286,7 +289,7 @@ def test_of_many_arms_those_are_told_that_change_nothing_and_the_best_that_does(
 
 def test_the_answer_names_what_is_settled_of_the_arms_it_does_not_tell(study):
     """Of those trained against attacks alone: that others are not robust is no news."""
-    said = answer(study, most=4)
+    said = study_sentences(study, most=4)
     assert said[0].startswith("real only: ") and sum("Best arm with changed settings" in one for one in said) == 1
     settled = [one for one in said if one.startswith("Also ")]
     assert any("real only, averaging=0 (-" in one or "real_share" in one for one in settled)
@@ -343,7 +346,7 @@ def test_attacked_images_are_on_the_page_where_they_were_kept(page, runs):
     with pytest.raises(ValueError, match="evaluate again with --keep-images"):
         mistakes.broken_images(path)
     adversarial_file(path).write_bytes(kept)
-    assert mistakes.section(results, CLASSES)["left_out"] == 0
+    assert mistakes.by_class_section(results, CLASSES)["left_out"] == 0
 
 
 @pytest.mark.parametrize("width", [390, 1400])

@@ -39,10 +39,10 @@ from torch import nn
 from robustgen.config.generators import DDPMConfig, GaussianConfig
 from robustgen.config.loading import read_recipe
 from robustgen.datasets import cifar, imagenet64, mnist, npz, svhn
-from robustgen.generators import build_generator, load_generator, save_diffusers, save_generator
+from robustgen.generators import build_generator, read_generator, save_diffusers, save_generator
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
-from robustgen.models.saved import info_of, load_classifier, read_about, save_classifier
+from robustgen.models.saved import dataset_info, load_classifier, read_model_json, save_classifier
 from robustgen.proxy.exchange import import_proxies, open_source
 from robustgen.proxy.store import ProxySet
 from robustgen.randomness import rng_for
@@ -625,7 +625,7 @@ def classifier(folder: Path) -> Path:
 
 
 def use_classifier(path: Path) -> None:
-    info_of(read_about(path.parent))
+    dataset_info(read_model_json(path.parent))
     load_classifier(path.parent)
 
 
@@ -687,11 +687,11 @@ class Target:
 
 
 def use_generator(path: Path) -> None:
-    load_generator(path.parent)
+    read_generator(path.parent)
 
 
 def use_diffusers(path: Path) -> None:
-    load_generator(path.parent.parent)
+    read_generator(path.parent.parent)
 
 
 torch_members = changed_members(damaged_torch_member)

@@ -26,7 +26,7 @@ from damaged_files import (
 
 from robustgen.config.loading import read_recipe
 from robustgen.datasets.cifar import read_python_batch
-from robustgen.generators import load_generator
+from robustgen.generators import read_generator
 from robustgen.models.saved import load_classifier
 from robustgen.proxy.formats.pictures import decode
 from robustgen.proxy.store import ProxySet, read_array
@@ -251,7 +251,7 @@ def test_a_model_json_that_describes_no_classifier_is_one_line(tmp_path, changes
     ],
 )
 def test_a_generator_json_that_describes_no_generator_is_one_line(tmp_path, write, changes, message):
-    refused(lambda path: load_generator(path.parent), edited(write(tmp_path), **changes), message)
+    refused(lambda path: read_generator(path.parent), edited(write(tmp_path), **changes), message)
 
 
 @pytest.mark.parametrize(
@@ -268,7 +268,7 @@ def test_a_generator_json_that_describes_no_generator_is_one_line(tmp_path, writ
     ],
 )
 def test_a_config_of_diffusers_that_cannot_be_is_one_line(tmp_path, file, changes, message):
-    refused(lambda path: load_generator(path.parent.parent), edited(diffusers(file)(tmp_path), **changes), message)
+    refused(lambda path: read_generator(path.parent.parent), edited(diffusers(file)(tmp_path), **changes), message)
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ from torch import nn
 
 from robustgen.proxy.formats import folder as picture_folder
 from robustgen.proxy.formats.npz import write as write_npz
-from robustgen.proxy.formats.source import Export
+from robustgen.proxy.formats.source import ExportedImages
 from robustgen.proxy.store import write_rows
 from robustgen.runtime.errors import describe_error
 from robustgen.runtime.trackers import JsonLines, read_lines
@@ -43,7 +43,9 @@ def picture(path):
 
 def exported(path):
     images = np.arange(20 * 64, dtype=np.uint8).reshape(20, 8, 8, 1)
-    write_npz(path, Export((8, 8, 1), np.zeros(20, dtype=np.int64), ("a",), lambda: iter([images[:10], images[10:]])))
+    write_npz(
+        path, ExportedImages((8, 8, 1), np.zeros(20, dtype=np.int64), ("a",), lambda: iter([images[:10], images[10:]]))
+    )
 
 
 WRITERS = {
@@ -186,7 +188,9 @@ def test_pictures_on_a_full_disk_leave_no_folder(tmp_path, monkeypatch):
     monkeypatch.setattr("pathlib.Path.write_bytes", write_bytes)
     images = np.zeros((5, 8, 8, 1), dtype=np.uint8)
     with pytest.raises(WriteError) as caught:
-        picture_folder.write(tmp_path / "out", Export((8, 8, 1), np.zeros(5, int), ("a",), lambda: iter([images])))
+        picture_folder.write(
+            tmp_path / "out", ExportedImages((8, 8, 1), np.zeros(5, int), ("a",), lambda: iter([images]))
+        )
     assert describe_error(caught.value).startswith(f"cannot write {tmp_path / 'out'}")
     assert not list(tmp_path.iterdir())
 

@@ -9,7 +9,7 @@ import torch
 
 from robustgen.cli.settings import command_settings
 from robustgen.config.training import TrainingConfig
-from robustgen.generators import load_generator
+from robustgen.generators import read_generator
 from robustgen.models.saved import load_classifier
 from robustgen.pipeline.scheduler import ensure_settings
 from robustgen.proxy.store import ProxySet
@@ -24,7 +24,7 @@ def test_models_and_proxy_sets_open():
     images = torch.rand(4, 1, 8, 8)
     assert load_classifier(OLD / "run/classifiers/edm-0")(images).shape == (4, 10)
     assert load_classifier(OLD / "run/labeller")(images).shape == (4, 10)
-    model, about = load_generator(OLD / "run/generators/edm")
+    model, about = read_generator(OLD / "run/generators/edm")
     assert about["settings"]["kind"] == "edm"
     made = model.sample(torch.arange(4), rng_for(0, "x").each(range(4)))
     assert made.shape == (4, 1, 8, 8) and made.min() >= 0 and made.max() <= 1

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from robustgen.proxy.formats import binary, carmon, folder, npz, webdataset
-from robustgen.proxy.formats.source import Export, Format, Source
+from robustgen.proxy.formats.source import ExportedImages, Format, PublishedSet
 
-__all__ = ["FORMATS", "Export", "Format", "Source", "format_of"]
+__all__ = ["FORMATS", "ExportedImages", "Format", "PublishedSet", "format_of"]
 
 FORMATS: dict[str, Format] = {
     "npz": npz.FORMAT,

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
-from robustgen.proxy.formats.source import BLOCK, Format, Source, checked_labels, numbered
+from robustgen.proxy.formats.source import BLOCK, Format, PublishedSet, checked_labels, numbered
 from robustgen.proxy.store import read_array
 from robustgen.units import show_names
 
@@ -18,7 +18,7 @@ SHAPE = (32, 32, 3)
 BYTES = 3072
 
 
-def read(paths: Sequence[Path]) -> Source:
+def read(paths: Sequence[Path]) -> PublishedSet:
     """Read a `.bin`, with labels from the `.npy` given with it or next to it."""
     images = [path for path in paths if path.suffix == ".bin"]
     labels = [path for path in paths if path.suffix == ".npy"]
@@ -42,7 +42,7 @@ def read(paths: Sequence[Path]) -> Source:
         for start in range(first, count, BLOCK):
             yield mapped[start : start + BLOCK]
 
-    return Source(SHAPE, found, numbered(found), blocks)
+    return PublishedSet(SHAPE, found, numbered(found), blocks)
 
 
 def fits(paths: Sequence[Path]) -> bool:

@@ -11,11 +11,11 @@ from pathlib import Path
 
 import numpy as np
 
-from robustgen.proxy.formats.source import BLOCK, Format, Source, checked_labels, numbered
+from robustgen.proxy.formats.source import BLOCK, Format, PublishedSet, checked_labels, numbered
 from robustgen.storage.safe_pickle import load_plain_pickle
 
 
-def read(paths: Sequence[Path]) -> Source:
+def read(paths: Sequence[Path]) -> PublishedSet:
     """Read the file."""
     if len(paths) != 1:
         raise ValueError(f"expected one pickle, got {len(paths)} files")
@@ -37,7 +37,7 @@ def read(paths: Sequence[Path]) -> Source:
         for start in range(first, len(images), BLOCK):
             yield images[start : start + BLOCK]
 
-    return Source((height, width, channels), labels, numbered(labels), blocks)
+    return PublishedSet((height, width, channels), labels, numbered(labels), blocks)
 
 
 def fits(paths: Sequence[Path]) -> bool:

@@ -12,13 +12,13 @@ from pathlib import Path
 
 import numpy as np
 
-from robustgen.proxy.formats.pictures import SUFFIXES, decode
-from robustgen.proxy.formats.source import BLOCK, Export, Format, Source
+from robustgen.proxy.formats.pictures import READABLE_SUFFIXES, decode
+from robustgen.proxy.formats.source import BLOCK, ExportedImages, Format, PublishedSet
 from robustgen.storage.files import writing_to
 from robustgen.units import show_names
 
 
-def read(paths: Sequence[Path]) -> Source:
+def read(paths: Sequence[Path]) -> PublishedSet:
     """Labels from the folders' names; pictures are opened as they are needed."""
     if len(paths) != 1 or not paths[0].is_dir():
         raise ValueError(f"expected one folder with a folder per class in it, got {show_names(paths)}")
@@ -26,7 +26,7 @@ def read(paths: Sequence[Path]) -> Source:
     files: list[Path] = []
     counts = []
     for name in classes:
-        found = sorted(file for file in (paths[0] / name).iterdir() if file.suffix.lower() in SUFFIXES)
+        found = sorted(file for file in (paths[0] / name).iterdir() if file.suffix.lower() in READABLE_SUFFIXES)
         counts.append(len(found))
         files += found
     if not files or not all(counts):
@@ -41,7 +41,7 @@ def read(paths: Sequence[Path]) -> Source:
             some = files[start : start + BLOCK]
             yield np.stack([decode(file, str(file), (height, width, channels)) for file in some])
 
-    return Source((height, width, channels), labels, classes, blocks)
+    return PublishedSet((height, width, channels), labels, classes, blocks)
 
 
 def folder_names(classes: Sequence[str]) -> list[str]:
@@ -56,7 +56,7 @@ def folder_names(classes: Sequence[str]) -> list[str]:
     return [f"{k:0{digits}d}-{name}" for k, name in enumerate(kept)]
 
 
-def write(path: Path, export: Export) -> None:
+def write(path: Path, export: ExportedImages) -> None:
     """Write pictures named by their position; the folder is written atomically."""
     from PIL import Image
 

@@ -18,7 +18,7 @@ from typing import Any
 
 import numpy as np
 
-from robustgen.proxy.formats.source import BLOCK, Export, Format, Source, checked_labels, numbered
+from robustgen.proxy.formats.source import BLOCK, ExportedImages, Format, PublishedSet, checked_labels, numbered
 from robustgen.storage.arrays import DAMAGE, read_header
 from robustgen.storage.files import atomic_write
 from robustgen.storage.tars import check_member_names
@@ -147,7 +147,7 @@ def _deflated(member: _Member, count: int, size: int) -> Iterator[np.ndarray]:
         raise _damaged(member.path, error) from None
 
 
-def read(paths: Sequence[Path]) -> Source:
+def read(paths: Sequence[Path]) -> PublishedSet:
     """The parts, in the order given, as one set."""
     parts = [_open(path) for path in paths]
     shape = parts[0][0].shape[1:]
@@ -165,10 +165,10 @@ def read(paths: Sequence[Path]) -> Source:
                     yield rows.reshape(len(rows), *found)
             first -= member.shape[0]
 
-    return Source((found[0], found[1], found[2]), labels, numbered(labels), blocks)
+    return PublishedSet((found[0], found[1], found[2]), labels, numbered(labels), blocks)
 
 
-def write(path: Path, export: Export) -> None:
+def write(path: Path, export: ExportedImages) -> None:
     """`image` and `label` (int64), stored; equal images give equal bytes."""
     count = len(export.labels)
 

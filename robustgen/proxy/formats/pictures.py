@@ -8,12 +8,12 @@ from typing import BinaryIO
 
 import numpy as np
 
-SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
+READABLE_SUFFIXES = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".ppm", ".pgm")
 _KINDS = ("PNG", "JPEG", "WEBP", "BMP", "PPM")
 _CHANNELS = {"L": 1, "1": 1, "RGB": 3, "P": 3}
 MOST_BYTES = 16 * 1024**2
 """Bytes of a picture's file."""
-LARGEST = 1024
+_LARGEST = 1024
 """Maximal side length in pixels; larger pictures are refused before they are decoded."""
 
 
@@ -40,7 +40,7 @@ def decode(source: Path | BinaryIO, name: str, shape: tuple[int, int, int] | Non
             if shape is not None and channels == 1:
                 channels = shape[2]
             found = (image.height, image.width, channels)
-            if not channels or max(image.size) > LARGEST:
+            if not channels or max(image.size) > _LARGEST:
                 raise ValueError(
                     f"{image.mode} of {image.width}x{image.height} pixels; expected gray or RGB, not large"
                 )

@@ -13,7 +13,7 @@ BLOCK = 4096
 
 
 @dataclass(frozen=True)
-class Source:
+class PublishedSet:
     """An opened published set: labels are read and checked, pixels are still in their files.
 
     shape    (height, width, channels)
@@ -30,7 +30,7 @@ class Source:
 
 
 @dataclass(frozen=True)
-class Export:
+class ExportedImages:
     """Labeled images to write, in order.
 
     shape    (height, width, channels)
@@ -55,8 +55,8 @@ class Format:
     """
 
     fits: Callable[[Sequence[Path]], bool]
-    read: Callable[[Sequence[Path]], Source]
-    write: Callable[[Path, Export], None] | None = None
+    read: Callable[[Sequence[Path]], PublishedSet]
+    write: Callable[[Path, ExportedImages], None] | None = None
 
 
 def checked_labels(labels: np.ndarray, count: int, origin: Path) -> np.ndarray:

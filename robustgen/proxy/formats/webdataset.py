@@ -11,14 +11,14 @@ from pathlib import Path
 
 import numpy as np
 
-from robustgen.proxy.formats.pictures import SUFFIXES, decode
-from robustgen.proxy.formats.source import BLOCK, Format, Source, checked_labels, numbered
+from robustgen.proxy.formats.pictures import READABLE_SUFFIXES, decode
+from robustgen.proxy.formats.source import BLOCK, Format, PublishedSet, checked_labels, numbered
 from robustgen.storage.tars import index_tar
 
 
-def read(paths: Sequence[Path]) -> Source:
+def read(paths: Sequence[Path]) -> PublishedSet:
     """The archives, in the order given, as one set."""
-    samples = [(path, *sample) for path in paths for sample in index_tar(path, SUFFIXES)]
+    samples = [(path, *sample) for path in paths for sample in index_tar(path, READABLE_SUFFIXES)]
     if not samples:
         raise ValueError(f"{paths[0]} holds no pictures with a .cls of the same name")
     labels = checked_labels(np.array([sample[4] for sample in samples], dtype=np.int64), len(samples), paths[0])
@@ -36,7 +36,7 @@ def read(paths: Sequence[Path]) -> Source:
             places = range(start, min(start + BLOCK, len(samples)))
             yield np.stack([picture(place, (height, width, channels)) for place in places])
 
-    return Source((height, width, channels), labels, numbered(labels), blocks)
+    return PublishedSet((height, width, channels), labels, numbered(labels), blocks)
 
 
 def fits(paths: Sequence[Path]) -> bool:
