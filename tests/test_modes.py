@@ -1,7 +1,8 @@
+import pytest
 import torch
 from torch import nn
 
-from robustgen.modes import batch_invariant, debias_statistics, evaluating, frozen_bn_stats
+from robustgen.modes import BatchInvariant, batch_invariant, debias_statistics, evaluating, frozen_bn_stats
 
 
 def network():
@@ -50,3 +51,43 @@ def test_rows_do_not_depend_on_how_many_came():
             assert torch.equal(parts, whole), size
         torch.testing.assert_close(whole, model(images))
     assert len(batch_invariant(model, images[:0])) == 0
+
+
+class Counting(nn.Module):
+    """A network that keeps the number of rows of each pass; `depends` adds a term that differs below 8 rows."""
+
+    def __init__(self, depends=False):
+        super().__init__()
+        self.network, self.depends, self.rows = network().eval(), depends, []
+
+    def forward(self, images):
+        self.rows.append(len(images))
+        logits = self.network(images)
+        return logits + 1e-3 * (len(images) < 8) if self.depends else logits
+
+
+def with_gradient(model, images):
+    points = images.clone().requires_grad_()
+    logits = model(points)
+    (gradient,) = torch.autograd.grad(logits.exp().sum(), points)
+    return logits.detach(), gradient
+
+
+@pytest.mark.parametrize("depends", [False, True])
+def test_padding_ends_where_all_bits_agree_and_results_stay_the_same(depends):
+    model = Counting(depends)
+    invariant, images = BatchInvariant(model), torch.rand(40, 1, 8, 8)
+    for size in (1, 5, 6, 9, 16, 20, 33):
+        expected = with_gradient(lambda x: batch_invariant(model, x), images[:size])
+        for _ in range(size // 4 + 3):
+            model.rows.clear()
+            assert all(map(torch.equal, with_gradient(invariant, images[:size]), expected)), size
+        if depends and size < 8:  # 8 rows are enough, once they are known to be
+            assert model.rows[-1] in (8, 16)
+        elif not depends and size > 3:  # below, kernels may differ
+            assert model.rows == [size]
+    for size in (5, 20):
+        with torch.no_grad():
+            for _ in range(9):
+                assert torch.equal(invariant(images[:size]), batch_invariant(model, images[:size]))
+    assert not len(invariant(images[:0]))

@@ -189,7 +189,7 @@ Scale = Annotated[
         show_default=False,
     ),
 ]
-Precision = Annotated[
+PrecisionOption = Annotated[
     str,
     typer.Option("--precision", metavar="NAME", help="of the network's passes: float32 | bfloat16 | auto, the faster"),
 ]

@@ -64,7 +64,7 @@ def evaluate_command(
         typer.Option(
             "--precision",
             metavar="NAME",
-            help="of the attacks: float32, bfloat16, or auto for the faster; the model itself verifies",
+            help="of the attacks' passes: float32 | bfloat16 | auto, the faster; the model verifies",
         ),
     ] = "float32",
     keep_images: Annotated[bool, typer.Option("--keep-images", help="also save the adversarial examples")] = False,

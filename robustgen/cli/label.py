@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustgen.cli.app import Device, DryRun, Precision, app, one_stage, precision_named
+from robustgen.cli.app import Device, DryRun, PrecisionOption, app, one_stage, precision_named
 
 
 @app.command("label")
@@ -19,7 +19,7 @@ def label_command(
     labels: Annotated[
         str, typer.Option("--labels", metavar="WHICH", help="predicted, or condition: the class conditioned on")
     ] = "predicted",
-    precision: Precision = "float32",
+    precision: PrecisionOption = "float32",
     device: Device = "auto",
     dry_run: DryRun = False,
 ) -> None:

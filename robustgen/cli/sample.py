@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from robustgen.cli.app import Device, DryRun, Into, Precision, app, one_stage
+from robustgen.cli.app import Device, DryRun, Into, PrecisionOption, app, one_stage
 from robustgen.cli.settings import checked
 
 
@@ -41,7 +41,7 @@ def sample_command(
     temperature: Annotated[
         float, typer.Option("--temperature", metavar="T", help="of a vdvae's latents; below 1 less varied")
     ] = 1.0,
-    precision: Precision = "float32",
+    precision: PrecisionOption = "float32",
     shard_images: Annotated[int, typer.Option("--shard-images", metavar="N", min=1, help="images per file")] = 100_000,
     seed: Annotated[int, typer.Option("--seed", metavar="N", help="image i depends only on the seed and i")] = 0,
     device: Device = "auto",
