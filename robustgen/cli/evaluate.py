@@ -25,6 +25,7 @@ from robustgen.cli.app import (
     Weights,
     app,
     one_stage,
+    precision_named,
     result_file,
 )
 from robustgen.cli.result_files import check_page, report_result
@@ -108,7 +109,7 @@ def evaluate_command(
         f"evaluation.suite={suite}",
         f"evaluation.batch_size={batch_size}",
         f"evaluation.keep_images={str(keep_images).lower()}",
-        f"evaluation.precision={precision}",
+        f"evaluation.precision={precision_named(precision)}",
         *image_settings(image_key, label_key, balanced, skip_bad),
         *(sets or []),
     ]

@@ -180,10 +180,9 @@ class Verdicts:
         again, runs = (int(count) for count in self.repeated.sum(0))
         band = float(self.band.min()) if len(self) else 0.0
         return (
-            f"attacks searched in {self.precision}, and every result was verified in float32. An image's run was made "
-            f"again in float32 where its margin came within {band:.3g} of 0 (twice the largest difference of the two "
-            f"precisions on clean images; more where an image's own was larger), or where float32 refused a success: "
-            f"{again:,} of {runs:,} runs"
+            f"attacks searched in {self.precision}, and float32 verified every result; an image's run was made again "
+            f"in float32 where its margin came within {band:.3g} of 0 (twice the largest difference between the "
+            f"precisions), or where float32 refused a success: {again:,} of {runs:,} runs"
         )
 
     @property

@@ -281,7 +281,7 @@ def _image_rows(
 
 def _session_rows(info: EvaluationInfo) -> list[tuple[str, str]]:
     return [
-        ("precision", info.precision or NOT_RECORDED),
+        ("precision of the model", info.precision or NOT_RECORDED),
         ("device", info.device or NOT_RECORDED),
         ("date", info.date or NOT_RECORDED),
         *(("resumed", session) for session in info.resumed),
