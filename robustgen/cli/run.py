@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -14,6 +16,8 @@ from robustgen.cli.settings import whole_recipe
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import Recipe
+    from robustgen.pipeline.devices import Devices
+    from robustgen.pipeline.graph import Node
 
 
 @app.command()
@@ -29,10 +33,24 @@ def run(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", metavar="N", min=1, help="stages at a time  [number of cores; 1 on a GPU]", show_default=False
+            "--jobs", metavar="N", min=1, help="stages at a time  [number of cores, or of GPUs]", show_default=False
         ),
     ] = None,
     device: Device = "auto",
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", metavar="N", min=1, help="GPUs of this machine to use  [all]", show_default=False),
+    ] = None,
+    gpus_per_stage: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus-per-stage",
+            metavar="N",
+            min=1,
+            help="for stages that can share them  [GPUs divided by models at a time]",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: DryRun = False,
     threat: ThreatText = None,
     time: Annotated[
@@ -56,19 +74,20 @@ def run(
     \b
       robustgen run digits
       robustgen run digits --set train.loss.beta=5 --into runs/beta5
-      robustgen run cifar10-mini --data cifar10=data/cifar10
+      robustgen run cifar10-mini --data cifar10=data/cifar10 --gpus 4 --gpus-per-stage 2
       robustgen run rebuffi2021/cifar10-linf-wrn-28-10-cutmix-ddpm --scale tiny
       robustgen run auto --data folder=photos --threat linf:4/255 --time 2h
     """
+    how = How(device_named(device), jobs, gpus, gpus_per_stage, dry_run)
     if recipe == "auto":
         from robustgen.config.loading import override
 
         folder = into or Path("runs") / "auto"
         if scale:
             raise ValueError("run auto chooses its own scale: leave out --scale, or give a shorter --time")
-        settings = auto_recipe(folder, data, threat, time, network, device_named(device), jobs, keep=not dry_run)
+        settings = auto_recipe(folder, data, threat, time, network, how.device, jobs, keep=not dry_run)
         changes = [*(sets or []), *([] if seed is None else [f"seed={seed}"])]
-        run_all_stages(override(settings, changes), folder, jobs, device, dry_run, keep_best=True)
+        run_all_stages(override(settings, changes), folder, how, keep_best=True)
         return
     for given, option in ((time, "--time"), (network, "--network")):
         if given:
@@ -76,14 +95,36 @@ def run(
     settings = whole_recipe(recipe, [*([f"threat={threat}"] if threat else []), *(sets or [])], data, seed, scale)
     folder = into or Path("runs") / settings.name.replace("/", "-")
     if settings.seeds and seed is None:
-        run_study(settings, folder, jobs, device, dry_run)
+        run_study(settings, folder, how)
         return
-    run_all_stages(settings.model_copy(update={"seeds": ()}), folder, jobs, device, dry_run)
+    run_all_stages(settings.model_copy(update={"seeds": ()}), folder, how)
 
 
-def run_all_stages(
-    settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool, keep_best: bool = False
-) -> None:
+@dataclass(frozen=True)
+class How:
+    """Where the stages of a run are executed.
+
+    device     "cpu", "cuda" for all GPUs, or "cuda:1"
+    jobs       stages at a time; None: as many as cores, or devices
+    gpus       devices to use; None: all
+    per_stage  devices of a stage that can share them; None: chosen
+    dry_run    only print what would be done
+    """
+
+    device: str
+    jobs: int | None
+    gpus: int | None
+    per_stage: int | None
+    dry_run: bool
+
+    def devices(self, plan: Sequence[Node]) -> Devices | None:
+        """The devices that the stages share, if there are several."""
+        from robustgen.pipeline.devices import find_devices
+
+        return find_devices(self.device, plan, self.gpus, self.per_stage)
+
+
+def run_all_stages(settings: Recipe, folder: Path, how: How, keep_best: bool = False) -> None:
     from robustgen.config.loading import with_defaults
     from robustgen.pipeline import scheduler
     from robustgen.pipeline.graph import check, stages
@@ -91,13 +132,13 @@ def run_all_stages(
     from robustgen.storage.files import locked
     from robustgen.storage.run_folder import RunDir
 
-    where = device_named(device)
     target = RunDir(folder)
     plan = stages(settings, target)
-    jobs = jobs or scheduler.plan_jobs(plan, where, settings.threads)
-    if dry_run:
+    devices = how.devices(plan)
+    if how.dry_run:
         check(settings)
-        print(f"{settings.name} into {folder}, on {where}, {jobs} at a time")
+        jobs = how.jobs or scheduler.plan_jobs(plan, how.device, settings.threads)
+        print(f"{settings.name} into {folder}, on {how.device}, {devices or f'{jobs} at a time'}")
         print("".join(f"  {line}\n" for line in inventory.head_of(settings)[1:]), end="")
         width = max(22, *(len(stage.name) + 2 for stage in plan))
         for stage in plan:
@@ -107,7 +148,7 @@ def run_all_stages(
         scheduler.check_apart(settings)
     with locked(folder):
         target.ensure_recipe(settings.to_json(), with_defaults)
-        scheduler.run_all(settings, target, plan, where, jobs)
+        scheduler.run_all(settings, target, plan, how.device, how.jobs, devices)
     results = read_results(target)
     inventory.print_table(results_table(results), f"{settings.name}: {results.threat}, {settings.evaluation.suite}")
     if results.certificates:
@@ -129,7 +170,7 @@ def run_all_stages(
     print(f"Report: {target.report}")
 
 
-def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
+def run_study(settings: Recipe, folder: Path, how: How) -> None:
     """Run each seed, one after the other; the stages of a run are parallel."""
     from robustgen.config.loading import with_defaults
     from robustgen.pipeline import scheduler
@@ -141,11 +182,10 @@ def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry
     from robustgen.storage.files import locked
     from robustgen.storage.run_folder import RunDir
 
-    where = device_named(device)
     runs = single_runs(settings, folder)
-    if dry_run:
+    if how.dry_run:
         for recipe, target in runs:
-            run_all_stages(recipe, target.root, jobs, device, dry_run)
+            run_all_stages(recipe, target.root, how)
         return
     if not RunDir(folder).recipe.exists():
         scheduler.check_apart(settings)
@@ -156,7 +196,7 @@ def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry
             plan = stages(recipe, target)
             with locked(target.root):
                 target.ensure_recipe(recipe.to_json(), with_defaults)
-                scheduler.run_all(recipe, target, plan, where, jobs or scheduler.plan_jobs(plan, where, recipe.threads))
+                scheduler.run_all(recipe, target, plan, how.device, how.jobs, how.devices(plan))
         page = write_reports(
             [target.root for _, target in runs], folder / "report.html", f"robustgen run {settings.name}"
         )

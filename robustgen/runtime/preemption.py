@@ -11,6 +11,10 @@ EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: a temporary failure; running the command again resumes."""
 
 
+SAVING_SECONDS = 60.0
+"""Time for a process to write its checkpoint after SIGTERM."""
+
+
 class Preempted(SystemExit):
     """Exits the program with `EXIT_CODE`. Finished work is kept, and running the command again resumes."""
 

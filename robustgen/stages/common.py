@@ -22,6 +22,9 @@ class Stage(Protocol):
 
     Calling it does the work on a device ("cpu", "cuda", "cuda:1"), reports progress, and returns one sentence for the
     user. Calling it again resumes unfinished work. torch is imported only then.
+
+    A stage with a true `shared` may be called in several processes at once, each with its own device: they share the
+    work (`runtime.distributed`), and the files are the same as of one process, up to rounding in training.
     """
 
     def __call__(self, device: str, progress: Progress) -> str: ...

@@ -5,7 +5,7 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from robustgen.config.recipe import DataConfig, EvaluationConfig, ThreatConfig
 from robustgen.config.source import Source
@@ -34,6 +34,8 @@ class Evaluate:
     seed: int
     command: str = ""
     """The command line, to be stored with the provenance of the verdicts; a run keeps its own provenance."""
+
+    shared: ClassVar[bool] = True
 
     def __call__(self, device: str, progress: Progress) -> str:
         verdicts = self.verdicts(device, progress)
