@@ -33,6 +33,7 @@ from robustgen.cli import (
     sample,
     score,
     show,
+    stop,
     train,
     watch,
 )  # fmt: skip
@@ -42,7 +43,7 @@ __all__ = ["app", "main"]
 
 COMMANDS = (
     analyse, certify, check, compare, evaluate, export, fetch, fit, import_, import_generator, keep, label, list,
-    measure, merge, plan, publish, report, run, sample, score, show, train, watch,
+    measure, merge, plan, publish, report, run, sample, score, show, stop, train, watch,
 )  # fmt: skip
 """Modules of commands: importing one registers it."""
 

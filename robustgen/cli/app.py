@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 from typer.core import TyperGroup
 
+from robustgen.runtime.devices import device_named
+
 if TYPE_CHECKING:
     from robustgen.stages.common import Stage
 
@@ -24,7 +26,7 @@ GROUPS = {
         "import",
         "import-generator",
     ),
-    "Train": ("run", "train", "plan"),
+    "Train": ("run", "stop", "train", "plan"),
     "Judge": ("evaluate", "certify", "measure", "compare"),
     "Explain": ("analyse", "report", "watch", "show", "list"),
     "Share": ("publish", "export", "fetch"),
@@ -201,27 +203,6 @@ def result_file(into: Path | None) -> Path | None:
     if into.is_dir():
         raise ValueError(f"--into needs a file for the result, such as {into / 'result.npz'}; {into} is a folder")
     return into.with_name(f"{into.name}.npz")
-
-
-def device_named(name: str) -> str:
-    if name not in ("auto", "cpu", "cuda") and not name.startswith("cuda:"):
-        raise ValueError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:N")
-    if name == "cpu":
-        return name
-    if name == "auto" and not _gpu_driver_present():
-        return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda" if name == "auto" else name
-    if name == "auto":
-        return "cpu"
-    raise ValueError(f"--device {name} needs a GPU, but torch {torch.__version__} finds none; use --device cpu")
-
-
-def _gpu_driver_present() -> bool:
-    """Whether there is a GPU driver; does not import torch, which takes seconds."""
-    return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists() or os.name != "posix"
 
 
 def one_stage(

@@ -127,8 +127,8 @@ def test_stages_whose_processes_share_their_work(tmp_path, two):
                     os.kill(max(ranks), signal.SIGKILL)
                     killed = True
                 time.sleep(0.05)
-    error = process.stderr.read()
-    assert process.wait(timeout=300) == 2 and killed
+    error = process.communicate(timeout=300)[1]
+    assert process.returncode == 2 and killed
     assert re.match(r"robustgen: train real-0: process [01] was killed \(signal 9.*\n$", error), error
     assert any(line.startswith("train edm-1: best") for line in lines), lines
     assert not (again / "classifiers" / "real-0" / "model.json").exists()

@@ -47,7 +47,8 @@ def run_shared(content: dict[str, Any], root: str, name: str, devices: tuple[str
     from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
     from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-    logging.getLogger("torch.distributed.elastic").setLevel(logging.CRITICAL)  # it would print tracebacks
+    for logger in ("torch.distributed.elastic", "torch.multiprocessing.spawn"):
+        logging.getLogger(logger).setLevel(logging.CRITICAL)  # they would print tracebacks and warnings
     os.environ.setdefault("TORCH_ELASTIC_SHUTDOWN_TIMEOUT", str(int(SAVING_SECONDS)))
     config = LaunchConfig(
         min_nodes=1,
