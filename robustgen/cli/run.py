@@ -112,6 +112,8 @@ def run(
     _refuse_options(on, here, {**asked, "set-resources": resources})
     cluster = None
     if on is not None:
+        if not dry_run:
+            _check_launcher(on)
         cluster = _cluster(recipe, {**asked, "time": time}, resources or [])
         time = None
     how = How(device_named(device) if on is None else device, jobs, gpus, gpus_per_stage, dry_run, on, cluster)
@@ -153,6 +155,12 @@ def _refuse_options(on: str | None, here: dict[str, Any], there: dict[str, Any])
             raise ValueError(
                 f"{name} is for this machine; with --on {on} use --nodes, --gpus-per-node or --set-resources"
             )
+
+
+def _check_launcher(on: str) -> None:
+    from robustgen.pipeline.launchers import launcher
+
+    launcher(on).check_here()
 
 
 def _cluster(recipe: str, options: dict[str, Any], sets: list[str]) -> Cluster:

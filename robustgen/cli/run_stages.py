@@ -102,11 +102,10 @@ def _execute(runs: Sequence[tuple[Recipe, RunDir]], how: How) -> None:
     from robustgen.config.loading import with_defaults
     from robustgen.pipeline import scheduler
     from robustgen.pipeline.graph import stages
-    from robustgen.pipeline.launchers import OnCluster, attached, check_no_jobs, launcher, run_jobs
+    from robustgen.pipeline.launchers import OnCluster, attached, check_no_jobs, run_jobs
     from robustgen.storage.files import locked
 
     if how.on is not None and how.cluster is not None:
-        launcher(how.on).check_here()
         with attached(how.on, [target for _, target in runs]):
             for recipe, target in runs:
                 target.ensure_recipe(recipe.to_json(), with_defaults)

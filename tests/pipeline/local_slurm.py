@@ -99,8 +99,8 @@ def running_slurm(folder: Path):
     processes = []
     try:
         for words in started:
-            log = (folder / f"{words[0]}.out").open("wb")
-            processes.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
+            with (folder / f"{words[0]}.out").open("wb") as log:
+                processes.append(subprocess.Popen(words, env=environment, stdout=log, stderr=log))
             time.sleep(1)
         _wait_until_idle(environment, folder)
         yield environment

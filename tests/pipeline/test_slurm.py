@@ -120,13 +120,12 @@ def test_where_there_is_no_slurm(robustgen, monkeypatch):
 
 def test_what_slurm_refuses_is_one_line_and_leaves_no_jobs(slurm, tmp_path):
     for options, said in (
-        (("--partition", "nope"), "invalid partition specified: nope; "),
+        (("--partition", "nope"), "Slurm refuses the job of data: invalid partition specified: nope; partitions: main"),
         (("--gpus-per-node", "3"), "Requested node configuration is not available (1 nodes with 3 GPUs and 3 proc"),
     ):
         done = run(slurm, tmp_path / "r", "--on", "slurm", *options, code=2)
         assert said in done.stderr and done.stderr.count("\n") == 1, done.stderr
-    assert "partitions: main" in run(slurm, tmp_path / "r", "--on", "slurm", "--partition", "nope", code=2).stderr
-    wait_for(lambda: not subprocess.run(["squeue", "-h"], env=slurm, capture_output=True, text=True).stdout, 60)
+    assert not subprocess.run(["squeue", "-h"], env=slurm, capture_output=True, text=True, check=True).stdout
 
 
 @pytest.fixture(scope="module")
@@ -181,10 +180,9 @@ def processes_with(variable):
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         try:
-            if variable.encode() in (folder / "environ").read_bytes().split(b"\0"):
-                if b"submitit.core._submit" in (folder / "cmdline").read_bytes().replace(b"\0", b" "):
-                    if Path(os.readlink(folder / "exe")).name.startswith("python"):
-                        found.append(int(folder.name))
+            command = (folder / "cmdline").read_bytes().split(b"\0")
+            if variable.encode() in (folder / "environ").read_bytes().split(b"\0") and b"python" in command[0]:
+                found.append(int(folder.name))
         except OSError:
             continue
     return found
@@ -195,7 +193,7 @@ def test_a_job_out_of_time_goes_back_into_the_queue(slurm, tmp_path):
     """A training longer than its jobs may be makes the same bytes as one without a limit."""
     recipe = tmp_path / "mine.yaml"
     recipe.write_text(
-        "base: digits-smoke\narms: {gaussian: null, edm: null}\ntrain: {models: 1, total_images: 76800}\n"
+        "base: digits-smoke\narms: {gaussian: null, edm: null}\ntrain: {models: 1, schedule: {total_images: 76800}}\n"
     )
     folder = tmp_path / "r"
     run(slurm, folder, "--on", "slurm", "--set-resources", "train.time=1m", recipe=str(recipe))

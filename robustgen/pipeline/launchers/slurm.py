@@ -6,10 +6,13 @@ Which jobs are waiting or running is asked of squeue, because submitit asks sacc
 
 from __future__ import annotations
 
+import io
+import re
 import shutil
 import subprocess
 import time
 from collections.abc import Iterable, Sequence
+from contextlib import redirect_stderr
 from dataclasses import dataclass
 from typing import Any
 
@@ -122,6 +125,7 @@ def submit(run: RunDir, planned: Sequence[Planned], device: str) -> int:
     """
     if queue() is None:
         raise ValueError("--on slurm: Slurm does not answer (squeue failed); try again when it does")
+    _check_accepted([job for job in planned if not job.stage.finished])
     known, at_work = read_jobs(run), jobs_at_work(run)
     new: dict[str, Job] = {}
     for job in planned:
@@ -144,6 +148,21 @@ def submit(run: RunDir, planned: Sequence[Planned], device: str) -> int:
     return len(new)
 
 
+def _check_accepted(planned: Sequence[Planned]) -> None:
+    """Ask Slurm whether it has what jobs ask for: it would queue one with dependencies that can never start."""
+    for job in {job.resources: job for job in planned}.values():
+        given = _parameters(job, ())
+        names = ("time", "nodes", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "partition", "account", "qos",
+                 "constraint")  # fmt: skip
+        flags = [f"--{name.replace('_', '-')}={given[name]}" for name in names if name in given]
+        flags += [f"--mem={given['additional_parameters']['mem']}"] if "mem" in given["additional_parameters"] else []
+        asked = subprocess.run(
+            ["sbatch", "--test-only", *flags, "--wrap", "true"], capture_output=True, text=True, check=False
+        )
+        if asked.returncode:
+            raise ValueError(f"Slurm refuses the job of {job.stage.name}: {_refusal(asked.stderr, job)}")
+
+
 def _sbatch(run: RunDir, job: Planned, needed: Sequence[str], device: str) -> str:
     import submitit
     from submitit.core.utils import FailedJobError, FailedSubmissionError
@@ -153,15 +172,16 @@ def _sbatch(run: RunDir, job: Planned, needed: Sequence[str], device: str) -> st
     executor = submitit.SlurmExecutor(folder, max_num_timeout=REQUEUES)
     executor.update_parameters(**_parameters(job, needed))
     try:
-        return str(executor.submit(StageJob(str(run.root.resolve()), job.stage.name, device)).job_id)
+        with redirect_stderr(io.StringIO()):  # submitit prints what sbatch says
+            return str(executor.submit(StageJob(str(run.root.resolve()), job.stage.name, device)).job_id)
     except (FailedJobError, FailedSubmissionError, subprocess.CalledProcessError) as error:
-        lines = [line.removeprefix("sbatch: error: ") for line in str(error).splitlines() if "sbatch: error" in line]
-        raise ValueError(f"Slurm refuses the job of {job.stage.name}: {_refusal(lines or [str(error)], job)}") from None
+        raise ValueError(f"Slurm refuses the job of {job.stage.name}: {_refusal(str(error), job)}") from None
 
 
-def _refusal(lines: Sequence[str], job: Planned) -> str:
-    """Why Slurm refuses a job, with what there is instead."""
-    why = "; ".join(dict.fromkeys(printable(line).removeprefix("Batch job submission failed: ") for line in lines))
+def _refusal(text: str, job: Planned) -> str:
+    """Why Slurm refuses a job, from the error output of sbatch, with what there is instead."""
+    lines = [printable(line) for line in text.splitlines() if "sbatch: error: " in line or "failure: " in line]
+    why = re.sub(r".*?(sbatch: error: |failure: |submission failed: )", "", (lines or [printable(text)])[0])
     if "partition" in why.lower():
         found = subprocess.run(["sinfo", "-h", "-o", "%R"], capture_output=True, text=True, check=False)
         return f"{why}; partitions: {', '.join(dict.fromkeys(found.stdout.split())) or 'none'}"
