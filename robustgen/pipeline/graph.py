@@ -336,6 +336,7 @@ class CertifyBest:
     recipe: Recipe
     run: RunDir
     arm: str
+    shared: ClassVar[bool] = True
 
     def __call__(self, device: str, progress: Progress) -> str:
         recipe, run, arm = self.recipe, self.run, self.arm
@@ -345,7 +346,8 @@ class CertifyBest:
         source = Source(str(run.classifier(arm, chosen)))
         stage = Certify(source, recipe.data, recipe.certification, path, recipe.seed)
         certificates = stage.certificates(device, progress)
-        write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
+        if place()[0] == 0:
+            write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
         return f"model {chosen}: {certificates.summary}"
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, ClassVar
 from robustgen.config.recipe import DataConfig, EvaluationConfig, ThreatConfig
 from robustgen.config.source import Source
 from robustgen.records.verdicts import Verdicts, adversarial_file, clean_file
-from robustgen.stages.common import load_judged, threat_model
+from robustgen.stages.common import check_not_begun_by_one, load_judged, threat_model
 from robustgen.stages.recording import current_info, recording
 from robustgen.storage.arrays import write_array
 from robustgen.storage.files import read_json, write_json
@@ -65,6 +65,8 @@ class Evaluate:
             info = current_info(self.command, self.source, self.data, tuple(test.info.classes), model, device)
             begun, finished = part.exists() or path.exists(), path.exists() and Verdicts.load(path).finished
             provenance = recording(path, info, begun, finished)
+        if world > 1 and path.exists():
+            check_not_begun_by_one(path, Verdicts.load(path).finished)
         if world == 1 or not path.exists():
             with provenance:
                 verdicts = evaluate(
