@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from robustgen.pipeline.graph import Node, widest
+from robustgen.pipeline.graph import Node, levels
 
 SIMULATED = "ROBUSTGEN_DEVICES"
 """Environment variable: cpu:2 lets a run take the CPU for two devices, whose processes speak by gloo."""
@@ -17,15 +18,16 @@ SIMULATED = "ROBUSTGEN_DEVICES"
 class Devices:
     """Devices that the stages of a run share.
 
-    names      of the devices: ("cuda:0", "cuda:1"); a CPU that is taken for two is ("cpu", "cpu")
-    per_stage  devices of a stage whose work processes can share; other stages take one
+    names   of the devices: ("cuda:0", "cuda:1"); a CPU that is taken for two is ("cpu", "cpu")
+    shares  devices of the stages whose work processes can share, by the stages' names; other stages take one
     """
 
     names: tuple[str, ...]
-    per_stage: int = 1
+    shares: Mapping[str, int]
 
     def __str__(self) -> str:
-        each = f", {self.per_stage} for a stage that can share them" if self.per_stage > 1 else ""
+        few, most = min(self.shares.values(), default=1), max(self.shares.values(), default=1)
+        each = f", {few if few == most else f'{few} to {most}'} for a stage that can share them" if most > 1 else ""
         return f"{_counted(self.names)}{each}"
 
 
@@ -34,8 +36,9 @@ def find_devices(
 ) -> Devices | None:
     """The devices of a run; None for a single one, or for a CPU whose cores the stages share.
 
-    Without `per_stage`, the devices are divided among the arms and generators that can be worked on at the same time,
-    rounded down to a power of two, which divides the usual batches.
+    Without `per_stage`, a stage gets as many as are left for it when they are divided among all that are as far from
+    the end as it is, such as the models of all arms; rounded down to a power of two, which divides the usual batches.
+    Processes on a CPU that is taken for several devices get one each, as cores do.
 
     Args:
         device: "cpu", "cuda" for all GPUs, or "cuda:1" for one of them.
@@ -54,8 +57,17 @@ def find_devices(
         raise ValueError(f"--gpus-per-stage {per_stage}: the run has {_counted(used)}")
     if len(used) < 2:
         return None
-    share = len(used) // widest(stage_list, {stage.name for stage in stage_list if stage.shared})
-    return Devices(used, per_stage or 2 ** (max(1, share).bit_length() - 1))
+    if per_stage is None and device == "cpu":
+        per_stage = 1
+    return Devices(used, divided(stage_list, len(used), per_stage))
+
+
+def divided(stage_list: Sequence[Node], count: int, per_stage: int | None = None) -> dict[str, int]:
+    """Devices of the stages that can share some, by their names: `per_stage`, or as `find_devices` says."""
+    level = levels(stage_list)
+    shared = [stage.name for stage in stage_list if stage.shared]
+    beside = Counter(level[name] for name in shared)
+    return {name: per_stage or 2 ** (max(1, count // beside[level[name]]).bit_length() - 1) for name in shared}
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -5,7 +5,7 @@ The graph needs no torch; a stage imports it when it runs.
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar
@@ -78,10 +78,10 @@ def levels(stage_list: Sequence[Node]) -> dict[str, int]:
     return after
 
 
-def widest(stage_list: Sequence[Node], among: Collection[str]) -> int:
-    """The most stages, of those named, that are as far from the end as each other; at least 1."""
-    found = [level for name, level in levels(stage_list).items() if name in among]
-    return max(map(found.count, found), default=1)
+def widest(stage_list: Sequence[Node]) -> int:
+    """The most stages that are as far from the end as each other."""
+    found = list(levels(stage_list).values())
+    return max(map(found.count, found))
 
 
 def stages(recipe: Recipe, run: RunDir) -> list[Node]:

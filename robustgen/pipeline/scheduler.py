@@ -35,8 +35,7 @@ if TYPE_CHECKING:
 def plan_jobs(stage_list: Sequence[Node], device: str, threads: int) -> int:
     """Number of stages to run at a time: on a CPU as many as cores allow and the graph can use; on a GPU one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    width = widest(stage_list, {stage.name for stage in stage_list})
-    return 1 if device != "cpu" else max(1, min(cores // threads, width))
+    return 1 if device != "cpu" else max(1, min(cores // threads, widest(stage_list)))
 
 
 def run_here(stage_list: Sequence[Node], run: RunDir, device: str, display: Display) -> None:
@@ -77,8 +76,8 @@ def run_all(
     """
     with listening(), make_display() as display:
         if devices is not None:
-            each = devices.per_stage
-            run_stages(recipe, run, stage_list, devices.names, display, per_stage=each, jobs=jobs, others_finish=True)
+            names, shares = devices.names, devices.shares
+            run_stages(recipe, run, stage_list, names, display, shares=shares, jobs=jobs, others_finish=True)
             return
         jobs = jobs or plan_jobs(stage_list, device, recipe.threads)
         if jobs == 1:

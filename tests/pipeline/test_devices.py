@@ -12,8 +12,8 @@ from pathlib import Path
 import pytest
 from test_pipeline import SMOKE, contents
 
-from robustgen.pipeline.devices import Devices, find_devices
-from robustgen.pipeline.graph import stages, widest
+from robustgen.pipeline.devices import divided, find_devices
+from robustgen.pipeline.graph import stages
 from robustgen.storage.run_folder import RunDir
 
 PLAN = stages(SMOKE, RunDir("nowhere"))
@@ -44,12 +44,13 @@ def test_without_several_devices_a_run_is_as_before(monkeypatch):
 
 
 def test_devices_are_divided_among_models_at_a_time(monkeypatch):
-    assert widest(PLAN, {stage.name for stage in PLAN if stage.shared}) == 6  # two models of each of three arms
-    for count, share in ((2, 1), (12, 2), (23, 2), (24, 4), (64, 8)):
-        monkeypatch.setenv("ROBUSTGEN_DEVICES", f"cpu:{count}")
-        assert find_devices("cpu", PLAN) == Devices(("cpu",) * count, share)
-    assert find_devices("cpu", PLAN, 4, 2) == Devices(("cpu",) * 4, 2)
-    assert find_devices("cpu", PLAN, 4) == Devices(("cpu",) * 4, 1)
+    for count, share in ((2, 1), (12, 2), (23, 2), (24, 4), (64, 8)):  # two models of each of three arms
+        assert divided(PLAN, count)["train edm-1"] == share
+    assert divided(PLAN, 64)["fit edm"] == 64 and "report" not in divided(PLAN, 64)
+    monkeypatch.setenv("ROBUSTGEN_DEVICES", "cpu:8")
+    assert set(find_devices("cpu", PLAN, 4, 2).shares.values()) == {2}
+    assert find_devices("cpu", PLAN, 4).names == ("cpu",) * 4
+    assert set(find_devices("cpu", PLAN).shares.values()) == {1}
 
 
 @pytest.mark.parametrize(

@@ -13,8 +13,9 @@ import sys
 import time
 import traceback
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from multiprocessing.connection import Connection, wait
+from types import MappingProxyType
 from typing import Any
 
 from robustgen.config.loading import from_content
@@ -42,7 +43,7 @@ def run_stages(
     device_names: Sequence[str],
     display: Display,
     *,
-    per_stage: int = 1,
+    shares: Mapping[str, int] = MappingProxyType({}),
     jobs: int | None = None,
     others_finish: bool = False,
 ) -> None:
@@ -50,7 +51,7 @@ def run_stages(
 
     Args:
         device_names: the device of each worker.
-        per_stage: devices of a stage that shares its work.
+        shares: devices of the stages that take more than one, by their names.
         jobs: the most stages at a time; default as many as workers.
         others_finish: when a stage fails, go on with those that do not need it.
 
@@ -58,7 +59,7 @@ def run_stages(
         StageFailed: a stage failed; the others are stopped, or finished, and all can be resumed.
     """
     skip_finished(stage_list, display)
-    crew = _Crew(recipe, run, stage_list, device_names, display, per_stage, jobs or len(device_names), others_finish)
+    crew = _Crew(recipe, run, stage_list, device_names, display, shares, jobs or len(device_names), others_finish)
     try:
         crew.work()
     except Preempted:
@@ -91,17 +92,17 @@ class _Crew:
         stage_list: Sequence[Node],
         device_names: Sequence[str],
         display: Display,
-        per_stage: int,
+        shares: Mapping[str, int],
         jobs: int,
         others_finish: bool,
     ):
         self.recipe, self.run, self.display = recipe, run, display
-        self.per_stage, self.jobs, self.others_finish = per_stage, jobs, others_finish
+        self.shares, self.jobs, self.others_finish = shares, jobs, others_finish
         self.todo = [stage for stage in stage_list if not stage.finished]
         self.after = levels(stage_list)
         self.done = {stage.name for stage in stage_list if stage.finished}
         self.failures: list[StageFailed] = []
-        needed = len(device_names) if per_stage > 1 else min(len(device_names), len(self.todo))
+        needed = len(device_names) if shares else min(len(device_names), len(self.todo))
         self.workers = [_Worker(recipe, run, name) for name in device_names[:needed]]
 
     def work(self) -> None:
@@ -136,7 +137,7 @@ class _Crew:
         return True
 
     def _takes(self, stage: Node) -> int:
-        return self.per_stage if stage.shared else 1
+        return self.shares.get(stage.name, 1)
 
     def _hear(self, worker: _Worker, message: tuple[Any, ...]) -> None:
         """Act on a message of a worker. Raises StageFailed if its stage has failed."""
