@@ -1,4 +1,4 @@
-"""What sharing work among two processes costs: their processor time together, beside that of one process.
+"""What sharing work among two processes costs: their processor time together, over that of one process.
 
     python benchmarks/distributed.py
 

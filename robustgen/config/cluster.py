@@ -60,7 +60,7 @@ class Cluster:
     by_kind: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
 
     def with_changes(self, options: Mapping[str, Any], sets: Iterable[str] = ()) -> Cluster:
-        """With the options of a command, and assignments such as "train.nodes=4"; a value of None is no change."""
+        """With the options of a command, and assignments such as "train.nodes=4"; None changes nothing."""
         every = {**self.every, **{name: value for name, value in options.items() if value is not None}}
         content: dict[str, Any] = {**every, **{kind: dict(changes) for kind, changes in self.by_kind.items()}}
         for text in sets:

@@ -52,7 +52,7 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
 def read_recipe(path: Path, known: Mapping[str, Recipe]) -> Recipe:
     """A user's recipe from a YAML or JSON file: complete, or `base: NAME` and the settings that differ.
 
-    Its block `cluster:` is no part of it: `read_cluster`.
+    Its block `cluster:` is not part of it: `read_cluster`.
 
     Raises:
         ValueError: not readable, an unknown base, or invalid settings.

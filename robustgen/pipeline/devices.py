@@ -36,8 +36,8 @@ def find_devices(
 ) -> Devices | None:
     """The devices of a run; None for a single one, or for a CPU whose cores the stages share.
 
-    Without `per_stage`, a stage gets as many as are left for it when they are divided among all that are as far from
-    the end as it is, such as the models of all arms; rounded down to a power of two, which divides the usual batches.
+    Without `per_stage`, a stage gets as many as are left for it when they are divided among all of its kind that are as
+    far from the end, such as the models of all arms; rounded down to a power of two, which divides the usual batches.
     Processes on a CPU that is taken for several devices get one each, as cores do.
 
     Args:
@@ -65,9 +65,9 @@ def find_devices(
 def divided(stage_list: Sequence[Node], count: int, per_stage: int | None = None) -> dict[str, int]:
     """Devices of the stages that can share some, by their names: `per_stage`, or as `find_devices` says."""
     level = levels(stage_list)
-    shared = [stage.name for stage in stage_list if stage.shared]
-    beside = Counter(level[name] for name in shared)
-    return {name: per_stage or 2 ** (max(1, count // beside[level[name]]).bit_length() - 1) for name in shared}
+    groups = {stage.name: (stage.kind, level[stage.name]) for stage in stage_list if stage.shared}
+    beside = Counter(groups.values())
+    return {name: per_stage or 2 ** (max(1, count // beside[at]).bit_length() - 1) for name, at in groups.items()}
 
 
 def _counted(names: Sequence[str]) -> str:

@@ -1,7 +1,7 @@
 """Run the stages of a run as jobs of Slurm, one a stage, submitted by submitit with dependencies on each other.
 
 submitit writes the batch script, starts the processes by srun and puts a job back in the queue; Slurm does the rest.
-Which jobs are waiting or running is asked of squeue, because submitit asks sacct, which needs an accounting database.
+squeue says which jobs are waiting or running, because submitit asks sacct, which needs an accounting database.
 """
 
 from __future__ import annotations
@@ -179,7 +179,7 @@ def _sbatch(run: RunDir, job: Planned, needed: Sequence[str], device: str) -> st
 
 
 def _refusal(text: str, job: Planned) -> str:
-    """Why Slurm refuses a job, from the error output of sbatch, with what there is instead."""
+    """Why Slurm refuses a job, from the error output of sbatch, with what the cluster has instead."""
     lines = [printable(line) for line in text.splitlines() if "sbatch: error: " in line or "failure: " in line]
     why = re.sub(r".*?(sbatch: error: |failure: |submission failed: )", "", (lines or [printable(text)])[0])
     if "partition" in why.lower():
