@@ -344,6 +344,7 @@ def run(
     from robustgen.pipeline import scheduler
     from robustgen.pipeline.devices import find_devices
     from robustgen.pipeline.graph import check, stages
+    from robustgen.pipeline.launchers import check_no_jobs
     from robustgen.recipes import find_recipe
     from robustgen.report.tables import read_results
     from robustgen.storage.files import locked
@@ -361,6 +362,7 @@ def run(
     plan = stages(settings, target)
     if not target.recipe.exists():
         check(settings)
+    check_no_jobs(target)
     with locked(target.root):
         target.ensure_recipe(settings.to_json(), with_defaults)
         scheduler.run_all(settings, target, plan, device, jobs, find_devices(device, plan))

@@ -15,6 +15,8 @@ from test_pipeline import SMOKE, contents
 
 from robustgen.config.cluster import Cluster, Resources, cluster_of
 from robustgen.pipeline.graph import stages
+from robustgen.pipeline.launchers import LAUNCHERS
+from robustgen.pipeline.launchers import slurm as slurm_module
 from robustgen.pipeline.launchers.jobs import read_jobs, read_state
 from robustgen.pipeline.launchers.slurm import describe, plan_jobs
 from robustgen.recipes import RECIPES
@@ -109,6 +111,14 @@ def test_a_block_of_a_file_that_does_not_fit(robustgen):
     Path("mine.yaml").write_text("base: digits-smoke\ncluster:\n  time: 12:00:00\n  train: {nodes: 2}\n")
     code, out, _ = robustgen("run", "mine.yaml", "--on", "slurm", "--dry-run")
     assert code == 0 and "2 x 1" in out and "12 h 0 min" in out
+
+
+def test_every_launcher_has_what_a_run_asks_of_it():
+    from inspect import signature
+
+    for module in LAUNCHERS.values():
+        for name in ("check_here", "plan_jobs", "describe", "submit", "queue", "jobs_at_work", "how_it_ended", "stop"):
+            assert signature(getattr(module, name)) == signature(getattr(slurm_module, name))
 
 
 def test_where_there_is_no_slurm(robustgen, monkeypatch):
