@@ -326,13 +326,13 @@ def run(
 ) -> Results:
     """Run all stages of a recipe, as `robustgen run` does, and return the results that its report shows.
 
-    Finished stages are skipped and interrupted ones resume. With several `jobs` stages run in worker processes: call it
-    from a script guarded by `if __name__ == "__main__"`.
+    Finished stages are skipped and interrupted ones resume. With several `jobs` or GPUs stages run in worker processes:
+    call it from a script guarded by `if __name__ == "__main__"`.
 
     Args:
         recipe: a name (`robustgen list recipes`), a .yaml or .json file, or a Recipe.
         into: the run folder; default runs/RECIPE.
-        jobs: stages at a time; default as many as cores, 1 on a GPU.
+        jobs: stages at a time; default as many as cores, or GPUs.
         device: "auto", "cpu" or "cuda".
         changes: settings by name: threat="linf:4/255"; dotted names as `**{"train.loss.beta": 5}`.
 
@@ -342,7 +342,9 @@ def run(
     from robustgen.config.loading import override, with_defaults
     from robustgen.config.recipe import Recipe
     from robustgen.pipeline import scheduler
+    from robustgen.pipeline.devices import find_devices
     from robustgen.pipeline.graph import check_recipe, stages
+    from robustgen.pipeline.launchers import check_no_jobs
     from robustgen.recipes import find_recipe
     from robustgen.report.tables import read_results
     from robustgen.storage.files import locked
@@ -360,9 +362,10 @@ def run(
     plan = stages(settings, target)
     if not target.recipe.exists():
         check_recipe(settings)
+    check_no_jobs(target)
     with locked(target.root):
         target.ensure_recipe(settings.to_json(), with_defaults)
-        scheduler.run_all(settings, target, plan, device, jobs or scheduler.plan_jobs(plan, device, settings.threads))
+        scheduler.run_all(settings, target, plan, device, jobs, find_devices(device, plan))
     return read_results(target)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import reprlib
 from collections.abc import Collection
 from fractions import Fraction
@@ -31,6 +32,23 @@ def show_duration(seconds: float) -> str:
     if seconds < 3600:
         return f"{seconds // 60} min {seconds % 60} s"
     return f"{seconds // 3600} h {seconds % 3600 // 60} min"
+
+
+def parse_duration(text: str | int) -> int:
+    """Seconds in 90s, 30m, 12h, 2d, or in Slurm's 12:00:00, 30:00 and 1-12:00:00; a number is seconds.
+
+    YAML reads 12:00:00 as a number of seconds by itself.
+    """
+    if isinstance(text, int) and not isinstance(text, bool):
+        return text
+    short = re.fullmatch(r"(\d{1,9})([smhd])", str(text).strip())
+    if short:
+        return int(short[1]) * {"s": 1, "m": 60, "h": 3600, "d": 86400}[short[2]]
+    long = re.fullmatch(r"(?:(\d{1,4})-)?(?:(\d{1,4}):)?(\d{1,4}):(\d\d)", str(text).strip())
+    if not long or (long[1] and not long[2]):
+        raise ValueError(f"expected a time such as 90m, 12h, 12:00:00 or 1-12:00:00, got {show_value(text)}")
+    days, hours, minutes, seconds = (int(part or 0) for part in long.groups())
+    return ((24 * days + hours) * 60 + minutes) * 60 + seconds
 
 
 def show_names(names: Collection[object], shown: int = 5) -> str:

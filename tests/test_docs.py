@@ -15,7 +15,7 @@ DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.glob("*.md")), *DOCS.glob("study/*.md")]
 STUDIES = sorted(folder.parent for folder in DOCS.glob("study/*/records"))
 READ_ONLY = ("list", "show", "plan")
-FILES_READ = ("report", "watch")
+FILES_READ = ("report", "watch", "stop")
 """They take no --dry-run, and here the folders they read do not exist."""
 JUDGES = ("evaluate", "certify", "analyse", "publish")
 """They look for what a model was trained for, so that it must be there: a run of an older version stands in."""

@@ -33,6 +33,7 @@ from robustgen.cli import (
     sample,
     score,
     show,
+    stop,
     train,
     watch,
 )  # fmt: skip
@@ -42,7 +43,7 @@ __all__ = ["app", "main"]
 
 COMMANDS = (
     analyse, certify, check, compare, evaluate, export, fetch, fit, import_, import_generator, keep, label, list,
-    measure, merge, plan, publish, report, run, sample, score, show, train, watch,
+    measure, merge, plan, publish, report, run, sample, score, show, stop, train, watch,
 )  # fmt: skip
 """Modules of commands: importing one registers it."""
 
@@ -85,9 +86,8 @@ def main() -> None:
     Exit codes: 0 success, 2 an error that the user can fix, 75 after SIGTERM, 130 after Ctrl-C, 1 a bug.
     An error is one line; its traceback is printed before it with --traceback or ROBUSTGEN_TRACEBACK=1.
     """
-    from robustgen.pipeline.scheduler import StageFailed
     from robustgen.runtime.distributed import leave
-    from robustgen.runtime.errors import describe_error, is_bug
+    from robustgen.runtime.errors import StageFailed, describe_error, is_bug
     from robustgen.runtime.preemption import Preempted
 
     Options.traceback = False

@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from typer.core import TyperGroup
 
+from robustgen.runtime.devices import device_named
+
 if TYPE_CHECKING:
     from robustgen.stages.common import Stage
 
@@ -24,7 +26,7 @@ GROUPS = {
         "import",
         "import-generator",
     ),
-    "Train": ("run", "train", "plan"),
+    "Train": ("run", "stop", "train", "plan"),
     "Judge": ("evaluate", "certify", "measure", "compare"),
     "Explain": ("analyse", "report", "watch", "show", "list"),
     "Share": ("publish", "export", "fetch"),
@@ -207,22 +209,6 @@ def result_file(into: Path | None) -> Path | None:
     return into.with_name(f"{into.name}.npz")
 
 
-def device_named(name: str) -> str:
-    if name not in ("auto", "cpu", "cuda") and not name.startswith("cuda:"):
-        raise ValueError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:N")
-    if name == "cpu":
-        return name
-    if name == "auto" and not _gpu_driver_present():
-        return "cpu"
-    import torch
-
-    if torch.cuda.is_available():
-        return "cuda" if name == "auto" else name
-    if name == "auto":
-        return "cpu"
-    raise ValueError(f"--device {name} needs a GPU, but torch {torch.__version__} finds none; use --device cpu")
-
-
 def precision_named(name: str) -> str:
     """A precision by name. Raises ValueError for an unknown one; the known ones are named."""
     from robustgen.config.base import Precision
@@ -231,11 +217,6 @@ def precision_named(name: str) -> str:
     if name not in known:
         raise ValueError(f"unknown precision {name!r}; known: {', '.join(known)}")
     return name
-
-
-def _gpu_driver_present() -> bool:
-    """Whether there is a GPU driver; does not import torch, which takes seconds."""
-    return Path("/dev/nvidiactl").exists() or Path("/dev/kfd").exists() or os.name != "posix"
 
 
 def one_stage(

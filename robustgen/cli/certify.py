@@ -107,7 +107,7 @@ def certify_command(
 
     A certificate is a radius in l2 within which the smoothed classifier's prediction is constant. Images are those that
     MODEL was trained for, unless --data or --recipe is given. Certificates are saved during the run; repeat the command
-    to resume.
+    to resume. Under torchrun each process takes a share of the images.
 
     \b
       robustgen certify models/edm --sigma 0.25 --samples 10000 --every 20
@@ -116,6 +116,7 @@ def certify_command(
     from robustgen.config.source import Source
     from robustgen.records.certificates import Certificates
     from robustgen.report.certificates import certificates_table
+    from robustgen.runtime.distributed import place as process
     from robustgen.stages.certify import Certify
     from robustgen.stages.targets import is_run, name_of_file
     from robustgen.storage.provenance import command_line
@@ -141,6 +142,6 @@ def certify_command(
     source = Source(model, weights, architecture, normalize)
     stage = Certify(source, settings.data, config, path, settings.seed, denoise, command_line())
     one_stage("certify", path.parent, stage, device, dry_run, threads=settings.threads, file_name=path.name)
-    if not dry_run:
+    if not dry_run and process()[0] == 0:
         table = certificates_table({model: Certificates.load(path)}, "certified %")
         print_table(table, f"sigma {config.sigma:g}, {config.samples:,} samples, alpha {config.alpha:g}")

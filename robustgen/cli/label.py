@@ -26,7 +26,7 @@ def label_command(
     """Pseudo-label the images of a proxy set by a classifier.
 
     Writes the columns label, confidence, and margin to the second most likely class. Results are saved during the run;
-    repeat the command to resume.
+    repeat the command to resume. Under torchrun each process takes a share of the images.
 
     \b
       robustgen label proxies/edm --with models/labeller

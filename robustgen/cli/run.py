@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from robustgen.cli import inventory
-from robustgen.cli.app import DataPath, Device, DryRun, RecipeName, Scale, Seed, Sets, ThreatText, app, device_named
+from robustgen.cli.app import DataPath, Device, DryRun, RecipeName, Scale, Seed, Sets, ThreatText, app
 from robustgen.cli.auto import auto_recipe
+from robustgen.cli.run_stages import How, run_one, run_study
 from robustgen.cli.settings import whole_recipe
+from robustgen.runtime.devices import device_named
 
 if TYPE_CHECKING:
-    from robustgen.config.recipe import Recipe
+    from robustgen.config.cluster import Cluster
 
 
 @app.command("run")
@@ -29,14 +30,57 @@ def run_command(
     jobs: Annotated[
         int | None,
         typer.Option(
-            "--jobs", metavar="N", min=1, help="stages at a time  [number of cores; 1 on a GPU]", show_default=False
+            "--jobs", metavar="N", min=1, help="stages at a time  [number of cores, or of GPUs]", show_default=False
         ),
     ] = None,
     device: Device = "auto",
+    gpus: Annotated[
+        int | None,
+        typer.Option("--gpus", metavar="N", min=1, help="GPUs of this machine to use  [all]", show_default=False),
+    ] = None,
+    gpus_per_stage: Annotated[
+        int | None,
+        typer.Option(
+            "--gpus-per-stage",
+            metavar="N",
+            min=1,
+            help="for stages that can share them  [GPUs divided by models at a time]",
+            show_default=False,
+        ),
+    ] = None,
     dry_run: DryRun = False,
     threat: ThreatText = None,
+    on: Annotated[
+        str | None,
+        typer.Option("--on", metavar="PLACE", help="slurm: a job a stage  [this machine]", show_default=False),
+    ] = None,
+    partition: Annotated[
+        str | None, typer.Option("--partition", metavar="NAME", help="of --on slurm", show_default=False)
+    ] = None,
+    nodes: Annotated[
+        int | None, typer.Option("--nodes", metavar="N", min=1, help="of a large job  [1]", show_default=False)
+    ] = None,
+    gpus_per_node: Annotated[
+        int | None,
+        typer.Option("--gpus-per-node", metavar="N", min=0, help="of a large job  [0]", show_default=False),
+    ] = None,
+    resources: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set-resources",
+            metavar="NAME=VALUE",
+            help="of jobs, such as account=abc or train.nodes=4; may be repeated",
+            show_default=False,
+        ),
+    ] = None,
     time: Annotated[
-        str | None, typer.Option("--time", metavar="TIME", help="of auto: 30m, 2h ...  [30m]", show_default=False)
+        str | None,
+        typer.Option(
+            "--time",
+            metavar="TIME",
+            help="of a job  [12h]; of the recipe auto: 30m, 2h ...  [30m]",
+            show_default=False,
+        ),
     ] = None,
     network: Annotated[
         str | None,
@@ -50,25 +94,40 @@ def run_command(
     The recipe `auto` is chosen for your images, device and time, with a reason for each setting; it trains with and
     without generated images, and keeps the better classifier in FOLDER/best.
 
+    With --on slurm every stage is a job; the command submits and follows them: docs/clusters.md.
+
     Repeat the command to resume. A recipe with several seeds is run once per seed, into FOLDER/seed-N, with one report
     about all; with --seed it is run only for that seed.
 
     \b
       robustgen run digits
       robustgen run digits --set train.loss.beta=5 --into runs/beta5
-      robustgen run cifar10-mini --data cifar10=data/cifar10
+      robustgen run cifar10-mini --data cifar10=data/cifar10 --gpus 4 --gpus-per-stage 2
       robustgen run rebuffi2021/cifar10-linf-wrn-28-10-cutmix-ddpm --scale tiny
+      robustgen run cifar10-mini --on slurm --partition gpu --nodes 2 --gpus-per-node 8 --time 12:00:00
       robustgen run auto --data folder=photos --threat linf:4/255 --time 2h
     """
+    here = {"--jobs": jobs, "--gpus": gpus, "--gpus-per-stage": gpus_per_stage}
+    asked = {"partition": partition, "nodes": nodes, "gpus_per_node": gpus_per_node}
+    _refuse_options(on, here, {**asked, "set-resources": resources})
+    cluster = None
+    if on is not None:
+        if not dry_run:
+            _check_launcher(on)
+        cluster = _cluster(recipe, {**asked, "time": time}, resources or [])
+        time = None
+    how = How(device_named(device) if on is None else device, jobs, gpus, gpus_per_stage, dry_run, on, cluster)
     if recipe == "auto":
         from robustgen.config.loading import override
 
         folder = into or Path("runs") / "auto"
+        if on:
+            raise ValueError("run auto measures this machine: leave out --on, or run FOLDER/auto.yaml with it")
         if scale:
             raise ValueError("run auto chooses its own scale: leave out --scale, or give a shorter --time")
-        settings = auto_recipe(folder, data, threat, time, network, device_named(device), jobs, keep=not dry_run)
+        settings = auto_recipe(folder, data, threat, time, network, how.device, jobs, keep=not dry_run)
         changes = [*(sets or []), *([] if seed is None else [f"seed={seed}"])]
-        run_all_stages(override(settings, changes), folder, jobs, device, dry_run, keep_best=True)
+        run_one(override(settings, changes), folder, how, keep_best=True)
         return
     for given, option in ((time, "--time"), (network, "--network")):
         if given:
@@ -76,95 +135,38 @@ def run_command(
     settings = whole_recipe(recipe, [*([f"threat={threat}"] if threat else []), *(sets or [])], data, seed, scale)
     folder = into or Path("runs") / settings.name.replace("/", "-")
     if settings.seeds and seed is None:
-        run_study(settings, folder, jobs, device, dry_run)
+        run_study(settings, folder, how)
         return
-    run_all_stages(settings.model_copy(update={"seeds": ()}), folder, jobs, device, dry_run)
+    run_one(settings.model_copy(update={"seeds": ()}), folder, how)
 
 
-def run_all_stages(
-    settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool, keep_best: bool = False
-) -> None:
-    from robustgen.config.loading import with_defaults
-    from robustgen.pipeline import scheduler
-    from robustgen.pipeline.graph import check_recipe, stages
-    from robustgen.report.tables import name_of, read_results, results_table
-    from robustgen.storage.files import locked
-    from robustgen.storage.run_folder import RunDir
-
-    where = device_named(device)
-    target = RunDir(folder)
-    plan = stages(settings, target)
-    jobs = jobs or scheduler.plan_jobs(plan, where, settings.threads)
-    if dry_run:
-        check_recipe(settings)
-        print(f"{settings.name} into {folder}, on {where}, {jobs} at a time")
-        print("".join(f"  {line}\n" for line in inventory.head_of(settings)[1:]), end="")
-        width = max(22, *(len(stage.name) + 2 for stage in plan))
-        for stage in plan:
-            print(f"  {stage.name:<{width}}{'done' if stage.finished else 'to do'}")
+def _refuse_options(on: str | None, here: dict[str, Any], there: dict[str, Any]) -> None:
+    """Raise ValueError for options of this machine with a cluster, and the other way round."""
+    if on is None:
+        for name, value in there.items():
+            if value is not None:
+                raise ValueError(f"--{name.replace('_', '-')} is for a cluster; add --on slurm, or leave it out")
         return
-    if not target.recipe.exists():
-        scheduler.check_apart(settings)
-    with locked(folder):
-        target.ensure_recipe(settings.to_json(), with_defaults)
-        scheduler.run_all(settings, target, plan, where, jobs)
-    results = read_results(target)
-    inventory.print_table(results_table(results), f"{settings.name}: {results.threat}, {settings.evaluation.suite}")
-    if results.certificates:
-        from robustgen.report.certificates import by_name, certificates_table, certified_gains
+    from robustgen.pipeline.launchers import launcher
 
-        named = by_name(results)
-        inventory.print_table(certificates_table(named), "certified % within l2 r, smoothed")
-        baseline = name_of(results.recipe, results.baseline)
-        print("\n".join(certified_gains(named, baseline) if baseline in named else []))
-    for arm, verdicts in results.verdicts.items():
-        for flag in verdicts.flags:
-            print(f"Red flag ({arm}): {flag}")
-    for name, why in target.failed_stages().items():
-        print(f"Not made ({name}): {why}")
-    if keep_best:
-        from robustgen.stages.auto import keep_better
-
-        print(keep_better(target, results.chosen))
-    print(f"Report: {target.report}")
+    launcher(on)
+    for name, value in here.items():
+        if value is not None:
+            raise ValueError(
+                f"{name} is for this machine; with --on {on} use --nodes, --gpus-per-node or --set-resources"
+            )
 
 
-def run_study(settings: Recipe, folder: Path, jobs: int | None, device: str, dry_run: bool) -> None:
-    """Run each seed, one after the other; the stages of a run are parallel."""
-    from robustgen.config.loading import with_defaults
-    from robustgen.pipeline import scheduler
-    from robustgen.pipeline.graph import stages
-    from robustgen.pipeline.study import single_runs
-    from robustgen.report.study_page import write_reports
-    from robustgen.report.study_summary import arms_table, read_study
-    from robustgen.report.tables import read_results
-    from robustgen.storage.files import locked
-    from robustgen.storage.run_folder import RunDir
+def _check_launcher(on: str) -> None:
+    from robustgen.pipeline.launchers import launcher
 
-    where = device_named(device)
-    runs = single_runs(settings, folder)
-    if dry_run:
-        for recipe, target in runs:
-            run_all_stages(recipe, target.root, jobs, device, dry_run)
-        return
-    if not RunDir(folder).recipe.exists():
-        scheduler.check_apart(settings)
-    RunDir(folder).ensure_recipe(settings.to_json(), with_defaults)
-    with locked(folder, "study"):
-        for recipe, target in runs:
-            print(f"Seed {recipe.seed}", flush=True)
-            plan = stages(recipe, target)
-            with locked(target.root):
-                target.ensure_recipe(recipe.to_json(), with_defaults)
-                scheduler.run_all(recipe, target, plan, where, jobs or scheduler.plan_jobs(plan, where, recipe.threads))
-        page = write_reports(
-            [target.root for _, target in runs], folder / "report.html", f"robustgen run {settings.name}"
-        )
-    study = read_study([read_results(target) for _, target in runs])
-    assert study is not None
-    title = f"{settings.name}: {', '.join(f'seed {recipe.seed}' for recipe, _ in runs)}"
-    inventory.print_table(arms_table(study), title)
-    for recipe, target in runs:
-        for stage, why in target.failed_stages().items():
-            print(f"Not made (seed {recipe.seed}, {stage}): {why}")
-    print(f"Report: {page}")
+    launcher(on).check_here()
+
+
+def _cluster(recipe: str, options: dict[str, Any], sets: list[str]) -> Cluster:
+    """What jobs ask for: the block of the recipe's file, changed by the options, then by --set-resources."""
+    from robustgen.config.cluster import Cluster
+    from robustgen.config.loading import read_cluster
+
+    block = read_cluster(Path(recipe)) if recipe.endswith((".yaml", ".yml", ".json")) else Cluster()
+    return block.with_changes(options, sets)

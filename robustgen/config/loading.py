@@ -11,6 +11,7 @@ from typing import Any
 import yaml
 from pydantic import ValidationError
 
+from robustgen.config.cluster import Cluster, cluster_of
 from robustgen.config.losses import switched
 from robustgen.config.parsing import assign, explain, is_loss, todays_names, unknown
 from robustgen.config.recipe import Recipe
@@ -51,9 +52,33 @@ def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
 def read_recipe(path: Path, known: Mapping[str, Recipe]) -> Recipe:
     """A user's recipe from a YAML or JSON file: complete, or `base: NAME` and the settings that differ.
 
+    Its block `cluster:` is not part of it: `read_cluster`.
+
     Raises:
         ValueError: not readable, an unknown base, or invalid settings.
     """
+    content = _read(path)
+    content.pop("cluster", None)
+    base = content.pop("base", None)
+    if base is None:
+        return from_content(content, str(path))
+    if not isinstance(base, str) or base not in known:
+        raise ValueError(f"{path}: unknown base {show_value(base)}; {unknown_recipe(str(base), known)}")
+    merged = known[base].to_json()
+    _merge(merged, content, str(path), "")
+    return from_content({**merged, "name": content.get("name", path.stem)}, str(path))
+
+
+def read_cluster(path: Path) -> Cluster:
+    """The block `cluster:` of a recipe's file: what its jobs ask a cluster for; the defaults without one.
+
+    Raises:
+        ValueError: not readable, or invalid settings.
+    """
+    return cluster_of(_read(path).get("cluster", {}), f"{path}: cluster")
+
+
+def _read(path: Path) -> dict[str, Any]:
     try:
         content = json.loads(path.read_text()) if path.suffix == ".json" else yaml.safe_load(path.read_text())
     except Exception as error:  # PyYAML passes on what dates, numbers and keys that cannot be made raise
@@ -63,14 +88,7 @@ def read_recipe(path: Path, known: Mapping[str, Recipe]) -> Recipe:
         raise ValueError(f"{path} cannot be read as a recipe ({first})") from None
     if not isinstance(content, dict):
         raise ValueError(f"{path}: expected settings by name, got {type(content).__name__}")
-    base = content.pop("base", None)
-    if base is None:
-        return from_content(content, str(path))
-    if not isinstance(base, str) or base not in known:
-        raise ValueError(f"{path}: unknown base {show_value(base)}; {unknown_recipe(str(base), known)}")
-    merged = known[base].to_json()
-    _merge(merged, content, str(path), "")
-    return from_content({**merged, "name": content.get("name", path.stem)}, str(path))
+    return content
 
 
 def unknown_recipe(name: str, known: Mapping[str, Recipe]) -> str:

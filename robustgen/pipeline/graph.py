@@ -5,16 +5,17 @@ The graph needs no torch; a stage imports it when it runs.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from robustgen.config.generators import ECTConfig
 from robustgen.config.losses import HATConfig
 from robustgen.config.recipe import Arm, KeepConfig, Recipe
 from robustgen.config.source import Source
 from robustgen.config.training import TrainingConfig
+from robustgen.runtime.distributed import place
 from robustgen.stages.analyse import AnalyseImages
 from robustgen.stages.certify import Certify
 from robustgen.stages.common import Stage
@@ -56,6 +57,31 @@ class Node:
     @property
     def finished(self) -> bool:
         return self.output.exists()
+
+    @property
+    def kind(self) -> str:
+        """Its verb: "train"."""
+        return self.name.partition(" ")[0]
+
+    @property
+    def shared(self) -> bool:
+        """Whether several processes share its work."""
+        return bool(getattr(self.stage, "shared", False))
+
+
+def levels(stage_list: Sequence[Node]) -> dict[str, int]:
+    """Number of stages on the longest path from each stage to the end."""
+    after = {stage.name: 0 for stage in stage_list}
+    for stage in reversed(stage_list):
+        for need in stage.needs:
+            after[need] = max(after[need], after[stage.name] + 1)
+    return after
+
+
+def widest(stage_list: Sequence[Node]) -> int:
+    """The most stages that are as far from the end as each other."""
+    found = list(levels(stage_list).values())
+    return max(map(found.count, found))
 
 
 def stages(recipe: Recipe, run: RunDir) -> list[Node]:
@@ -290,6 +316,7 @@ class EvaluateBest:
     recipe: Recipe
     run: RunDir
     arm: str
+    shared: ClassVar[bool] = True
 
     def __call__(self, device: str, progress: Progress) -> str:
         recipe, run, arm = self.recipe, self.run, self.arm
@@ -298,7 +325,8 @@ class EvaluateBest:
         source = Source(str(run.classifier(arm, chosen)))
         stage = Evaluate(source, recipe.data, recipe.threat, recipe.evaluation, path, recipe.seed)
         verdicts = stage.verdicts(device, progress)
-        write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
+        if place()[0] == 0:
+            write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
         return f"model {chosen}: clean {verdicts.clean_accuracy}, robust {verdicts.robust_accuracy}"
 
 
@@ -309,6 +337,7 @@ class CertifyBest:
     recipe: Recipe
     run: RunDir
     arm: str
+    shared: ClassVar[bool] = True
 
     def __call__(self, device: str, progress: Progress) -> str:
         recipe, run, arm = self.recipe, self.run, self.arm
@@ -318,7 +347,8 @@ class CertifyBest:
         source = Source(str(run.classifier(arm, chosen)))
         stage = Certify(source, recipe.data, recipe.certification, path, recipe.seed)
         certificates = stage.certificates(device, progress)
-        write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
+        if place()[0] == 0:
+            write_json(path.with_suffix(".done"), {"classifier": f"{arm}-{chosen}"})
         return f"model {chosen}: {certificates.summary}"
 
 

@@ -12,6 +12,8 @@ import numpy as np
 from robustgen.config.loading import from_content
 from robustgen.config.recipe import Recipe
 from robustgen.pipeline.graph import Node, stages
+from robustgen.pipeline.launchers.jobs import line_of, read_jobs
+from robustgen.pipeline.launchers.slurm import queue
 from robustgen.pipeline.study import is_study, single_runs
 from robustgen.records.verdicts import UNBROKEN, Verdicts
 from robustgen.report.tables import name_of, read_results
@@ -53,12 +55,18 @@ def _lines_of(recipe: Recipe, run: RunDir) -> list[str]:
     done = [stage for stage in plan if stage.finished]
     taken = read_json(run.timings) if run.timings.exists() else {}
     spent = f", {show_duration(sum(taken.values()))} of work" if taken else ""
-    state = "finished" if plan[-1].finished else _holder(run.root)
+    jobs = read_jobs(run)
+    state = "finished" if plan[-1].finished else f"{len(jobs)} jobs of a cluster" if jobs else _holder(run.root)
+    waiting = queue() if jobs and not plan[-1].finished else None
     lines = [
         f"{recipe.name}, seed {recipe.seed}: {state}; {len(done)} of {len(plan)} stages done{spent}",
         f"[{_bar(len(done) / len(plan), 40)}]",
     ]
-    begun = [(stage.name, _going_on(recipe, run, stage)) for stage in plan if not stage.finished]
+    begun = [
+        (stage.name, "; ".join(filter(None, [line_of(run, stage.name, waiting), _going_on(recipe, run, stage)])))
+        for stage in plan
+        if not stage.finished and stage.name not in unmade
+    ]
     lines += [f"  {name:<26}{going}" for name, going in begun if going]
     lines += [f"  {name:<26}not made: {why}" for name, why in unmade.items()]
     if last := [f"{name} ({show_duration(seconds)})" for name, seconds in list(taken.items())[-3:]]:

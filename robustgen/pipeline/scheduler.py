@@ -1,8 +1,4 @@
-"""Run stages when they are ready, several at a time in worker processes, and display their progress.
-
-Small networks do not get faster with a second thread, so on a CPU independent stages run in parallel processes with
-one thread each. Worker processes exit with their parent, however it ends.
-"""
+"""Run all stages of a recipe on this machine, or one stage of a command, and display the progress."""
 
 from __future__ import annotations
 
@@ -10,237 +6,41 @@ import json
 import multiprocessing
 import os
 import signal
-import threading
 import time
 import traceback
-import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from functools import partial
-from multiprocessing.connection import Connection, wait
+from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from robustgen.config.base import Config
 from robustgen.config.loading import from_content
 from robustgen.config.recipe import Recipe
-from robustgen.pipeline.graph import Node, check_recipe, stages
+from robustgen.pipeline.devices import Devices
+from robustgen.pipeline.graph import Node, check_recipe, widest
+from robustgen.pipeline.launchers.local import run_stages, skip_finished
+from robustgen.runtime.cpu import configure_cpu
 from robustgen.runtime.distributed import tell_others
-from robustgen.runtime.preemption import Preempted, listening
+from robustgen.runtime.errors import StageFailed, describe_error, is_bug
+from robustgen.runtime.preemption import listening
 from robustgen.runtime.progress import Display, make_display
-from robustgen.storage.files import Note, differences, locked, read_json, write_json
+from robustgen.storage.files import differences, locked, read_json, write_json
 from robustgen.storage.run_folder import RunDir
 
 if TYPE_CHECKING:
     from robustgen.contracts import Progress
 
-from robustgen.runtime.cpu import configure_cpu
-from robustgen.runtime.errors import describe_error, is_bug
-
-
-class StageFailed(ValueError):
-    """A stage ended with an error; the message is for the user, `details` is its traceback."""
-
-    def __init__(self, message: str, details: str = "", ours: bool = False):
-        super().__init__(message)
-        self.details = details
-        self.ours = ours
-        """Whether it looks like a bug of this program, not a mistake of the user."""
-
-
-SAVING_SECONDS = 60.0
-"""Time for a worker to write its checkpoint after SIGTERM."""
-
 
 def plan_jobs(stage_list: Sequence[Node], device: str, threads: int) -> int:
     """Number of stages to run at a time: on a CPU as many as cores allow and the graph can use; on a GPU one."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    return 1 if device != "cpu" else max(1, min(cores // threads, _widest(stage_list)))
-
-
-def _levels(stage_list: Sequence[Node]) -> dict[str, int]:
-    """Number of stages on the longest path from each stage to the end."""
-    after = {stage.name: 0 for stage in stage_list}
-    for stage in reversed(stage_list):
-        for need in stage.needs:
-            after[need] = max(after[need], after[stage.name] + 1)
-    return after
-
-
-def _widest(stage_list: Sequence[Node]) -> int:
-    levels = list(_levels(stage_list).values())
-    return max(levels.count(level) for level in set(levels))
-
-
-def run_stages(
-    recipe: Recipe, run: RunDir, stage_list: Sequence[Node], device: str, jobs: int, display: Display
-) -> None:
-    """Run all stages in worker processes, skipping the finished ones.
-
-    Raises:
-        StageFailed: a stage failed; the others are stopped, and can be resumed.
-    """
-    _skip(stage_list, display)
-    todo = [stage for stage in stage_list if not stage.finished]
-    after = _levels(stage_list)
-    done = {stage.name for stage in stage_list if stage.finished}
-    workers = [_Worker(recipe, run, device) for _ in range(min(jobs, len(todo)))]
-    try:
-        while todo or any(worker.stage for worker in workers):
-            for worker in workers:
-                ready = [stage for stage in todo if done.issuperset(stage.needs)]
-                if worker.stage is None and ready:
-                    chosen = max(ready, key=lambda stage: after[stage.name])
-                    todo.remove(chosen)
-                    worker.start(chosen.name)
-                    display.started(chosen.name)
-            for worker in _speaking(workers):
-                message = worker.receive()
-                if message[0] == "progress":
-                    display.progress(*message[1:])
-                elif message[0] == "done":
-                    _, name, sentence, seconds = message
-                    run.add_timing(name, seconds)
-                    run.record_failure(name, None)
-                    done.add(name)
-                    worker.stage = None
-                    display.finished(name, sentence, seconds)
-                elif message[0] == "unmade":
-                    _, name, why = message
-                    run.record_failure(name, why)
-                    done.add(name)
-                    worker.stage = None
-                    display.failed(name, why)
-                elif message[0] == "note":
-                    warnings.warn(message[1], Note, stacklevel=2)  # the same text of several workers appears once
-                else:
-                    _, name, text, details, ours = message
-                    raise StageFailed(f"{name}: {text}", details, ours)
-    except Preempted:
-        for worker in workers:
-            worker.process.terminate()
-        for worker in workers:
-            worker.process.join(SAVING_SECONDS)
-        raise
-    finally:
-        for worker in workers:
-            worker.stop()
-
-
-def _skip(stage_list: Sequence[Node], display: Display) -> None:
-    """Report finished stages. The report stage depends on all others, so it reruns if any of them will."""
-    if not all(stage.finished for stage in stage_list):
-        stage_list[-1].output.unlink(missing_ok=True)
-    for stage in stage_list:
-        if stage.finished:
-            display.skipped(stage.name)
-
-
-def _speaking(workers: Sequence[_Worker]) -> list[_Worker]:
-    heard = wait([worker.connection for worker in workers if worker.stage], timeout=1.0)
-    return [worker for worker in workers if worker.connection in heard]
-
-
-@dataclass
-class _Worker:
-    """A worker process that runs one stage after the other."""
-
-    recipe: Recipe
-    run: RunDir
-    device: str
-
-    def __post_init__(self) -> None:
-        self.stage: str | None = None
-        configure_cpu(self.recipe.threads)  # inherited: a child's libraries read the environment when they load
-        context = multiprocessing.get_context("spawn")
-        self.connection, theirs = context.Pipe()
-        self.process = context.Process(
-            target=_serve, args=(theirs, self.recipe.to_json(), str(self.run.root), self.device), daemon=True
-        )
-        self.process.start()
-        theirs.close()
-
-    def start(self, stage: str) -> None:
-        self.stage = stage
-        self.connection.send(stage)
-
-    def receive(self) -> tuple[Any, ...]:
-        try:
-            message: tuple[Any, ...] = self.connection.recv()
-        except (EOFError, ConnectionResetError):
-            self.process.join(5)
-            code = self.process.exitcode
-            how = f"signal {-code}" if code is not None and code < 0 else f"exit code {code}"
-            if code == -signal.SIGKILL:
-                how += ", usually out of memory"
-            raise StageFailed(f"{self.stage}: the worker was killed ({how}); repeat the command to resume") from None
-        return message
-
-    def stop(self) -> None:
-        self.connection.close()
-        self.process.kill()
-        self.process.join()
-
-
-def _serve(connection: Connection, content: dict[str, Any], root: str, device: str) -> None:
-    """The main loop of a worker process: run stages by name until its parent is gone."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def die_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=die_with_parent, daemon=True).start()
-    shown = warnings.showwarning
-
-    def pass_on(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
-        if isinstance(message, Note):
-            connection.send(("note", str(message)))
-        else:
-            shown(message, category, *rest, **more)
-
-    warnings.showwarning = pass_on
-    recipe = from_content(content, root)
-    configure_cpu(recipe.threads)
-    by_name = {stage.name: stage for stage in stages(recipe, RunDir(root))}
-    while True:
-        try:
-            name = connection.recv()
-        except EOFError:
-            return
-        began = time.monotonic()
-        try:
-            with listening():
-                sentence = by_name[name].stage(device, _ProgressSender(connection, name))
-            connection.send(("done", name, sentence, time.monotonic() - began))
-        except Preempted:
-            raise
-        except BaseException as error:
-            if by_name[name].optional and isinstance(error, ValueError):
-                connection.send(("unmade", name, describe_error(error)))
-                continue
-            connection.send(("failed", name, describe_error(error), traceback.format_exc(), is_bug(error)))
-
-
-class _ProgressSender:
-    """Send progress to the parent, at most ten times a second."""
-
-    def __init__(self, connection: Connection, stage: str):
-        self.connection, self.stage = connection, stage
-        self.told = 0.0
-
-    def __call__(self, done: int, total: int, unit: str, note: str = "") -> None:
-        now = time.monotonic()
-        if now - self.told > 0.1 or done >= total:
-            self.told = now
-            self.connection.send(("progress", self.stage, done, total, unit, note))
+    return 1 if device != "cpu" else max(1, min(cores // threads, widest(stage_list)))
 
 
 def run_here(stage_list: Sequence[Node], run: RunDir, device: str, display: Display) -> None:
     """Run all stages in this process, one after the other: for GPUs, and for debuggers."""
-    _skip(stage_list, display)
+    skip_finished(stage_list, display)
     for stage in stage_list:
         if stage.finished:
             continue
@@ -260,14 +60,31 @@ def run_here(stage_list: Sequence[Node], run: RunDir, device: str, display: Disp
         display.finished(stage.name, sentence, seconds)
 
 
-def run_all(recipe: Recipe, run: RunDir, stage_list: Sequence[Node], device: str, jobs: int) -> None:
-    """Run all stages, in this process or in workers, and display the progress."""
+def run_all(
+    recipe: Recipe,
+    run: RunDir,
+    stage_list: Sequence[Node],
+    device: str,
+    jobs: int | None = None,
+    devices: Devices | None = None,
+) -> None:
+    """Run all stages, in this process or in workers, and display the progress.
+
+    Args:
+        device: of all stages, where `devices` does not name several.
+        jobs: stages at a time; by default as `plan_jobs` says, or as many as there are devices.
+    """
     with listening(), make_display() as display:
+        if devices is not None:
+            names, shares = devices.names, devices.shares
+            run_stages(recipe, run, stage_list, names, display, shares=shares, jobs=jobs, others_finish=True)
+            return
+        jobs = jobs or plan_jobs(stage_list, device, recipe.threads)
         if jobs == 1:
             configure_cpu(recipe.threads)
             run_here(stage_list, run, device, display)
         else:
-            run_stages(recipe, run, stage_list, device, jobs, display)
+            run_stages(recipe, run, stage_list, [device] * jobs, display)
 
 
 def run_alone(

@@ -85,6 +85,30 @@ def cost_of(recipe: Recipe) -> Cost | None:
     return Cost(fit, sample, labeler + robust)
 
 
+def stage_hours(recipe: Recipe) -> dict[str, float]:
+    """Hours on one device that sustains `RATE`, of the stages of a run whose operations are counted, by their names."""
+    entry = ENTRIES.get(recipe.data.name)
+    if entry is None:
+        return {}
+    channels, side = entry[0], recipe.data.resize or entry[1]
+    flops: dict[str, float | None] = {"labeller": training(recipe.labeller, channels, side)}
+    labeling = forward_of(recipe.labeller.architecture, channels, side)
+    for name, generator in recipe.generators.items():
+        sampling = generator.sample_flops(recipe.sampling.of(name), side)
+        flops[f"fit {name}"] = generator.fit_flops(side)
+        flops[f"sample {name}"] = None if sampling is None else recipe.sampling.count * sampling
+        flops[f"label {name}"] = None if labeling is None else recipe.sampling.count * labeling
+    for arm in recipe.arms:
+        settings = recipe.training(arm)
+        each = training(settings, channels, side, recipe.data.validation)
+        for model in range(settings.models):
+            flops[f"train {arm}-{model}"] = None if each is None else each / settings.models
+        forward, certified = forward_of(settings.architecture, channels, side), recipe.certification
+        if certified is not None and forward is not None and certified.images is not None:
+            flops[f"certify {arm}"] = certified.images * (certified.selection + certified.samples) * forward
+    return {name: count / RATE / 3600 for name, count in flops.items() if count is not None}
+
+
 def training(settings: TrainingConfig, channels: int, side: int, validation: int = 0) -> float | None:
     """Operations of training and validating all models of an arm."""
     forward, each = forward_of(settings.architecture, channels, side), passes(settings)

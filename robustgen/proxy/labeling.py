@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import shutil
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +17,7 @@ from robustgen.images import to_unit
 from robustgen.modes import batch_invariant, evaluating
 from robustgen.proxy.partial_rows import PartialRows
 from robustgen.proxy.store import ProxySet
+from robustgen.runtime import distributed
 from robustgen.runtime.precision import autocast
 
 SCORES = np.dtype([("label", "<i4"), ("second", "<i4"), ("margin", "<f4"), ("confidence", "<f4")])
@@ -42,7 +46,8 @@ def pseudo_label(
     margin      probability of the most likely class minus that of the second, float32
     confidence  softmax probability of `label`, float32
 
-    Images are read while the device works. Rows are saved while it runs; a killed run resumes there.
+    Images are read while the device works. Rows are saved while it runs; a killed run resumes there. Of P processes
+    (`runtime.distributed`), each labels a P-th of the images; the columns are the same for any number of them.
 
     Args:
         made_by: description of the classifier for the manifest.
@@ -56,12 +61,14 @@ def pseudo_label(
         raise ValueError(f"unknown labels {labels!r}; known: {', '.join(LABELS)}")
     condition = proxies.column("condition") if labels == "condition" else None
     plan = {"made_by": made_by, "labels": labels, "shards": [shard["sha256"] for shard in proxies.manifest["shards"]]}
-    rows = PartialRows(proxies.folder / "labelling", SCORES, plan)
+    rank, world = distributed.place()
+    share = range(len(proxies) * rank // world, len(proxies) * (rank + 1) // world)
+    rows = PartialRows(_unfinished(proxies, rank, world), SCORES, plan)
     model = model.to(device)
     pinned = torch.device(device).type == "cuda"
 
     def read(first: int) -> Tensor:
-        pixels = torch.from_numpy(proxies.block(first, min(first + batch_size, len(proxies)))).permute(0, 3, 1, 2)
+        pixels = torch.from_numpy(proxies.block(first, min(first + batch_size, share.stop))).permute(0, 3, 1, 2)
         return pixels.pin_memory() if pinned else pixels
 
     waiting: list[tuple[Tensor, ...]] = []
@@ -73,14 +80,14 @@ def pseudo_label(
         for name, values in zip(SCORES.names or (), found, strict=True):
             scores[name] = values
         if not np.isfinite(scores["confidence"]).all():
-            wrong = rows.done + int(np.flatnonzero(~np.isfinite(scores["confidence"]))[0])
+            wrong = share.start + rows.done + int(np.flatnonzero(~np.isfinite(scores["confidence"]))[0])
             raise ValueError(f"the labeler's answer to image {wrong} of {proxies.folder} is not a number")
         rows.add(scores)
-        progress(rows.done, len(proxies), "images")
+        progress(rows.done, len(share), "images")
 
     try:
         with evaluating(model), ThreadPoolExecutor(1) as reader:
-            starts = range(rows.done, len(proxies), batch_size)
+            starts = range(share.start + rows.done, share.stop, batch_size)
             coming = reader.submit(read, starts[0]) if len(starts) else None
             for number, first in enumerate(starts):
                 assert coming is not None
@@ -101,8 +108,25 @@ def pseudo_label(
             rows.remove()
         raise
     made_by = made_by if labels == "predicted" else {**made_by, "labels": labels}
-    proxies.add_columns(made_by, **{name: rows.column(name) for name in SCORES.names or ()})
-    rows.remove()
+    rows.save()
+    distributed.wait_for_all()
+    if rank == 0:
+        parts = [rows] + [PartialRows(_unfinished(proxies, other, world), SCORES, plan) for other in range(1, world)]
+        proxies.add_columns(made_by, **{name: _joined(parts, name) for name in SCORES.names or ()})
+        for folder in proxies.folder.glob("labelling*"):  # also of another number of processes
+            shutil.rmtree(folder)
+    distributed.wait_for_all()
+
+
+def _unfinished(proxies: ProxySet, rank: int, world: int) -> Path:
+    """The folder of the rows that a process has labeled."""
+    return proxies.folder / ("labelling" if world == 1 else f"labelling-{rank}-of-{world}")
+
+
+def _joined(parts: Sequence[PartialRows], name: str) -> Callable[[], np.ndarray]:
+    """A function that returns one column of all parts, one after the other."""
+    columns = [part.column(name) for part in parts if part.done]
+    return lambda: np.concatenate([column() for column in columns])
 
 
 @torch.no_grad()

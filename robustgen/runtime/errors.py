@@ -26,6 +26,16 @@ _ADVICE = {
 """What to do when a file cannot be written, by the system's reason."""
 
 
+class StageFailed(ValueError):
+    """A stage ended with an error; the message is for the user, `details` is its traceback."""
+
+    def __init__(self, message: str, details: str = "", ours: bool = False):
+        super().__init__(message)
+        self.details = details
+        self.ours = ours
+        """Whether it looks like a bug of this program, not a mistake of the user."""
+
+
 def is_bug(error: BaseException) -> bool:
     """Whether an error is our fault, as far as we can tell: not one of the user's input, files, disk or memory."""
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"  # torch's, without torch

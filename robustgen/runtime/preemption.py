@@ -1,4 +1,4 @@
-"""Stopping at SIGTERM, which cluster schedulers send before they reclaim a machine."""
+"""Stopping at SIGTERM, or at other signals that cluster schedulers send before they reclaim a machine."""
 
 from __future__ import annotations
 
@@ -11,30 +11,41 @@ EXIT_CODE = 75
 """EX_TEMPFAIL of sysexits.h: a temporary failure; running the command again resumes."""
 
 
+SAVING_SECONDS = 60.0
+"""Time for a process to write its checkpoint after SIGTERM."""
+
+
 class Preempted(SystemExit):
-    """Exits the program with `EXIT_CODE`. Finished work is kept, and running the command again resumes."""
+    """Exits the program with `EXIT_CODE`. Finished work is kept, and running the command again resumes.
+
+    received  the signal that this process received; 0 if only another process of the job did
+    """
 
     def __init__(self, where: str = ""):
         super().__init__(EXIT_CODE)
         self.where = where
+        self.received = _State.received
 
     def __str__(self) -> str:
-        return f"stopped by SIGTERM{self.where}; everything finished is kept; run the command again to resume"
+        name = signal.Signals(self.received or signal.SIGTERM).name
+        return f"stopped by {name}{self.where}; everything finished is kept; run the command again to resume"
 
 
 class _State:
-    requested = False
+    received = 0
     patient = False
 
 
 def stop_requested() -> bool:
-    """Whether SIGTERM was received while `listening`."""
-    return _State.requested
+    """Whether a signal to stop was received while `listening`."""
+    return _State.received != 0
 
 
 @contextmanager
-def listening() -> Iterator[None]:
-    """Raise `Preempted` at SIGTERM: at once or, within `finishing_steps`, where the code checks `stop_requested`.
+def listening(*signals: signal.Signals) -> Iterator[None]:
+    """Raise `Preempted` at a signal: at once or, within `finishing_steps`, where the code checks `stop_requested`.
+
+    Without `signals` at SIGTERM.
 
     Only the main thread receives signals; in other threads this does nothing.
     """
@@ -43,21 +54,22 @@ def listening() -> Iterator[None]:
         return
 
     def stop(number: int, frame: object) -> None:
-        _State.requested = True
+        _State.received = _State.received or number
         if not _State.patient:
             raise Preempted()
 
-    before = signal.signal(signal.SIGTERM, stop)
+    before = {number: signal.signal(number, stop) for number in signals or (signal.SIGTERM,)}
     try:
         yield
     finally:
-        signal.signal(signal.SIGTERM, before)
-        _State.requested = False
+        for number, handler in before.items():
+            signal.signal(number, handler)
+        _State.received = 0
 
 
 @contextmanager
 def finishing_steps() -> Iterator[None]:
-    """Only note SIGTERM: the training loop checks `stop_requested` after a step, saves, and raises `Preempted`."""
+    """Only note the signal: the training loop checks `stop_requested` after a step, saves, and raises `Preempted`."""
     _State.patient = True
     try:
         yield

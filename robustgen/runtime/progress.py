@@ -71,7 +71,8 @@ class Bars:
     def failed(self, stage: str, why: str) -> None:
         from rich.markup import escape
 
-        self.bars.remove_task(self.tasks.pop(stage))
+        if stage in self.tasks:  # a job may end before its stage starts
+            self.bars.remove_task(self.tasks.pop(stage))
         self.console.print(f"[yellow]{stage:<22}[/yellow] not made: {escape(why)}")
 
 

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from robustgen.config.recipe import CertificationConfig, DataConfig
 from robustgen.config.source import Source
 from robustgen.records.certificates import Certificates
-from robustgen.stages.common import images_in_a_pass, load_judged
+from robustgen.runtime.distributed import place, wait_for_all
+from robustgen.stages.common import check_not_begun_by_one, images_in_a_pass, load_judged
 from robustgen.stages.recording import current_info, recording
 
 if TYPE_CHECKING:
@@ -29,6 +31,8 @@ class Certify:
     denoiser: Path | None = None
     command: str = ""
     """The command line, to be stored with the provenance of the certificates; a run keeps its own provenance."""
+
+    shared: ClassVar[bool] = True
 
     def __call__(self, device: str, progress: Progress) -> str:
         return f"{self.certificates(device, progress).summary} -> {self.path}"
@@ -51,24 +55,58 @@ class Certify:
                 raise ValueError(f"{self.denoiser} holds a {kind}; a denoiser must be a diffusion model: ddpm or edm")
             model = Denoised(model, diffusion, settings.sigma)
             check_accepts(model, f"{self.source.place} behind {self.denoiser}", to_unit(test.pixels("cpu")[:2]))
+        rank, world = place()
+        part = self.path if world == 1 else _part(self.path, rank, world)
         rows = slice(0, None if settings.images is None else settings.every * settings.images, settings.every)
         provenance: AbstractContextManager[None] = nullcontext()
-        if self.command:
+        if self.command and rank == 0:
             info = current_info(self.command, self.source, self.data, tuple(test.info.classes), model, device)
             info = replace(info, denoiser=str(self.denoiser or ""))
             begun = self.path.exists()
-            provenance = recording(self.path, info, begun, begun and Certificates.load(self.path).finished)
+            finished = begun and Certificates.load(self.path).finished
+            provenance = recording(self.path, info, begun or part.exists(), finished)
+        images, labels = to_unit(test.pixels(device)[rows])[rank::world], test.targets(device)[rows][rank::world]
+        if world > 1 and self.path.exists():
+            kept = Certificates.load(self.path)
+            check_not_begun_by_one(self.path, kept.finished)
+            return kept
         with provenance:
-            return certification.certify(
+            found = certification.certify(
                 model.to(device).requires_grad_(False),
-                to_unit(test.pixels(device)[rows]),
-                test.targets(device)[rows],
+                images,
+                labels,
                 settings.sigma,
                 selection=settings.selection,
                 samples=settings.samples,
                 alpha=settings.alpha,
                 seed=self.seed,
                 batch_size=images_in_a_pass(test.info.shape, device),
-                path=self.path,
+                path=part,
                 progress=progress,
             )
+        if world == 1:
+            return found
+        wait_for_all()
+        if rank == 0:
+            merged([Certificates.load(_part(self.path, number, world)) for number in range(world)]).save(self.path)
+        wait_for_all()
+        for file in self.path.parent.glob(f"{self.path.stem}.part-{rank}-of-*.npz"):  # also of another number
+            file.unlink(missing_ok=True)
+        return Certificates.load(self.path)
+
+
+def _part(path: Path, rank: int, world: int) -> Path:
+    return path.with_name(f"{path.stem}.part-{rank}-of-{world}.npz")
+
+
+def merged(parts: Sequence[Certificates]) -> Certificates:
+    """The certificates of P processes as one, where part p holds every P-th image."""
+    import numpy as np
+
+    columns: dict[str, Any] = {}
+    for name, first in vars(parts[0]).items():
+        if isinstance(first, np.ndarray):
+            columns[name] = np.empty(sum(map(len, parts)), dtype=first.dtype)
+            for number, part in enumerate(parts):
+                columns[name][number :: len(parts)] = getattr(part, name)
+    return replace(parts[0], **columns)

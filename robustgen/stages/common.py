@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from robustgen.config.recipe import DataConfig, ThreatConfig
@@ -22,6 +23,9 @@ class Stage(Protocol):
 
     Calling it does the work on a device ("cpu", "cuda", "cuda:1"), reports progress, and returns one sentence for the
     user. Calling it again resumes unfinished work. torch is imported only then.
+
+    A stage with a true `shared` may be called in several processes at once, each with its own device: they share the
+    work (`runtime.distributed`), and the files are the same as of one process, up to rounding in training.
     """
 
     def __call__(self, device: str, progress: Progress) -> str: ...
@@ -51,6 +55,12 @@ def load_judged(data: DataConfig, source: Source) -> tuple[ImageSet, nn.Module]:
             f"{test.info.shape[0]} channels; add --set data.color={'rgb' if known.shape[0] == 3 else 'gray'}"
         )
     return test, open_classifier(source, test.info)
+
+
+def check_not_begun_by_one(path: Path, finished: bool) -> None:
+    """Raise ValueError if one process has written a part of a result that several processes are to write."""
+    if not finished:
+        raise ValueError(f"{path} was begun by one process; let one finish it (--gpus-per-stage 1), or remove it")
 
 
 def first_images(proxies: ProxySet, device: str) -> Tensor:

@@ -5,12 +5,12 @@ from __future__ import annotations
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from robustgen.config.recipe import DataConfig, EvaluationConfig, ThreatConfig
 from robustgen.config.source import Source
 from robustgen.records.verdicts import Verdicts, adversarial_file, clean_file
-from robustgen.stages.common import load_judged, threat_model
+from robustgen.stages.common import check_not_begun_by_one, load_judged, threat_model
 from robustgen.stages.recording import current_info, recording
 from robustgen.storage.arrays import write_array
 from robustgen.storage.files import read_json, write_json
@@ -34,6 +34,8 @@ class Evaluate:
     seed: int
     command: str = ""
     """The command line, to be stored with the provenance of the verdicts; a run keeps its own provenance."""
+
+    shared: ClassVar[bool] = True
 
     def __call__(self, device: str, progress: Progress) -> str:
         verdicts = self.verdicts(device, progress)
@@ -64,6 +66,8 @@ class Evaluate:
             info = current_info(self.command, self.source, self.data, tuple(test.info.classes), model, device)
             begun, finished = part.exists() or path.exists(), path.exists() and Verdicts.load(path).finished
             provenance = recording(path, info, begun, finished)
+        if world > 1 and path.exists():
+            check_not_begun_by_one(path, Verdicts.load(path).finished)
         if world == 1 or not path.exists():
             with provenance:
                 verdicts = evaluate(

@@ -27,6 +27,11 @@ class Fit:
     seed: int
     base: Path | None = None
 
+    @property
+    def shared(self) -> bool:
+        """Only gradient steps are shared; a formula is evaluated in one process."""
+        return isinstance(self.config, TrainedGeneratorConfig)
+
     def __call__(self, device: str, progress: Progress) -> str:
         from robustgen.generators import build_generator, save_generator
         from robustgen.modes import channels_last

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from robustgen.stages.common import first_images, images_in_a_pass
 
@@ -24,6 +24,8 @@ class Label:
     classifier: Path
     labels: str = "predicted"
     precision: str = "float32"
+
+    shared: ClassVar[bool] = True
 
     def __call__(self, device: str, progress: Progress) -> str:
         from robustgen.models.saved import load_classifier
@@ -52,6 +54,7 @@ class Label:
             device=device,
             progress=progress,
         )
+        proxies = ProxySet(self.proxy)
         confidence = 100 * float(proxies.column("confidence").mean())
         if self.labels == "condition":
             return f"mean probability of the condition label: {confidence:.1f} %"

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 from robustgen.config.sampler import SamplerConfig
 from robustgen.stages.common import images_in_a_pass
@@ -24,6 +24,8 @@ class Sample:
     count: int
     shard_images: int = 100_000
     guide: Path | None = None
+
+    shared: ClassVar[bool] = True
 
     def __call__(self, device: str, progress: Progress) -> str:
         import numpy as np

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from robustgen.config.losses import HATConfig, SmoothedConfig
 from robustgen.config.recipe import Arm, DataConfig, ThreatConfig
@@ -35,6 +35,8 @@ class Train:
     seed: int
     track: tuple[str, ...] = ()
     fit_memory: bool = False
+
+    shared: ClassVar[bool] = True
 
     def __call__(self, device: str, progress: Progress) -> str:
         from robustgen.augment import build_augmentation

@@ -37,6 +37,16 @@ class RunDir:
         return self.root / "unmade.json"
 
     @property
+    def jobs_file(self) -> Path:
+        """The jobs of a cluster that work on this run, by stage."""
+        return self.root / "jobs.json"
+
+    @property
+    def jobs(self) -> Path:
+        """The state and the logs of the jobs of a cluster."""
+        return self.root / "jobs"
+
+    @property
     def data(self) -> Path:
         return self.root / "data.json"
 
@@ -88,7 +98,7 @@ class RunDir:
         """
         if not self.recipe.exists():
             others = (
-                [p.name for p in self.root.iterdir() if p.name not in (".lock", "auto.yaml")]
+                [p.name for p in self.root.iterdir() if p.name not in (".lock", ".jobs.lock", "auto.yaml")]
                 if self.root.exists()
                 else []
             )
@@ -117,6 +127,12 @@ class RunDir:
         taken = read_json(self.timings) if self.timings.exists() else {}
         taken[stage] = round(taken.get(stage, 0.0) + seconds, 3)
         write_json(self.timings, taken)
+
+    def set_timing(self, stage: str, seconds: float) -> None:
+        """Set the time of a stage, where it is known to be the sum over all resumptions."""
+        taken = read_json(self.timings) if self.timings.exists() else {}
+        if taken.get(stage) != seconds:
+            write_json(self.timings, {**taken, stage: seconds})
 
     def failed_stages(self) -> dict[str, str]:
         """Stages that failed while the run continued, with the reason."""

@@ -11,7 +11,7 @@ from robustgen.datasets.npz import write_npz
 from robustgen.models.saved import load_classifier
 from robustgen.models.sources import check_accepts
 from robustgen.pipeline import scheduler
-from robustgen.pipeline.scheduler import StageFailed
+from robustgen.runtime.errors import StageFailed
 
 OLD = Path(__file__).resolve().parent.parent / "fixtures" / "version-0.1" / "run"
 
