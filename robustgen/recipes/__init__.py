@@ -41,6 +41,7 @@ RECIPES: dict[str, Recipe] = {
         GENERATORS,
         CIFAR10_MINI,
         cifar10_5k.CPU,
+        cifar10_5k.GPU,
         *earlier.ROWS,
         *rebuffi2021.ROWS,
         *rebuffi2021_sweeps.ROWS,

@@ -8,7 +8,7 @@ augmentation of arXiv:2103.01946; `augmented` mixes in augmented training images
 from __future__ import annotations
 
 from robustgen.config.generators import AugmentedConfig, EDMConfig, GaussianConfig
-from robustgen.config.losses import AdversarialConfig, InnerAttackConfig, PlainConfig
+from robustgen.config.losses import AdversarialConfig, InnerAttackConfig, PlainConfig, TRADESConfig
 from robustgen.config.recipe import (
     Arm,
     DataConfig,
@@ -84,3 +84,48 @@ CPU = Recipe(
     evaluation=EvaluationConfig(suite="swift", batch_size=128),
     measure=MeasureConfig(judged=2_000),
 )
+
+GPU = CPU.model_copy(
+    update={
+        "name": "cifar10-5k",
+        "summary": "5,000 images of CIFAR-10: how much of the gap to 49,000 generated images close; minutes on a GPU",
+        "labeller": CPU.labeller.model_copy(
+            update={
+                "architecture": "preact-resnet-18",
+                "schedule": ScheduleConfig(total_images=400 * 512, batch_size=512, peak_lr=0.2, warmup=0.1),
+            }
+        ),
+        "generators": {
+            "edm": EDMConfig(
+                channels=64,
+                multipliers=(1, 2, 2),
+                blocks=2,
+                augment=0.0,
+                dropout=0.13,
+                flip=True,
+                total_images=3_000 * 256,
+                batch_size=256,
+                peak_lr=1e-3,
+                warmup_images=200 * 256,
+                cooldown=0.3,
+                precision="bfloat16",
+                previews=1,
+            ),
+            "gaussian": GaussianConfig(),
+            "augmented": AugmentedConfig(augment="crop-flip"),
+        },
+        "sampling": SamplingConfig(count=50_000, solver="ipndm", evaluations=10, shard_images=10_000),
+        "train": CPU.train.model_copy(
+            update={
+                "architecture": "preact-resnet-18",
+                "loss": TRADESConfig(attack=InnerAttackConfig(optimizer="n-fgsm")),
+                "schedule": ScheduleConfig(total_images=700 * 512, batch_size=512, peak_lr=0.2, warmup=0.1),
+                "validations": 7,
+            }
+        ),
+        "evaluation": EvaluationConfig(suite="swift", batch_size=1_000),
+        "measure": None,
+    }
+)
+"""3.5e16 operations before the evaluation: 5 minutes at 1.2e14 per second, less than half of `planning.costs.RATE`;
+sized for 9 minutes with the evaluation. It has not been run on a GPU yet."""
