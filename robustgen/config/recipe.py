@@ -145,6 +145,9 @@ class Arm(Config):
     """Instead of `proxy`: several generators at the same time, or one after the other (arXiv:2404.09349)."""
     changes: tuple[str, ...] = ()
     """Settings of `train` that differ in this arm: "real_share=0.5", "augment=cutmix", "schedule.peak_lr=0.1"."""
+    train_images: Count | Literal["all"] | None = None
+    """Number of real training images of this arm, or all that are not held out. Default: `data.train`. The smaller set
+    is a part of the larger one. Generators and the labeler always have `data.train` images."""
 
     @model_validator(mode="after")
     def _to_the_end(self) -> Arm:
@@ -173,6 +176,12 @@ class Arm(Config):
                 for phase in self.phases
             ),
         )
+
+    def data(self, data: DataConfig) -> DataConfig:
+        """The images that this arm is trained and validated on."""
+        if self.train_images is None:
+            return data
+        return data.model_copy(update={"train": None if self.train_images == "all" else self.train_images})
 
 
 class EvaluationConfig(Config):

@@ -12,7 +12,7 @@ from robustgen.records.arc import ARCRecord
 from robustgen.records.history import History
 from robustgen.records.record import ProxyRecord
 from robustgen.records.tables import Table
-from robustgen.report import by_class, diagnostics, figures
+from robustgen.report import by_class, diagnostics, figures, gap
 from robustgen.report.certificates import by_name, certificates_table, certified_figure, certified_gains
 from robustgen.report.generators import (
     closeness_flags,
@@ -21,6 +21,7 @@ from robustgen.report.generators import (
     read_closeness,
     read_qualities,
 )
+from robustgen.report.study_summary import Study
 from robustgen.report.tables import (
     Results,
     cascade_table,
@@ -89,6 +90,7 @@ def render_run(results: Results) -> str:
         f"validation, {about['counts']['test']} test images of {'x'.join(map(str, about['shape'][1:]))}; "
         f"{recipe['train']['architecture']}, {loss['kind']} {against}{seed}",
         answer=[*gains, *gain_sentences(results)] if noisy else [*gain_sentences(results), *gains],
+        gap=gap.gap_section(Study({recipe["seed"]: results})),
         results=results_table(results),
         reported=reported_table(results),
         unsure=(recipe.get("reported") or {}).get("unsure", ""),
@@ -131,7 +133,9 @@ def gain_sentences(results: Results) -> list[str]:
         contents = results.recipe["arms"][arm]
         generators = " and ".join(proxies_of(contents))
         changes = [f"{name}={value}" for name, value in changes_of(contents).items()]
-        who = ", ".join([*([f"{generators} images"] if generators else []), *changes])
+        count = contents.get("train_images")
+        real = "" if count is None else "all real images" if count == "all" else f"{count:,} real images"
+        who = ", ".join([*([real] if real else []), *([f"{generators} images"] if generators else []), *changes])
         sentences.append(
             f"With {who or 'real images'}: {percent(verdicts.robust_accuracy.value)} % robust, "
             f"{points(gain.value)} points ({points_range(gain.interval)}): {verdict}."

@@ -9,7 +9,7 @@ from typing import Any
 from robustgen.config.losses import purpose_of
 from robustgen.records.comparison import compare_arms
 from robustgen.records.tables import Table
-from robustgen.report import study_certificates, study_figures
+from robustgen.report import gap, study_certificates, study_figures
 from robustgen.report.figures import portions
 from robustgen.report.page import failed_stages, template, write_page
 from robustgen.report.study_summary import (
@@ -72,6 +72,7 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
         f"validation, {about['counts']['test']} test images; {recipe['train']['architecture']}, "
         f"{loss_of(recipe)} against {first.threat}; seeds {seeds}",
         answer=study_sentences(study),
+        gap=gap.gap_section(study),
         arms=arms_table(study),
         chance=round(0.05 * len(others), 1),
         others=len(others),
@@ -148,8 +149,10 @@ def figures_of(study: Study) -> dict[str, str]:
     """The figures of the page as SVG text, by name."""
     training, generators = _training(study), _generators(study)
     certificates = study_certificates.certificates_section(study)
+    closed = gap.gap_section(study)
     found = {
         "robust": _dots(study),
+        "gap": closed["svg"] if closed else "",
         "shares": _shares(study),
         "correlations": generators["svg"] if generators else "",
         "certified": certificates["svg"] if certificates else "",

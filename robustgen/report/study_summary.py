@@ -209,7 +209,8 @@ def by_real_share(study: Study) -> dict[str, dict[float, SeedStatistics]]:
     for arm in study.arms:
         contents = study.recipe["arms"][arm]
         proxies, changes = proxies_of(contents), changes_of(contents)
-        if len(proxies) == 1 and not contents.get("phases") and changes.keys() <= {"real_share"}:
+        usual = not contents.get("phases") and not contents.get("train_images")
+        if len(proxies) == 1 and usual and changes.keys() <= {"real_share"}:
             share = parse_number(changes.get("real_share", study.recipe["train"]["real_share"]))
             found.setdefault(proxies[0], {})[share] = study.robust(arm)
     return {name: dict(sorted(shares.items())) for name, shares in found.items() if len(shares) > 1}
