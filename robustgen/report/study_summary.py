@@ -115,11 +115,11 @@ def study_sentences(study: Study, most: int = 8) -> list[str]:
     return sentences
 
 
-def arms_table(study: Study) -> Table:
-    """A row per arm: means over seeds, standard deviation and range over seeds, and the gain paired within seeds."""
+def arms_table(study: Study, arms: Sequence[str] | None = None) -> Table:
+    """A row per arm (default: all): means, deviations and ranges over seeds, and the gain paired within seeds."""
     columns = ("training images", "seeds", "clean %", "robust %", "sd", "range", "gain", "95 %")
     rows = []
-    for arm in study.arms:
+    for arm in study.arms if arms is None else arms:
         clean, robust, gain = study.clean(arm), study.robust(arm), study.gain(arm)
         own = arm == study.baseline
         row = [

@@ -73,11 +73,12 @@ def read_certificates(run: RunDir, recipe: dict[str, Any]) -> dict[str, Certific
     return {arm: Certificates.load(path) for arm, path in paths.items() if path.with_suffix(".done").exists()}
 
 
-def results_table(results: Results) -> Table:
-    """Clean and robust accuracy of each arm with 95 % intervals, and the gain over the baseline on the same images."""
+def results_table(results: Results, arms: Iterable[str] | None = None) -> Table:
+    """Clean and robust accuracy of arms with 95 % intervals, and their gains over the baseline on the same images."""
     base = results.verdicts[results.baseline]
     rows = []
-    for arm, verdicts in results.verdicts.items():
+    for arm in results.verdicts if arms is None else arms:
+        verdicts = results.verdicts[arm]
         clean, robust = verdicts.clean_accuracy, verdicts.robust_accuracy
         gain = PairedDifference.of(verdicts.robust, base.robust)
         own = arm == results.baseline

@@ -9,7 +9,7 @@ import numpy as np
 
 from robustgen.stats.bootstrap import percentile_interval
 
-RESAMPLES = 10_000
+_RESAMPLES = 10_000
 """Bootstrap resamples; the ends of the 95 % intervals vary by about a percent of their length."""
 
 
@@ -58,10 +58,10 @@ def gap_closed(ours: np.ndarray, lower: np.ndarray, upper: np.ndarray, seed: int
     kinds, counts = np.unique(steps, axis=1, return_counts=True)
     rng = np.random.Generator(np.random.Philox(key=seed % 2**64))
     images, seeds = int(counts.sum()), len(ours)
-    weights = rng.multinomial(images, counts / images, size=RESAMPLES) / images
-    drawn = (weights @ kinds.T).reshape(RESAMPLES, 2, seeds)
+    weights = rng.multinomial(images, counts / images, size=_RESAMPLES) / images
+    drawn = (weights @ kinds.T).reshape(_RESAMPLES, 2, seeds)
     if seeds > 1:
-        drawn = np.take_along_axis(drawn, rng.integers(0, seeds, (RESAMPLES, 1, seeds)), axis=2)
+        drawn = np.take_along_axis(drawn, rng.integers(0, seeds, (_RESAMPLES, 1, seeds)), axis=2)
     gain, gap = drawn.mean(2).T
     mean = steps.mean(1).reshape(2, seeds).mean(1)
     gap_interval, interval = percentile_interval(gap), (math.nan, math.nan)
