@@ -90,7 +90,7 @@ def test_the_report_says_what_closes_the_gap(runs):
     assert any(
         text.startswith(f"real + edm: closes {row[4]} % ({row[5]}) of the gap of ") for text in section["sentences"]
     )
-    assert "500 real only" in "".join(section["sentences"]) and "of the gap (" in section["svg"]
+    assert "500 real images" in "".join(section["sentences"]) and "of the gap (" in section["svg"]
     page = write_report(runs[0]).read_text()
     assert "The gap to more real images" in page and section["sentences"][0].split(":")[0] in page
     assert "does not cover the variance between training runs" in page
