@@ -189,13 +189,7 @@ class UNetConfig(TrainedGeneratorConfig):
         published = super().evaluation_flops(side)
         if published is not None or self.network != "ddpm++":
             return published
-        return unet_flops(
-            side,
-            channels=self.channels,
-            multipliers=self.multipliers,
-            blocks=self.blocks,
-            attention=self.attention,
-        )
+        return unet_flops(side, self.channels, self.multipliers, self.blocks, self.attention)
 
 
 class EDMConfig(UNetConfig):

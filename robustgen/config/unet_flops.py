@@ -7,11 +7,11 @@ from collections.abc import Collection, Sequence
 
 def unet_flops(
     side: int,
-    *,
     channels: int,
     multipliers: Sequence[int],
     blocks: int,
     attention: Collection[int],
+    *,
     image_channels: int = 3,
     classes: int = 10,
 ) -> float:

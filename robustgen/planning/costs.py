@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from robustgen.config.recipe import Recipe
+from robustgen.config.recipe import Arm, Recipe
 from robustgen.config.training import TrainingConfig
 
 RATE = 2.77e14
@@ -77,11 +77,10 @@ def cost_of(recipe: Recipe) -> Cost | None:
     return Cost(fit, sample, labeler + sum(one for one in robust if one))
 
 
-def cost_of_arm(recipe: Recipe, arm: str) -> Cost | None:
-    """Operations that one arm needs if it is trained alone: its generators, the labeler where there are any, itself."""
-    alone = recipe.arms[arm]
-    published = {name: files for name, files in recipe.published.items() if name in alone.proxies}
-    return cost_of(recipe.model_copy(update={"arms": {arm: alone}, "published": published}))
+def cost_of_arm(recipe: Recipe, arm: Arm) -> Cost | None:
+    """Operations of one arm trained alone: its generators, the labeler where there are any, its classifiers."""
+    published = {name: files for name, files in recipe.published.items() if name in arm.proxies}
+    return cost_of(recipe.model_copy(update={"arms": {"alone": arm}, "published": published}))
 
 
 def _generated(recipe: Recipe, name: str, side: int) -> tuple[float, float] | None:

@@ -91,14 +91,13 @@ def interval_of(study: Study, arm: str) -> tuple[float, float]:
 def costs_table(study: Study) -> Table | None:
     """Operations that each arm needs if it is trained alone; None where a network has no count."""
     recipe = Recipe.model_validate(study.recipe)
-    costs = {arm: cost_of_arm(recipe, arm) for arm in study.alike}
     rows = []
-    for arm, cost in costs.items():
-        if cost is None:
+    for arm in study.alike:
+        on_real = recipe.arms[arm].model_copy(update={"proxy": None, "phases": ()})
+        cost, own = (cost_of_arm(recipe, one) for one in (recipe.arms[arm], on_real))
+        if cost is None or own is None:
             return None
-        own = cost_of_arm(recipe, study.baseline) if proxies_of(study.recipe["arms"][arm]) else cost
-        labeler = cost.train - own.train if own is not None else 0.0
-        parts = (cost.train - labeler, labeler, cost.fit, cost.sample, cost.flops)
+        parts = (own.train, cost.train - own.train, cost.fit, cost.sample, cost.flops)
         rows.append((study.name(arm), *(f"{part / 1e15:.3g}" if part else "" for part in parts)))
     columns = ("classifier", "labeler", "generator", "sampling", "total")
     return Table(("training images, PFLOP", *columns), tuple(rows))

@@ -136,7 +136,9 @@ def _contents(recipe: dict[str, Any], arm: str) -> tuple[str, list[str]]:
     alone = proxies and not parse_number(changes.get("real_share", 1))
     images = " + ".join(proxies if alone else [_real_images(recipe["arms"][arm]), *proxies])
     shown = [f"{name}={value}" for name, value in changes.items() if not (alone and name == "real_share")]
-    return images if proxies and not alone else f"{images} only", shown
+    if proxies and not alone:
+        return images, shown
+    return f"{images} images" if images not in ("real", *proxies) else f"{images} only", shown
 
 
 def _real_images(arm: dict[str, Any]) -> str:

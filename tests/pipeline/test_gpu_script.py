@@ -43,7 +43,7 @@ def test_both_sizes_of_the_recipe_have_the_same_arms_on_the_same_images():
 
 @pytest.mark.slow
 def test_the_script_runs_in_commands_that_are_cut_off(tmp_path):
-    """Four minutes on one core: rates, a run that is stopped, and the rest of it."""
+    """Five minutes on an idle core: rates, a run that is stopped, and the rest of it."""
     pieces = tmp_path / "pieces"
     unpack = [sys.executable, str(REPOSITORY / "benchmarks" / "unpack_cifar10.py")]
     subprocess.run([*unpack, str(real_data("cifar10_train.npz")), "--cut", "2", "--into", str(pieces)], check=True)
@@ -59,7 +59,7 @@ def test_the_script_runs_in_commands_that_are_cut_off(tmp_path):
     assert measured.returncode == 0 and (tmp_path / "out" / "rates.json").exists(), measured.stdout + measured.stderr
     stopped = command("run", SECONDS_LEFT="40")
     assert stopped.returncode and (tmp_path / "out" / "records.tar.gz").exists(), stopped.stdout + stopped.stderr
-    rest = command("run", SECONDS_LEFT="900")
+    rest = command("run", SECONDS_LEFT="3600")
     assert rest.returncode == 0 and "done before" in rest.stdout, rest.stdout + rest.stderr
     with tarfile.open(tmp_path / "out" / "records.tar.gz") as kept:
         names = kept.getnames()

@@ -90,10 +90,13 @@ def test_the_report_says_what_closes_the_gap(runs):
     assert any(
         text.startswith(f"real + edm: closes {row[4]} % ({row[5]}) of the gap of ") for text in section["sentences"]
     )
-    assert "500 real only" in "".join(section["sentences"]) and "of the gap (" in section["svg"]
+    assert "500 real images" in "".join(section["sentences"]) and "of the gap (" in section["svg"]
     page = write_report(runs[0]).read_text()
     assert "The gap to more real images" in page and section["sentences"][0].split(":")[0] in page
     assert "does not cover the variance between training runs" in page
+    costs = {name: cells for name, *cells in section["costs"].rows}
+    assert costs["real only"][1:4] == ["", "", ""] and costs["real only"][0] == costs["real only"][4]
+    assert costs["real + edm"][0] == costs["real only"][0] and costs["real + edm"][1]
 
 
 def test_the_page_of_several_seeds_has_one_figure_of_the_gap(runs):
@@ -111,8 +114,8 @@ def test_without_more_real_images_there_is_no_gap(runs):
 
 def test_arms_cost_what_they_need_alone():
     recipe = RECIPES["cifar10-5k-cpu"]
-    real, edm = cost_of_arm(recipe, "real"), cost_of_arm(recipe, "edm")
-    assert real == cost_of_arm(recipe, "all") and real.fit == real.sample == 0
+    real, edm, most = (cost_of_arm(recipe, recipe.arms[arm]) for arm in ("real", "edm", "all"))
+    assert real == most and real.fit == real.sample == 0
     seen = recipe.train.schedule.total_images * 5 + 10 * 1000 * 21  # N-FGSM is 5 passes; 10 validations of 10 steps
     assert real.flops == pytest.approx(seen * forward_of("wrn-16-2"))
     evaluation = recipe.generators["edm"].evaluation_flops(32)
