@@ -2,6 +2,10 @@
 
     python benchmarks/unpack_cifar10.py cifar10_train.npz cifar10_test_0_7999.npz --into data/cifar10
     python benchmarks/unpack_cifar10.py TRAIN TEST --into data/cifar10 --format binary --train 5000 --test 1000
+    python benchmarks/unpack_cifar10.py TRAIN --cut 2 --into pieces
+    python benchmarks/unpack_cifar10.py pieces/train-0.npz pieces/train-1.npz TEST --into data/cifar10
+
+With --cut a file is cut into packed files that are small enough to be sent; several training files are put together.
 
 A packed file is an `.npz` of lossless WebP mosaics: `webp` bytes cut by `offsets`, `counts` images in each, `cols`
 images a row, `shape` (N, 32, 32, 3), `labels`. Formats: python (pickled batches), binary (records of 3,073 bytes),
@@ -40,6 +44,29 @@ def read_packed(path: Path, count: int | None = None) -> tuple[np.ndarray, np.nd
     return np.concatenate(parts)[:count], labels
 
 
+def cut(path: Path, pieces: int, into: Path) -> list[Path]:
+    """Cut a packed file between its mosaics into `pieces` packed files `train-0.npz` ...; returns them."""
+    with np.load(path, allow_pickle=False) as packed:
+        content = {name: packed[name] for name in packed.files}
+    into.mkdir(parents=True, exist_ok=True)
+    found, first = [], 0
+    for number, sheets in enumerate(np.array_split(np.arange(len(content["counts"])), pieces)):
+        offsets = content["offsets"][sheets[0] : sheets[-1] + 2]
+        images = int(content["counts"][sheets].sum())
+        part = {
+            "webp": content["webp"][offsets[0] : offsets[-1]],
+            "offsets": offsets - offsets[0],
+            "counts": content["counts"][sheets],
+            "cols": content["cols"],
+            "shape": np.array([images, *content["shape"][1:]]),
+            "labels": content["labels"][first : first + images],
+        }
+        found.append(into / f"train-{number}.npz")
+        np.savez(found[-1], **part)
+        first += images
+    return found
+
+
 def write_python(folder: Path, batches: dict[str, tuple[np.ndarray, np.ndarray]]) -> None:
     """`cifar-10-batches-py`: a pickled dictionary a batch, pixels channel by channel."""
     folder = folder / "cifar-10-batches-py"
@@ -66,14 +93,21 @@ def write_binary(folder: Path, batches: dict[str, tuple[np.ndarray, np.ndarray]]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("train_file", type=Path)
-    parser.add_argument("test_file", type=Path)
+    parser.add_argument("files", type=Path, nargs="+", help="training files, then the file of test images")
+    parser.add_argument("--cut", type=int, metavar="N", help="only cut the training file into N packed files")
     parser.add_argument("--into", type=Path, required=True)
     parser.add_argument("--format", choices=["python", "binary", "npz"], default="python")
     parser.add_argument("--train", type=int, help="only the first N training images")
     parser.add_argument("--test", type=int, help="only the first N test images")
     asked = parser.parse_args()
-    train, test = read_packed(asked.train_file, asked.train), read_packed(asked.test_file, asked.test)
+    if asked.cut:
+        print(*cut(asked.files[0], asked.cut, asked.into), sep="\n")
+        return
+    if len(asked.files) < 2:
+        parser.error("expected at least one training file and the file of test images")
+    parts = [read_packed(file, asked.train) for file in asked.files[:-1]]
+    train = tuple(np.concatenate(values)[: asked.train] for values in zip(*parts, strict=True))
+    test = read_packed(asked.files[-1], asked.test)
     if asked.format == "npz":
         asked.into.mkdir(parents=True, exist_ok=True)
         np.savez(asked.into / "cifar10.npz", image=train[0], label=train[1])

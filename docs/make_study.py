@@ -21,7 +21,7 @@ from pathlib import Path
 import numpy as np
 
 from robustgen.records.tables import Table
-from robustgen.report import study_certificates
+from robustgen.report import gap, study_certificates
 from robustgen.report.study_page import figures_of, write_reports
 from robustgen.report.study_summary import (
     Study,
@@ -69,6 +69,10 @@ def table_of(study: Study, name: str, arms: list[str]) -> Table:
             found = found.of(arms)
         table = study_generators_table(found) if name == "generators" else correlations_table(found.correlations())
         names = []
+    elif name in ("gap", "costs"):
+        found = gap.section(study)
+        assert found is not None
+        table = found["table" if name == "gap" else "costs"]
     elif name == "certificates":
         section = study_certificates.certificates_section(study)
         assert section is not None

@@ -20,7 +20,7 @@ CLEAN = (
     "robustgen/api.py", "robustgen/testing.py", "robustgen/units.py", "robustgen/__init__.py",
     "README.md", "CONTRIBUTING.md", "docs/analyses.md", "docs/architecture.md", "docs/certificates.md",
     "docs/components.md", "docs/data.md", "docs/diagnostics.md", "docs/extending.md", "docs/flags.md",
-    "docs/generators.md", "docs/glossary.md", "docs/headline.md", "docs/hub.md", "docs/proxies.md", "docs/quality.md",
+    "docs/generators.md", "docs/glossary.md", "docs/hub.md", "docs/proxies.md", "docs/quality.md",
     "docs/reproduce.md", "docs/study.md", "docs/study", "docs/training.md",
 )  # fmt: skip
 """Folders and files that are held to it: Python, templates and Markdown."""

@@ -9,6 +9,7 @@ from pydantic import BeforeValidator, Field, SerializeAsAny, model_validator
 
 from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive, Precision, TrainingBudget
 from robustgen.config.sampler import SamplerConfig
+from robustgen.config.unet_flops import unet_flops
 from robustgen.units import show_value
 
 ImageCount = Annotated[int, Field(ge=0)]
@@ -125,13 +126,23 @@ class TrainedGeneratorConfig(TrainingBudget, GeneratorConfig):
         return value
 
     def fit_flops(self, side: int) -> float | None:
-        flops = self._if_published(self.FLOPS_PER_TRAINING_IMAGE)
-        return None if flops is None else flops * self.total_images * (side / 32) ** 2
+        flops = self.training_flops(side)
+        return None if flops is None else flops * self.total_images
 
     def sample_flops(self, sampler: SamplerConfig, side: int) -> float | None:
-        flops = self._if_published(self.FLOPS_PER_EVALUATION)
+        flops = self.evaluation_flops(side)
         passes = self.evaluations(sampler) * (2 if sampler.guidance != 1 else 1)
-        return None if flops is None else passes * flops * (side / 32) ** 2
+        return None if flops is None else passes * flops
+
+    def training_flops(self, side: int) -> float | None:
+        """Operations per training image, forward and backward; None if not counted."""
+        flops = self._if_published(self.FLOPS_PER_TRAINING_IMAGE)
+        return None if flops is None else flops * (side / 32) ** 2
+
+    def evaluation_flops(self, side: int) -> float | None:
+        """Operations of one evaluation of the network on one image; None if not counted."""
+        flops = self._if_published(self.FLOPS_PER_EVALUATION)
+        return None if flops is None else flops * (side / 32) ** 2
 
     def evaluations(self, sampler: SamplerConfig) -> int:
         """Network evaluations per sampled image, without those of a guide."""
@@ -168,6 +179,18 @@ class UNetConfig(TrainedGeneratorConfig):
     SMALLEST_NETWORK = {"channels": 8, "multipliers": (1, 1), "blocks": 1, "attention": (), "augment": 0.0}
     PUBLISHED_NETWORK = ("network", "channels", "multipliers", "blocks", "attention")
     FLOPS_PER_EVALUATION = 42.4e9
+    EVALUATIONS_PER_TRAINING_IMAGE: ClassVar[int]
+    """Cost of a training image in evaluations of the network."""
+
+    def training_flops(self, side: int) -> float | None:
+        flops = self.evaluation_flops(side)
+        return None if flops is None else self.EVALUATIONS_PER_TRAINING_IMAGE * flops
+
+    def evaluation_flops(self, side: int) -> float | None:
+        published = super().evaluation_flops(side)
+        if published is not None or self.network != "ddpm++":
+            return published
+        return unet_flops(side, self.channels, self.multipliers, self.blocks, self.attention)
 
 
 class EDMConfig(UNetConfig):
@@ -183,7 +206,7 @@ class EDMConfig(UNetConfig):
     warmup_images: ImageCount = 10_000_000
 
     SHORTEST_RUN = {**TrainedGeneratorConfig.SHORTEST_RUN, "peak_lr": 2e-3}
-    FLOPS_PER_TRAINING_IMAGE = 3 * 42.4e9
+    EVALUATIONS_PER_TRAINING_IMAGE = 3
 
     def evaluations(self, sampler: SamplerConfig) -> int:
         return sampler.evaluations or (35 if sampler.solver in (None, "heun") else 18)
@@ -212,7 +235,7 @@ class ECTConfig(UNetConfig):
     """A decay of 0.9999 per step of 128 images."""
 
     SHORTEST_RUN = {**TrainedGeneratorConfig.SHORTEST_RUN, "peak_lr": 1e-3}
-    FLOPS_PER_TRAINING_IMAGE = 4 * 42.4e9
+    EVALUATIONS_PER_TRAINING_IMAGE = 4
 
     def evaluations(self, sampler: SamplerConfig) -> int:
         return sampler.evaluations or 2

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Annotated, Literal
 
-from pydantic import Field, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
 from robustgen.config.base import Config, Count, Fraction01, NotNegative, Number, Positive, Precision
 from robustgen.config.generators import AnyGeneratorConfig, ECTConfig
@@ -16,7 +16,7 @@ from robustgen.config.losses import SmoothedConfig
 from robustgen.config.parsing import assign, explain
 from robustgen.config.sampler import SamplerConfig
 from robustgen.config.training import TrainingConfig
-from robustgen.units import show_number
+from robustgen.units import show_number, show_value
 
 
 class ThreatConfig(Config):
@@ -136,6 +136,14 @@ class Phase(Config):
     """Share of original images in a batch. Default: `train.real_share`."""
 
 
+def _count_or_all(value: object) -> object:
+    """A number of images, also as text, or "all"."""
+    count = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if count is None or count == "all" or (type(count) is int and count > 0):
+        return count
+    raise ValueError(f"expected a number of images, or all, got {show_value(value)}")
+
+
 class Arm(Config):
     """One robust classifier of the comparison: real images, and images of one generator, of several, or of none."""
 
@@ -145,6 +153,9 @@ class Arm(Config):
     """Instead of `proxy`: several generators at the same time, or one after the other (arXiv:2404.09349)."""
     changes: tuple[str, ...] = ()
     """Settings of `train` that differ in this arm: "real_share=0.5", "augment=cutmix", "schedule.peak_lr=0.1"."""
+    train_images: Annotated[int | Literal["all"] | None, BeforeValidator(_count_or_all)] = None
+    """Number of real training images of this arm, or all that are not held out. Default: `data.train`. The smaller set
+    is a part of the larger one. Generators and the labeler always have `data.train` images."""
 
     @model_validator(mode="after")
     def _to_the_end(self) -> Arm:
@@ -173,6 +184,12 @@ class Arm(Config):
                 for phase in self.phases
             ),
         )
+
+    def data(self, data: DataConfig) -> DataConfig:
+        """The images that this arm is trained and validated on."""
+        if self.train_images is None:
+            return data
+        return data.model_copy(update={"train": None if self.train_images == "all" else self.train_images})
 
 
 class EvaluationConfig(Config):

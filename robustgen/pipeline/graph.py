@@ -181,7 +181,7 @@ def _arm(recipe: Recipe, run: RunDir, arm: str) -> list[Node]:
     found = []
     for model in range(training.models):
         folder = run.classifier(arm, model)
-        stage = Train(training, recipe.data, recipe.threat, sources, folder, 1000 * recipe.seed + model)
+        stage = Train(training, contents.data(recipe.data), recipe.threat, sources, folder, 1000 * recipe.seed + model)
         found.append(Node(f"train {arm}-{model}", (*images, *more), folder / "model.json", stage))
     trained = tuple(node.name for node in found)
     path = run.verdicts(arm, recipe.evaluation.suite)

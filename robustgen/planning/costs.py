@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from dataclasses import dataclass
 
-from robustgen.config.recipe import Recipe
+from robustgen.config.recipe import Arm, Recipe
 from robustgen.config.training import TrainingConfig
 
 RATE = 2.77e14
@@ -56,6 +56,8 @@ class Cost:
 def _hours(hours: float) -> str:
     if hours >= 1000:
         return f"{hours / 24:,.0f} days"
+    if hours < 1:
+        return f"{60 * hours:.0f} min" if hours >= 1 / 60 else f"{3600 * hours:.0f} s"
     return f"{hours:.0f} h" if hours >= 10 else f"{hours:.1f} h"
 
 
@@ -66,23 +68,26 @@ def cost_of(recipe: Recipe) -> Cost | None:
         return None
     channels, side = entry[0], recipe.data.resize or entry[1]
     used = {name for arm in recipe.arms.values() for name in arm.proxies} - set(recipe.published)
-    fit, sample = 0.0, 0.0
-    for name in used:
-        fitting = recipe.generators[name].fit_flops(side)
-        sampling = recipe.generators[name].sample_flops(recipe.sampling.of(name), side)
-        if fitting is None or sampling is None:
-            return None
-        fit, sample = fit + fitting, sample + recipe.sampling.count * sampling
+    generated = [_generated(recipe, name, side) for name in used]
     labeler = training(recipe.labeller, channels, side) if used or recipe.published else 0.0
-    robust = 0.0
-    for arm in recipe.arms:
-        one = training(recipe.training(arm), channels, side, recipe.data.validation)
-        if one is None:
-            return None
-        robust += one
-    if labeler is None:
+    robust = [training(recipe.training(arm), channels, side, recipe.data.validation) for arm in recipe.arms]
+    if labeler is None or None in generated or None in robust:
         return None
-    return Cost(fit, sample, labeler + robust)
+    fit, sample = (sum(one[kind] for one in generated if one) for kind in (0, 1))
+    return Cost(fit, sample, labeler + sum(one for one in robust if one))
+
+
+def cost_of_arm(recipe: Recipe, arm: Arm) -> Cost | None:
+    """Operations of one arm trained alone: its generators, the labeler where there are any, its classifiers."""
+    published = {name: files for name, files in recipe.published.items() if name in arm.proxies}
+    return cost_of(recipe.model_copy(update={"arms": {"alone": arm}, "published": published}))
+
+
+def _generated(recipe: Recipe, name: str, side: int) -> tuple[float, float] | None:
+    """Operations of training a generator, and of sampling its images; None if not counted."""
+    fitting = recipe.generators[name].fit_flops(side)
+    sampling = recipe.generators[name].sample_flops(recipe.sampling.of(name), side)
+    return None if fitting is None or sampling is None else (fitting, recipe.sampling.count * sampling)
 
 
 def stage_hours(recipe: Recipe) -> dict[str, float]:

@@ -6,7 +6,16 @@ from pathlib import Path
 
 from robustgen.config.loading import read_recipe, unknown_recipe
 from robustgen.config.recipe import Recipe
-from robustgen.recipes import bartoldson2024, earlier, gowal2021, rebuffi2021, rebuffi2021_sweeps, sehwag2022, wang2023
+from robustgen.recipes import (
+    bartoldson2024,
+    cifar10_5k,
+    earlier,
+    gowal2021,
+    rebuffi2021,
+    rebuffi2021_sweeps,
+    sehwag2022,
+    wang2023,
+)
 from robustgen.recipes.cifar10_mini import CIFAR10_MINI
 from robustgen.recipes.digits import CERTIFIED, DIGITS, SMOKE
 from robustgen.recipes.digits_generators import DIGITS_GENERATORS
@@ -31,6 +40,8 @@ RECIPES: dict[str, Recipe] = {
         CERTIFIED,
         DIGITS_GENERATORS,
         CIFAR10_MINI,
+        cifar10_5k.CPU,
+        cifar10_5k.GPU,
         *earlier.ROWS,
         *rebuffi2021.ROWS,
         *rebuffi2021_sweeps.ROWS,

@@ -25,7 +25,7 @@ from robustgen.report.evaluation_tables import (
     weakest_class,
 )
 from robustgen.report.flag_texts import explain_flag
-from robustgen.report.page import template, write_page
+from robustgen.report.page import render_page, write_page
 
 MOST_PIXELS = 1200
 """Width of a sheet of adversarial examples: fewer of large images."""
@@ -42,7 +42,8 @@ def render_evaluation(found: Evaluation) -> str:
     verdicts, classes = found.verdicts, found.classes
     few = len(classes) <= by_class.MOST_CLASSES
     many = class_count(found) > by_class.MOST_CLASSES
-    return template("evaluation.html.j2").render(
+    return render_page(
+        "evaluation.html.j2",
         title=f"Evaluation of {found.info.model or found.path.name}",
         subtitle=f"{len(verdicts):,} test images{_source(found)}; {verdicts.suite}, {threat_text(verdicts)}",
         answer=accuracy_sentences(found),
@@ -69,7 +70,8 @@ def render_certification(found: Certification) -> str:
     """The page of certificates as text."""
     certificates = found.certificates
     at = certificates.accuracy(certificates.sigma)
-    return template("certification.html.j2").render(
+    return render_page(
+        "certification.html.j2",
         title=f"Certificates of {found.name}",
         subtitle=f"{len(certificates):,} test images{_source(found)}; randomized smoothing, "
         f"sigma {certificates.sigma:g}",

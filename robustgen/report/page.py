@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import html
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ from robustgen.records.arc import ARCRecord
 from robustgen.records.history import History
 from robustgen.records.record import ProxyRecord
 from robustgen.records.tables import Table
-from robustgen.report import by_class, diagnostics, figures
+from robustgen.report import by_class, diagnostics, figures, gap
 from robustgen.report.certificates import by_name, certificates_table, certified_figure, certified_gains
 from robustgen.report.generators import (
     closeness_flags,
@@ -21,6 +23,9 @@ from robustgen.report.generators import (
     read_closeness,
     read_qualities,
 )
+from robustgen.report.headline import headline_caption, headline_figure, headline_of_run, short_sentences, title_of
+from robustgen.report.questions import by_question
+from robustgen.report.study_summary import Study
 from robustgen.report.tables import (
     Results,
     cascade_table,
@@ -71,6 +76,23 @@ def template(name: str) -> Template:
     return jinja.get_template(name)
 
 
+def render_page(name: str, *, title: str, headline: str = "", **values: Any) -> str:
+    """A page from a template that extends the frame, with a table of contents; the title is the heading by default."""
+    text = template(name).render(title=title, headline=headline or title, **values)
+    places: list[str] = []
+    links: list[str] = []
+
+    def anchored(found: re.Match[str]) -> str:
+        words = re.sub(r"[^a-z0-9]+", "-", html.unescape(found[1]).lower()).strip("-") or "section"
+        places.append(words if words not in places else f"{words}-{len(places)}")
+        links.append(f'<li><a href="#{places[-1]}">{found[1]}</a></li>')
+        return f'<h2 id="{places[-1]}">{found[1]}</h2>'
+
+    text = re.sub(r"<h2>(.*?)</h2>", anchored, text)
+    contents = f'<nav class="contents" aria-label="Contents"><ul>{"".join(links)}</ul></nav>'
+    return text.replace("<!-- contents -->", contents if len(links) > 2 else "", 1)
+
+
 def render_run(results: Results) -> str:
     """The page as HTML text."""
     recipe, run = results.recipe, results.run
@@ -83,13 +105,27 @@ def render_run(results: Results) -> str:
     loss = recipe["train"]["loss"]
     noisy = purpose_of(loss["kind"]) == "smoothed"
     against = f"at sigma {loss['sigma']:g}" if noisy else f"against {results.threat}"
-    return template("page.html.j2").render(
+    rows = headline_of_run(results)
+    closed = gap.gap_section(Study({recipe["seed"]: results}))
+    flags = [*_flags(results), *diagnostics.flags(results, found)]
+    return render_page(
+        "page.html.j2",
         title=f"robustgen: {recipe['name']}",
+        headline=recipe["name"] if noisy else title_of(rows),
+        first={
+            "svg": closed["svg"] if closed else headline_figure(rows),
+            "caption": headline_caption(rows),
+            "sentences": gains[:3] if noisy and gains else short_sentences(rows),
+        },
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images of {'x'.join(map(str, about['shape'][1:]))}; "
         f"{recipe['train']['architecture']}, {loss['kind']} {against}{seed}",
         answer=[*gains, *gain_sentences(results)] if noisy else [*gain_sentences(results), *gains],
-        results=results_table(results),
+        gap=closed,
+        results={
+            question: results_table(results, arms)
+            for question, arms in by_question(recipe, list(results.verdicts), results.baseline).items()
+        },
         reported=reported_table(results),
         unsure=(recipe.get("reported") or {}).get("unsure", ""),
         counts=about["counts"],
@@ -99,7 +135,7 @@ def render_run(results: Results) -> str:
         shortened=shortened(recipe, results.verdicts),
         certificates=certificates,
         bars=_bars(results),
-        flags=[*_flags(results), *diagnostics.flags(results, found)],
+        flags=flags,
         also_checked=diagnostics.also_checked(found),
         flow=_flow(results, about["counts"]),
         pictures=_pictures(results),
@@ -131,7 +167,9 @@ def gain_sentences(results: Results) -> list[str]:
         contents = results.recipe["arms"][arm]
         generators = " and ".join(proxies_of(contents))
         changes = [f"{name}={value}" for name, value in changes_of(contents).items()]
-        who = ", ".join([*([f"{generators} images"] if generators else []), *changes])
+        count = contents.get("train_images")
+        real = "" if count is None else "all real images" if count == "all" else f"{count:,} real images"
+        who = ", ".join([*([real] if real else []), *([f"{generators} images"] if generators else []), *changes])
         sentences.append(
             f"With {who or 'real images'}: {percent(verdicts.robust_accuracy.value)} % robust, "
             f"{points(gain.value)} points ({points_range(gain.interval)}): {verdict}."

@@ -9,9 +9,17 @@ from typing import Any
 from robustgen.config.losses import purpose_of
 from robustgen.records.comparison import compare_arms
 from robustgen.records.tables import Table
-from robustgen.report import study_certificates, study_figures
+from robustgen.report import gap, study_certificates, study_figures
 from robustgen.report.figures import portions
-from robustgen.report.page import failed_stages, template, write_page
+from robustgen.report.headline import (
+    headline_caption,
+    headline_figure,
+    headline_of_study,
+    short_sentences,
+    title_of,
+)
+from robustgen.report.page import failed_stages, render_page, write_page
+from robustgen.report.questions import by_question
 from robustgen.report.study_summary import (
     Study,
     arms_table,
@@ -66,25 +74,35 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
     about = read_json(first.run.root / "data.json")
     seeds = ", ".join(map(str, study.results))
     others = [arm for arm in study.arms if arm != study.baseline]
-    return template("study.html.j2").render(
+    rows = headline_of_study(study)
+    closed = gap.gap_section(study)
+    certificates = study_certificates.certificates_section(study)
+    return render_page(
+        "study.html.j2",
         title=f"robustgen: {recipe['name']}, {len(study.results)} seeds",
+        headline=title_of(rows),
+        first={
+            "svg": closed["svg"] if closed else headline_figure(rows),
+            "caption": headline_caption(rows),
+            "sentences": short_sentences(rows),
+        },
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images; {recipe['train']['architecture']}, "
         f"{loss_of(recipe)} against {first.threat}; seeds {seeds}",
         answer=study_sentences(study),
-        arms=arms_table(study),
+        gap=closed,
+        arms=_by_question(study),
         chance=round(0.05 * len(others), 1),
         others=len(others),
         count=about["counts"]["test"],
         suite=recipe["evaluation"]["suite"],
         threat=first.threat,
         baseline=study.name(study.baseline),
-        dots=_dots(study),
         seeds=seeds_table(study),
         shortened=shortened(recipe, study.arms),
         flags=[*missing, *_incomplete(study), *_flags(study)],
         shares=_shares(study),
-        certificates=study_certificates.certificates_section(study),
+        certificates=certificates,
         training=_training(study),
         generators=_generators(study),
         runs=_linked(folder, study.results.values()),
@@ -148,8 +166,10 @@ def figures_of(study: Study) -> dict[str, str]:
     """The figures of the page as SVG text, by name."""
     training, generators = _training(study), _generators(study)
     certificates = study_certificates.certificates_section(study)
+    closed = gap.gap_section(study)
     found = {
         "robust": _dots(study),
+        "gap": closed["svg"] if closed else "",
         "shares": _shares(study),
         "correlations": generators["svg"] if generators else "",
         "certified": certificates["svg"] if certificates else "",
@@ -158,8 +178,20 @@ def figures_of(study: Study) -> dict[str, str]:
     return {name: svg for name, svg in found.items() if svg}
 
 
-def _dots(study: Study) -> str:
-    rows = {study.name(arm): study.robust(arm) for arm in study.alike}
+def _by_question(study: Study) -> dict[str, dict[str, Any]]:
+    """A table for each question that the arms answer, and a figure where they are compared with the baseline."""
+    parts = {}
+    for question, arms in by_question(study.recipe, study.arms, study.baseline).items():
+        alike = [arm for arm in arms if arm in study.alike]
+        parts[question] = {
+            "table": arms_table(study, arms),
+            "svg": _dots(study, alike) if question and len(alike) > 2 else "",
+        }
+    return parts
+
+
+def _dots(study: Study, arms: Sequence[str] | None = None) -> str:
+    rows = {study.name(arm): study.robust(arm) for arm in arms or study.alike}
     return study_figures.seed_dots(rows, study.name(study.baseline))
 
 
@@ -184,7 +216,8 @@ def render_side_by_side(results: Sequence[Results], missing: Sequence[str], comm
             continue
         for arm, comparison in found.items():
             pairs.append((f"{arm}: {names[0]} and {name}, {comparison.judged}", comparison))
-    return template("side_by_side.html.j2").render(
+    return render_page(
+        "side_by_side.html.j2",
         title=f"robustgen: {len(results)} runs",
         subtitle=", ".join(names),
         answer=[f"{title.split(':')[0]}: {comparison.summary}." for title, comparison in pairs],

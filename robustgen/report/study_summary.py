@@ -115,11 +115,11 @@ def study_sentences(study: Study, most: int = 8) -> list[str]:
     return sentences
 
 
-def arms_table(study: Study) -> Table:
-    """A row per arm: means over seeds, standard deviation and range over seeds, and the gain paired within seeds."""
+def arms_table(study: Study, arms: Sequence[str] | None = None) -> Table:
+    """A row per arm (default: all): means, deviations and ranges over seeds, and the gain paired within seeds."""
     columns = ("training images", "seeds", "clean %", "robust %", "sd", "range", "gain", "95 %")
     rows = []
-    for arm in study.arms:
+    for arm in study.arms if arms is None else arms:
         clean, robust, gain = study.clean(arm), study.robust(arm), study.gain(arm)
         own = arm == study.baseline
         row = [
@@ -209,7 +209,8 @@ def by_real_share(study: Study) -> dict[str, dict[float, SeedStatistics]]:
     for arm in study.arms:
         contents = study.recipe["arms"][arm]
         proxies, changes = proxies_of(contents), changes_of(contents)
-        if len(proxies) == 1 and not contents.get("phases") and changes.keys() <= {"real_share"}:
+        usual = not contents.get("phases") and not contents.get("train_images")
+        if len(proxies) == 1 and usual and changes.keys() <= {"real_share"}:
             share = parse_number(changes.get("real_share", study.recipe["train"]["real_share"]))
             found.setdefault(proxies[0], {})[share] = study.robust(arm)
     return {name: dict(sorted(shares.items())) for name, shares in found.items() if len(shares) > 1}

@@ -73,11 +73,12 @@ def read_certificates(run: RunDir, recipe: dict[str, Any]) -> dict[str, Certific
     return {arm: Certificates.load(path) for arm, path in paths.items() if path.with_suffix(".done").exists()}
 
 
-def results_table(results: Results) -> Table:
-    """Clean and robust accuracy of each arm with 95 % intervals, and the gain over the baseline on the same images."""
+def results_table(results: Results, arms: Iterable[str] | None = None) -> Table:
+    """Clean and robust accuracy of arms with 95 % intervals, and their gains over the baseline on the same images."""
     base = results.verdicts[results.baseline]
     rows = []
-    for arm, verdicts in results.verdicts.items():
+    for arm in results.verdicts if arms is None else arms:
+        verdicts = results.verdicts[arm]
         clean, robust = verdicts.clean_accuracy, verdicts.robust_accuracy
         gain = PairedDifference.of(verdicts.robust, base.robust)
         own = arm == results.baseline
@@ -98,11 +99,12 @@ def results_table(results: Results) -> Table:
 def baseline_of(recipe: dict[str, Any], evaluated: Iterable[str]) -> str:
     """The first arm with real images only and no changed setting, else the first with real images only, else the first.
 
-    Gains are differences to it.
+    Arms with another number of real images come last. Gains are differences to the baseline.
     """
     arms = list(evaluated)
     real = [arm for arm in arms if not proxies_of(recipe["arms"][arm])]
-    return next((arm for arm in real if not changes_of(recipe["arms"][arm])), (real or arms)[0])
+    usual = [arm for arm in real if not recipe["arms"][arm].get("train_images")] or real
+    return next((arm for arm in usual if not changes_of(recipe["arms"][arm])), (usual or arms)[0])
 
 
 LONGEST_NAME = 56
@@ -132,9 +134,17 @@ def shortened(recipe: dict[str, Any], arms: Iterable[str]) -> dict[str, str]:
 def _contents(recipe: dict[str, Any], arm: str) -> tuple[str, list[str]]:
     proxies, changes = proxies_of(recipe["arms"][arm]), changes_of(recipe["arms"][arm])
     alone = proxies and not parse_number(changes.get("real_share", 1))
-    images = " + ".join(proxies if alone else ["real", *proxies])
+    images = " + ".join(proxies if alone else [_real_images(recipe["arms"][arm]), *proxies])
     shown = [f"{name}={value}" for name, value in changes.items() if not (alone and name == "real_share")]
-    return images if proxies and not alone else f"{images} only", shown
+    if proxies and not alone:
+        return images, shown
+    return f"{images} images" if images not in ("real", *proxies) else f"{images} only", shown
+
+
+def _real_images(arm: dict[str, Any]) -> str:
+    """ "real", or "all real" and "20,000 real" for an arm with another number of real images."""
+    count = arm.get("train_images")
+    return "real" if count is None else f"{count:,} real" if isinstance(count, int) else f"{count} real"
 
 
 def mentioned_arms(recipe: dict[str, Any], robust: Mapping[str, float], most: int = 8) -> list[str]:

@@ -12,9 +12,12 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from conftest import REPOSITORY
+from robustgen.config.generators import EDMConfig
 from robustgen.config.loading import from_content, override
 from robustgen.config.training import TrainingConfig
+from robustgen.config.unet_flops import unet_flops
 from robustgen.datasets.npz import write_npz
+from robustgen.generators.unet_adm import unet_of
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.models.catalog import RELEASES
@@ -22,6 +25,7 @@ from robustgen.pipeline.graph import check_recipe, stages
 from robustgen.planning.costs import FORWARD, RATE, cost_of, forward_of, passes
 from robustgen.planning.scaling_law import FLOPS, parameters_of
 from robustgen.proxy.store import ProxySet
+from robustgen.randomness import rng_for
 from robustgen.recipes import PAPERS, RECIPES
 from robustgen.recipes.rows import PAPER_LABELLER, PORTS
 from robustgen.recipes.scaling import scaled
@@ -48,6 +52,25 @@ def test_a_pass_costs_what_torch_counts(architecture, channels, side):
     with torch.device("meta"), FlopCounterMode(display=False) as counted:
         build_model(architecture, info).eval()(torch.zeros(1, channels, side, side))
     assert forward_of(architecture, channels, side) == pytest.approx(counted.get_total_flops(), rel=1e-3)
+
+
+@pytest.mark.parametrize(
+    ("side", "network"),
+    [
+        (32, {"channels": 128, "multipliers": (2, 2, 2), "blocks": 4, "attention": (16,)}),
+        (32, {"channels": 32, "multipliers": (1, 2, 4), "blocks": 1, "attention": ()}),
+        (16, {"channels": 16, "multipliers": (1, 2), "blocks": 2, "attention": (16, 8)}),
+    ],
+)
+def test_an_evaluation_of_a_diffusion_model_costs_what_torch_counts(side, network):
+    info = DatasetInfo("", tuple(map(str, range(10))), (3, side, side), (0.5,) * 3, (0.5,) * 3)
+    settings = EDMConfig(augment=0.0, **network)
+    with torch.device("meta"), FlopCounterMode(display=False) as counted:
+        model = unet_of(settings, info, rng_for(0)).eval()
+        model(torch.zeros(1, 3, side, side), torch.zeros(1), torch.zeros(1, dtype=torch.int64))
+    assert unet_flops(side, **network) == pytest.approx(counted.get_total_flops(), rel=1e-3)
+    assert settings.evaluation_flops(side) == pytest.approx(counted.get_total_flops(), rel=1e-3)
+    assert EDMConfig(network="ncsn++", channels=64).evaluation_flops(side) is None
 
 
 def test_an_unknown_network_has_no_cost():

@@ -13,7 +13,7 @@ from robustgen.datasets import load_splits
 from robustgen.datasets.cifar import load
 
 sys.path.insert(0, str(REPOSITORY / "benchmarks"))
-from unpack_cifar10 import read_packed
+from unpack_cifar10 import cut, read_packed
 
 TOOL = REPOSITORY / "benchmarks" / "unpack_cifar10.py"
 
@@ -36,6 +36,15 @@ def test_real_images_survive_both_official_formats(tmp_path, kind):
     splits = load_splits(DataConfig(name="cifar10", path=str(tmp_path), train=200, validation=100, test=300))
     assert np.bincount(splits.train.labels).tolist() == [20] * 10 and len(splits.validation) == 100
     assert np.array_equal(splits.test.images, images[:300])
+
+
+def test_pieces_of_a_packed_file_hold_its_images_in_order(tmp_path):
+    whole = real_data("cifar10_test_0_7999.npz")
+    pieces = [read_packed(piece) for piece in cut(whole, 3, tmp_path)]
+    assert [piece.name for piece in sorted(tmp_path.iterdir())] == ["train-0.npz", "train-1.npz", "train-2.npz"]
+    images, labels = read_packed(whole)
+    assert np.array_equal(np.concatenate([one for one, _ in pieces]), images)
+    assert np.array_equal(np.concatenate([one for _, one in pieces]), labels)
 
 
 @pytest.mark.slow

@@ -6,7 +6,7 @@ import subprocess
 
 import pytest
 
-WORDS_OF_THE_NETWORK = ("http://", "https://", 'src="/', "<script", "@import", "url(h", "url(/")
+WORDS_OF_THE_NETWORK = ("http://", "https://", 'src="/', "<script ", "@import", "url(h", "url(/")
 
 CHECK = """<script>
 window.onload = () => {

@@ -241,7 +241,7 @@ def test_names_of_classes_and_models_are_text_on_the_page(tmp_path):
     found = saved(drawn(20, 2), tmp_path)
     names = ("<b>cat</b>", '=1+1,"dog"')
     page = render_evaluation(replace(found, info=EvaluationInfo(model="<script>x</script>", classes=names)))
-    assert "<script" not in page and "<b>cat" not in page and "&lt;b&gt;cat" in page
+    assert page.count("<script") == 1 and "<b>cat" not in page and "&lt;b&gt;cat" in page
     rows = rows_of(write_csv(replace(found, info=EvaluationInfo(classes=names)), tmp_path / "rows.csv"))
     assert {row["label_name"] for row in rows} == set(names)
 

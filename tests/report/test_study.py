@@ -14,6 +14,7 @@ from scipy.stats import spearmanr
 from conftest import REPOSITORY
 from robustgen.config.loading import from_content, override, read_recipe
 from robustgen.config.recipe import Arm
+from robustgen.datasets import load_splits
 from robustgen.pipeline.graph import stages
 from robustgen.pipeline.monitor import frame, sparkline
 from robustgen.pipeline.study import folders_of, is_study, single_runs
@@ -49,6 +50,33 @@ def test_an_arm_is_trained_by_the_recipes_settings_and_its_own_changes():
     plan = {stage.name: stage for stage in stages(recipe, RunDir("nowhere"))}
     assert plan["train other-2"].stage.config == other and plan["train real-0"].stage.config == SMOKE.train
     assert "train real-2" not in plan and plan["evaluate other"].needs == tuple(f"train other-{m}" for m in range(3))
+
+
+def test_an_arm_may_have_more_real_images_than_the_others():
+    recipe = with_arms(all=Arm(train_images="all"), more=Arm(proxy="edm", train_images=1200), real=Arm())
+    plan = {stage.name: stage.stage for stage in stages(recipe, RunDir("nowhere"))}
+    wanted = {"train all-0": None, "train more-0": 1200, "train real-0": 100, "labeller": 100, "fit edm": 100}
+    assert {name: plan[name].data.train for name in wanted} == wanted
+    few, many, most = (load_splits(plan[name].data) for name in ("train real-0", "train more-0", "train all-0"))
+    assert [len(part.train) for part in (few, many, most)] == [100, 1200, 1797 - 40 - 64]
+    assert set(few.train.source_rows) < set(many.train.source_rows) < set(most.train.source_rows)
+    for part in (few, many):
+        assert np.array_equal(part.validation.source_rows, most.validation.source_rows)
+        assert np.array_equal(part.test.source_rows, most.test.source_rows)
+    content = recipe.to_json()
+    names = [name_of(content, arm) for arm in content["arms"]]
+    assert names == ["all real images", "1,200 real + edm", "real only"]
+    assert baseline_of(content, content["arms"]) == "real" and baseline_of(content, ["more", "all"]) == "all"
+
+
+@pytest.mark.parametrize("wrong", ["everything", 0, "-3", 1.5, True])
+def test_a_wrong_number_of_real_images_of_an_arm_is_refused(wrong):
+    content = SMOKE.to_json()
+    content["arms"]["real"]["train_images"] = wrong
+    expected = f"test: arms.real.train_images: expected a number of images, or all, got {wrong!r}"
+    with pytest.raises(ValueError) as error:
+        from_content(content, "test")
+    assert str(error.value) == expected
 
 
 def test_the_labeller_is_waited_for_by_the_arms_that_ask_it():

@@ -1,0 +1,124 @@
+"""The gap between few and more real images in a report: the share that each arm closes, and its cost. No torch."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+
+from robustgen.config.recipe import Recipe
+from robustgen.planning.costs import cost_of_arm
+from robustgen.records.tables import Table
+from robustgen.report.figures import COLORS, GRAY, axes_on, svg
+from robustgen.report.study_summary import Study
+from robustgen.report.tables import changes_of, proxies_of
+from robustgen.stats.formatting import percent, percent_range, points, points_range
+from robustgen.stats.gap import GapClosed, gap_closed
+
+
+def upper_arm(study: Study) -> str | None:
+    """The arm with the most real images, of those that have no generated ones and change nothing else."""
+    counts: dict[str, float] = {}
+    for arm in study.alike:
+        contents = study.recipe["arms"][arm]
+        count = contents.get("train_images")
+        if count is not None and not proxies_of(contents) and not changes_of(contents):
+            counts[arm] = float("inf") if count == "all" else count
+    return max(counts, key=lambda arm: counts[arm], default=None)
+
+
+def shares_closed(study: Study, upper: str) -> dict[str, GapClosed]:
+    """The share of the gap that every other arm closes, over the seeds in which all three were evaluated."""
+    found = {}
+    for arm in study.alike:
+        runs = study.with_arm(arm, study.baseline, upper)
+        if arm not in (study.baseline, upper) and runs:
+            ours, lower, most = (
+                np.stack([run.verdicts[one].robust for run in runs]) for one in (arm, study.baseline, upper)
+            )
+            found[arm] = gap_closed(ours, lower, most)
+    return found
+
+
+def gap_section(study: Study) -> dict[str, Any] | None:
+    """Sentences, table, figure and costs; None without an arm of more real images next to the baseline's."""
+    upper = upper_arm(study)
+    if upper is None or not study.with_arm(study.baseline, upper):
+        return None
+    found = shares_closed(study, upper)
+    return {
+        "sentences": gap_sentences(study, upper, found),
+        "table": gap_table(study, found),
+        "svg": gap_figure(study, upper, found),
+        "costs": costs_table(study),
+        "several": len(study.results) > 1,
+    }
+
+
+def gap_sentences(study: Study, upper: str, found: dict[str, GapClosed]) -> list[str]:
+    """The share of every arm; or one sentence where the gap itself is not certain."""
+    low, high = study.name(study.baseline), study.name(upper)
+    unknown = next((one for one in found.values() if not one.known), None)
+    if unknown is not None:
+        return [
+            f'The gap between "{low}" and "{high}" is {points(unknown.gap)} points '
+            f"({points_range(unknown.gap_interval)}): not significant, so no share of it is given."
+        ]
+    return [
+        f'{study.name(arm)}: closes {percent(one.value)} % ({percent_range(one.interval)}) of the gap of '
+        f'{percent(one.gap)} points between "{low}" and "{high}".'
+        for arm, one in found.items()
+    ]  # fmt: skip
+
+
+def gap_table(study: Study, found: dict[str, GapClosed]) -> Table:
+    """A row per arm: robust accuracy, gain over the baseline, share of the gap with its interval."""
+    rows = []
+    for arm in study.alike:
+        one = found.get(arm)
+        cells = (points(one.gain), percent(one.value), percent_range(one.interval) if one.known else "") if one else ()
+        robust = percent(study.robust(arm).mean), percent_range(interval_of(study, arm))
+        rows.append((study.name(arm), *robust, *(cells or ("", "", ""))))
+    return Table(("training images", "robust %", "95 %", "gain", "gap closed %", "95 %"), tuple(rows))
+
+
+def interval_of(study: Study, arm: str) -> tuple[float, float]:
+    """95 % interval of an arm's robust accuracy: over seeds if there are several, else over images."""
+    runs = study.with_arm(arm)
+    return study.robust(arm).interval if len(runs) > 1 else runs[0].verdicts[arm].robust_accuracy.interval
+
+
+def costs_table(study: Study) -> Table | None:
+    """Operations that each arm needs if it is trained alone; None where a network has no count."""
+    recipe = Recipe.model_validate(study.recipe)
+    rows = []
+    for arm in study.alike:
+        on_real = recipe.arms[arm].model_copy(update={"proxy": None, "phases": ()})
+        cost, own = (cost_of_arm(recipe, one) for one in (recipe.arms[arm], on_real))
+        if cost is None or own is None:
+            return None
+        parts = (own.train, cost.train - own.train, cost.fit, cost.sample, cost.flops)
+        rows.append((study.name(arm), *(f"{part / 1e15:.3g}" if part else "" for part in parts)))
+    columns = ("classifier", "labeler", "generator", "sampling", "total")
+    return Table(("training images, PFLOP", *columns), tuple(rows))
+
+
+def gap_figure(study: Study, upper: str, found: dict[str, GapClosed]) -> str:
+    """Robust accuracy of all arms with 95 % intervals; the ends of the gap as lines, shares of it written in."""
+    figure, axes = axes_on(7.4, 0.9 + 0.36 * len(study.alike))
+    for arm, color in ((study.baseline, COLORS[1]), (upper, COLORS[2])):
+        axes.axvline(100 * study.robust(arm).mean, color=color, linestyle="--", linewidth=1.2)
+    for i, arm in enumerate(reversed(study.alike)):
+        value = 100 * study.robust(arm).mean
+        low, high = (100 * end for end in interval_of(study, arm))
+        axes.plot([low, high], [i, i], color=COLORS[0], linewidth=2, alpha=0.5)
+        axes.plot(100 * np.array(study.robust(arm).values), np.full(len(study.robust(arm)), i), ".", color=GRAY)
+        axes.plot([value], [i], "o", color=COLORS[0], markersize=5)
+        one = found.get(arm)
+        if one is not None and one.known:
+            text = f"{100 * one.value:.0f} % of the gap ({100 * one.interval[0]:.0f} to {100 * one.interval[1]:.0f})"
+            axes.annotate(text, (value, i), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=GRAY)
+    axes.set_yticks(range(len(study.alike)), [study.name(arm) for arm in reversed(study.alike)], color=GRAY)
+    axes.set_ylim(-0.6, len(study.alike) - 0.2)
+    axes.set_xlabel("robust accuracy, test %", color=GRAY, fontsize=9)
+    return svg(figure)

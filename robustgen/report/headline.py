@@ -1,0 +1,124 @@
+"""The first screen of a report: the answer as a title, one figure, a few sentences. No torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from robustgen.report.figures import COLORS, GRAY, axes_on, svg
+from robustgen.report.study_summary import Study
+from robustgen.report.tables import Results, mentioned_arms, name_of
+from robustgen.stats.formatting import percent, points, points_range
+from robustgen.stats.intervals import PairedDifference
+
+Interval = tuple[float, float]
+MOST = 8
+"""Largest number of arms in the figure."""
+
+
+class ArmResult(NamedTuple):
+    """Robust accuracy of an arm with its 95 % interval, and its gain over the baseline; None for the baseline.
+
+    seeds  robust accuracy of each seed, where there are several
+    """
+
+    name: str
+    robust: float
+    interval: Interval
+    gain: float | None = None
+    gain_interval: Interval = (math.nan, math.nan)
+    seeds: tuple[float, ...] = ()
+
+    @property
+    def significant(self) -> bool:
+        """Whether the interval of the gain excludes 0."""
+        low, high = self.gain_interval
+        return self.gain is not None and (low > 0 or high < 0)
+
+
+def headline_of_run(results: Results) -> list[ArmResult]:
+    """The baseline and the arms that have a sentence; intervals are over test images, gains are paired."""
+    base = results.verdicts[results.baseline]
+    others = {arm: v.robust_accuracy.value for arm, v in results.verdicts.items() if arm != results.baseline}
+    rows = []
+    for arm in [results.baseline, *_chosen(mentioned_arms(results.recipe, others), others)]:
+        verdicts = results.verdicts[arm]
+        share, gain = verdicts.robust_accuracy, PairedDifference.of(verdicts.robust, base.robust)
+        own = (None,) if arm == results.baseline else (gain.value, gain.interval)
+        rows.append(ArmResult(name_of(results.recipe, arm), share.value, share.interval, *own))
+    return rows
+
+
+def headline_of_study(study: Study) -> list[ArmResult]:
+    """The same over seeds: means, and Student's t intervals of accuracies and of gains paired within seeds."""
+    others = {arm: study.robust(arm).mean for arm in study.alike if arm != study.baseline}
+    compared = [arm for arm in _chosen(mentioned_arms(study.recipe, others), others) if study.gain(arm)]
+    rows = []
+    for arm in [study.baseline, *compared]:
+        robust, gain = study.robust(arm), study.gain(arm)
+        own = (None,) if arm == study.baseline else (gain.mean, gain.interval)
+        rows.append(ArmResult(study.name(arm), robust.mean, robust.interval, *own)._replace(seeds=robust.values))
+    return rows
+
+
+def _chosen(arms: Sequence[str], robust: dict[str, float]) -> list[str]:
+    """At most `MOST` of the arms, those of the highest robust accuracy, in their order."""
+    best = sorted(arms, key=lambda arm: robust[arm], reverse=True)[: MOST - 1]
+    return [arm for arm in arms if arm in best]
+
+
+def title_of(rows: Sequence[ArmResult]) -> str:
+    """The result in words: the largest significant gain, or that there is none."""
+    base, others = rows[0], rows[1:]
+    if not others:
+        return f"{base.name}: {percent(base.robust)} % robust"
+    best = max(others, key=lambda row: row.gain or 0.0)
+    if best.significant and (best.gain or 0.0) > 0:
+        return f"{best.name}: {points(best.gain or 0.0).lstrip('+')} points more robust than {base.name}"
+    if all(math.isnan(row.gain_interval[0]) for row in others):
+        return f"{best.name}: {percent(best.robust)} % robust, {base.name}: {percent(base.robust)} %"
+    return f"No arm is significantly more robust than {base.name}"
+
+
+def short_sentences(rows: Sequence[ArmResult], count: int = 3) -> list[str]:
+    """The baseline, and the arms with the largest gains."""
+    base, others = rows[0], sorted(rows[1:], key=lambda row: row.gain or 0.0, reverse=True)
+    over = f" on average over {len(base.seeds)} seeds" if len(base.seeds) > 1 else ""
+    sentences = [f"{base.name}: {percent(base.robust)} % robust{over}."]
+    for row in others[: count - 1]:
+        interval = points_range(row.gain_interval, "no interval from one seed")
+        gain = f"{points(row.gain or 0.0)} points ({interval}) over {base.name}"
+        sentences.append(f"{row.name}: {percent(row.robust)} % robust, {gain}.")
+    return sentences
+
+
+def headline_figure(rows: Sequence[ArmResult]) -> str:
+    """A row per arm: robust accuracy with its interval, the gain is written above it; dashed: the baseline."""
+    figure, axes = axes_on(7.4, 0.8 + 0.42 * len(rows))
+    axes.axvline(100 * rows[0].robust, color=COLORS[1], linestyle="--", linewidth=1.2)
+    for i, row in enumerate(reversed(rows)):
+        color = COLORS[1] if row.gain is None else COLORS[0] if row.significant else GRAY
+        low, high = (100 * end for end in row.interval)
+        axes.plot([low, high], [i, i], color=color, linewidth=2.5, alpha=0.45, solid_capstyle="round")
+        axes.plot(100 * np.array(row.seeds), np.full(len(row.seeds), i), ".", color=GRAY, markersize=4)
+        axes.plot([100 * row.robust], [i], "o", color=color, markersize=7)
+        if row.gain is not None:
+            interval = points_range(row.gain_interval, "")
+            text = f"{points(row.gain)} ({interval})" if interval else points(row.gain)
+            axes.annotate(text, (100 * row.robust, i), (0, 8), textcoords="offset points", ha="center",
+                          fontsize=9, color=GRAY)  # fmt: skip
+    axes.set_yticks(range(len(rows)), [row.name for row in reversed(rows)], color=GRAY, fontsize=10)
+    axes.set_ylim(-0.6, len(rows) - 0.2)
+    axes.set_xlabel("robust accuracy, test %", color=GRAY, fontsize=9)
+    return svg(figure)
+
+
+def headline_caption(rows: Sequence[ArmResult]) -> str:
+    """What the figure shows, in words."""
+    several = len(rows[0].seeds) > 1
+    over = "seeds; small dots are seeds" if several else "test images"
+    gains = f" Numbers: gains over {rows[0].name} in points." if len(rows) > 1 else ""
+    return f"Robust accuracy with 95 % intervals over {over}. Dashed: {rows[0].name}.{gains}"
