@@ -1,5 +1,10 @@
 """The recipe of `run auto`: it fits the time, the images and the device, and gives its reasons."""
 
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 import yaml
 
@@ -201,3 +206,28 @@ def test_auto_runs_from_images_to_the_better_classifier(robustgen, tmp_path, mon
     code, out, err = robustgen("evaluate", "runs/auto/best", "--suite", "quick", "--images", 8)
     assert code == 0 and "recipe.json" in out.splitlines()[0], err
     assert robustgen(*line)[0] == 0
+
+
+PARENT = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from robustgen.pipeline.scheduler import die_with_parent
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=die_with_parent)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_process_that_looks_at_the_images_ends_with_its_parent(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        os.kill(child, 0)
+        parent.kill()
+    until = time.monotonic() + 60
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < until:
+            os.kill(child, 0)
+            time.sleep(0.05)

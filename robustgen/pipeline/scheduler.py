@@ -182,17 +182,23 @@ class _Worker:
         self.process.join()
 
 
+def die_with_parent() -> None:
+    """Let this process end when its parent has ended, however that was."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    sentinel = parent.sentinel
+
+    def watch() -> None:
+        wait([sentinel])
+        os._exit(1)
+
+    threading.Thread(target=watch, daemon=True).start()
+
+
 def _serve(connection: Connection, content: dict[str, Any], root: str, device: str) -> None:
     """The main loop of a worker process: run stages by name until its parent is gone."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # the parent decides what Ctrl-C means
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-
-    def die_with_parent() -> None:
-        wait([parent.sentinel])
-        os._exit(1)
-
-    threading.Thread(target=die_with_parent, daemon=True).start()
+    die_with_parent()
     shown = warnings.showwarning
 
     def pass_on(message: Warning | str, category: type[Warning], *rest: Any, **more: Any) -> None:
