@@ -49,9 +49,10 @@ def test_every_command_is_understood(page, line, tmp_path):
     if words[0] in JUDGES:
         run = REPOSITORY / "tests" / "fixtures" / "version-0.1" / "run"
         for word in words:
-            if re.fullmatch(r"(models|runs)/[\w-]+", word) and not (tmp_path / word).exists():
-                (tmp_path / word).parent.mkdir(exist_ok=True)
-                (tmp_path / word).symlink_to(run if word.startswith("runs/") else run / "classifiers" / "edm-0")
+            if re.fullmatch(r"(models|runs)/[\w/-]+", word) and not (tmp_path / word).exists():
+                (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
+                whole = re.fullmatch(r"runs/[\w-]+", word)
+                (tmp_path / word).symlink_to(run if whole else run / "classifiers" / "edm-0")
     for word in words if words[0] in ("show", "report") else ():
         if word.endswith(".npz"):
             (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
