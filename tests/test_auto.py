@@ -1,5 +1,10 @@
 """The recipe of `run auto`: it fits the time, the images and the device, and gives its reasons."""
 
+import os
+import subprocess
+import sys
+import time
+
 import pytest
 import yaml
 
@@ -70,7 +75,8 @@ def test_the_recipe_fits_the_time_and_is_a_recipe(facts, seconds, rate):
     assert list(recipe.arms) == ["real", *recipe.generators] and all(choice.why for choice in choices)
     aside = 0 if facts.test else recipe.data.test
     assert recipe.data.validation + aside < facts.count and recipe.data.test >= 10
-    assert recipe.keep.per_class * facts.classes <= recipe.sampling.count
+    # Every class can keep its images, however seldom a poor standard classifier predicts it.
+    assert recipe.labels == "condition" and recipe.keep.per_class * facts.classes <= recipe.sampling.count
 
 
 def test_more_time_and_more_images_allow_more():
@@ -101,8 +107,7 @@ def test_photographs_are_mirrored_and_gray_images_are_not():
     assert recipe.train.augment == "shift-1" and not recipe.generators["edm"].flip
 
 
-def test_many_classes_keep_the_labels_asked_for_and_imbalance_is_said():
-    assert chosen(PHOTOS, 3600, speed(2e-5))[0].labels == "condition"
+def test_imbalance_is_said():
     _, choices = chosen(ImageFacts(2000, 0, (3, 32, 32), 10, 20, 900), 3600, speed(2e-5))
     assert any("imbalanced, 20 to 900 images each" in choice.why for choice in choices)
 
@@ -117,6 +122,23 @@ def test_a_network_of_ones_own_is_taken():
     recipe, choices = chosen(PHOTOS, 3600, rate, network="net.py:make")
     assert recipe.train.architecture == recipe.labeller.architecture == "net.py:make"
     assert any(choice.value == "net.py:make" and choice.why == "as requested" for choice in choices)
+
+
+def test_a_network_without_normalization_learns_slower():
+    own = Speed({"net.py:make": 1e-4}, speed(2e-5).diffusion, 2, "cpu", normalized=False)
+    recipe, choices = chosen(PHOTOS, 3600, own, network="net.py:make")
+    assert recipe.train.schedule.peak_lr == recipe.labeller.schedule.peak_lr == 0.05
+    assert any(choice.why == "the network has no normalization layers" for choice in choices)
+    assert chosen(PHOTOS, 3600, speed(2e-5))[0].train.schedule.peak_lr == 0.2
+
+
+def test_the_numbers_of_images_that_are_named_are_those_of_the_run():
+    """Images that the time does not allow to judge are trained on."""
+    recipe, choices = chosen(PHOTOS, 300, speed(2e-4))
+    said = {choice.what: choice.value for choice in choices}
+    train = PHOTOS.count - recipe.data.validation - recipe.data.test
+    assert recipe.data.test < 500 and said["images"].startswith(f"{train} to train on, {recipe.data.validation} to")
+    assert seconds_needed(recipe, PHOTOS, speed(2e-4)) <= 300
 
 
 def test_times_are_read():
@@ -168,6 +190,7 @@ def test_the_better_classifier_on_the_validation_images_is_kept(tmp_path):
     for _ in range(2):  # also where an earlier one is there
         said = keep_better(run, chosen_models)
         assert "Kept: edm" in said and "real 30.0 %, edm 35.0 %" in said
+        assert "with 100 of them a difference below 13 points may be chance" in said
         assert (tmp_path / "best" / "weights.safetensors").read_text() == "edm"
     write_json(tmp_path / "classifiers" / "edm-0" / "model.json", {**about, "architecture": "edm", "validation": None})
     assert "without validation images" in keep_better(run, chosen_models)
@@ -183,3 +206,28 @@ def test_auto_runs_from_images_to_the_better_classifier(robustgen, tmp_path, mon
     code, out, err = robustgen("evaluate", "runs/auto/best", "--suite", "quick", "--images", 8)
     assert code == 0 and "recipe.json" in out.splitlines()[0], err
     assert robustgen(*line)[0] == 0
+
+
+PARENT = """
+import multiprocessing, os, time
+from concurrent.futures import ProcessPoolExecutor
+from robustgen.pipeline.launchers.elastic import exit_with_parent
+
+if __name__ == "__main__":
+    pool = ProcessPoolExecutor(1, multiprocessing.get_context("spawn"), initializer=exit_with_parent)
+    print(pool.submit(os.getpid).result(), flush=True)
+    time.sleep(600)
+"""
+
+
+def test_the_process_that_looks_at_the_images_ends_with_its_parent(tmp_path):
+    (tmp_path / "parent.py").write_text(PARENT)
+    with subprocess.Popen([sys.executable, tmp_path / "parent.py"], stdout=subprocess.PIPE, text=True) as parent:
+        child = int(parent.stdout.readline())
+        os.kill(child, 0)
+        parent.kill()
+    until = time.monotonic() + 60
+    with pytest.raises(ProcessLookupError):
+        while time.monotonic() < until:
+            os.kill(child, 0)
+            time.sleep(0.05)

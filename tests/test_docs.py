@@ -2,11 +2,14 @@
 
 import importlib.util
 import re
+import resource
 import shlex
 import subprocess
 import sys
+import time
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from conftest import REPOSITORY
@@ -19,8 +22,8 @@ FILES_READ = ("report", "watch", "stop")
 """They take no --dry-run, and here the folders they read do not exist."""
 JUDGES = ("evaluate", "certify", "analyse", "publish")
 """They look for what a model was trained for, so that it must be there: a run of an older version stands in."""
-COVERED = {"make demo", "make test", "make test-slow", "make format"}
-"""Commands that are no lines of robustgen: the Makefile's own, which continuous integration and users run."""
+COVERED = {"make demo", "make test", "make test-slow", "make format", "python photos.py"}
+"""Commands that are no lines of robustgen: the Makefile's own, and the beginning of the walk of `your-own.md`."""
 
 
 def commands(page: Path) -> list[str]:
@@ -39,15 +42,17 @@ def test_the_pages_have_commands():
 @pytest.mark.parametrize(("page", "line"), [pair for pair in ALL if pair[1].startswith("robustgen")])
 def test_every_command_is_understood(page, line, tmp_path):
     """Dry, in a folder with what the pages assume; the slow tests run the main ones in full."""
-    (tmp_path / "mine.yaml").write_text("base: digits-smoke\nthreat: linf:0.1\n")
+    for name in ("mine.yaml", "walk.yaml"):
+        (tmp_path / name).write_text("base: digits-smoke\nthreat: linf:0.1\n")
     (tmp_path / "docs").symlink_to(DOCS)
     words = shlex.split(line)[1:]
     if words[0] in JUDGES:
         run = REPOSITORY / "tests" / "fixtures" / "version-0.1" / "run"
         for word in words:
-            if re.fullmatch(r"(models|runs)/[\w-]+", word) and not (tmp_path / word).exists():
-                (tmp_path / word).parent.mkdir(exist_ok=True)
-                (tmp_path / word).symlink_to(run if word.startswith("runs/") else run / "classifiers" / "edm-0")
+            if re.fullmatch(r"(models|runs)/[\w/-]+", word) and not (tmp_path / word).exists():
+                (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
+                whole = re.fullmatch(r"runs/[\w-]+", word)
+                (tmp_path / word).symlink_to(run if whole else run / "classifiers" / "edm-0")
     for word in words if words[0] in ("show", "report") else ():
         if word.endswith(".npz"):
             (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
@@ -63,10 +68,11 @@ def test_every_command_is_understood(page, line, tmp_path):
 
 @pytest.mark.parametrize(("page", "line"), [pair for pair in ALL if not pair[1].startswith("robustgen")])
 def test_other_commands_are_known(page, line):
-    if line.startswith("python "):
+    if line.startswith("python ") and line not in COVERED:
         assert (REPOSITORY / line.split()[1]).exists(), f"{page}: {line}"
     else:
         assert line in COVERED, f"{page}: {line}"
+    if line.startswith("make "):
         assert re.search(rf"^{line.split()[1]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)
 
 
@@ -75,7 +81,8 @@ def blocks(page: Path, language: str) -> list[str]:
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_python_blocks_run(page, halfspace_setting):
+def test_python_blocks_run(page, halfspace_setting, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
     model, images, labels, norm = halfspace_setting
     for block in blocks(page, "python"):
         names = {"model": model, "images": images, "labels": labels}
@@ -89,6 +96,62 @@ def test_python_blocks_run(page, halfspace_setting):
             found = names["OneStep"]()(model, images, labels, threat, rng_for(0))
             fooled = model(found).argmax(1) != labels
             assert threat.contains(found, images).all() and fooled[needed < 0.95 * threat.eps].all()
+
+
+def walk(robustgen, *settings, suite="swift"):
+    """The section "From start to end": its files, then its commands in turn, with settings of the run and a suite."""
+    page = (DOCS / "your-own.md").read_text()
+    section = page.split("## From start to end\n")[1].split("\n## ")[0]
+    files = dict(re.findall(r"`(\w+\.\w+)`:\n\n```\w+\n(.*?)```", section, re.DOTALL))
+    files["net.py"] = next(
+        block for block in re.findall(r"```python\n(.*?)```", page, re.DOTALL) if "# net.py" in block
+    )
+    for name, text in files.items():
+        Path(name).write_text(text)
+    lines = [line.strip() for line in section.splitlines() if line.startswith("    ") and "robustgen " in line]
+    exec(compile(files["photos.py"], "photos.py", "exec"), {})
+    said = []
+    for line in lines:
+        words = shlex.split(line.replace("--suite swift", f"--suite {suite}"))[1:]
+        code, out, err = robustgen(*words, *(settings if words[0] == "run" else ()))
+        assert code == 0, f"{line}\n{err}"
+        said.append(out)
+    return said
+
+
+def check_walk(said, count):
+    from robustgen.records.verdicts import Verdicts
+    from robustgen.storage.run_folder import RunDir
+
+    run = RunDir(Path("runs/walk"))
+    for arm in ("real", "mine"):
+        (file,) = run.root.glob(f"evaluation/{arm}.*.npz")
+        found = Verdicts.load(file)
+        assert found.finished and len(found) == count
+    judged = Verdicts.load(Path("judged.npz"))
+    assert judged.finished and len(judged) == 100 and len(Path("judged.csv").read_text().splitlines()) == 101
+    assert np.bincount(judged.labels).tolist() == [50, 50]
+    assert run.report.exists() and "<html" in Path("judged.html").read_text() and "mine" in said[1]
+    return judged
+
+
+def test_the_walk_with_ones_own_network_photographs_and_generator(robustgen):
+    """Shortened: its numbers mean nothing, and every command of it works."""
+    small = ("data.train=60", "data.validation=20", "data.test=20", "sampling.count=60", "evaluation.suite=quick",
+             "train.schedule.total_images=256", "labeller.schedule.total_images=256")  # fmt: skip
+    settings = [word for one in small for word in ("--set", one)]
+    check_walk(walk(robustgen, *settings, "--jobs", "1", suite="quick"), 20)
+
+
+@pytest.mark.slow
+def test_the_whole_walk_is_short_and_its_classifiers_are_robust(robustgen):
+    start = resource.getrusage(resource.RUSAGE_CHILDREN)
+    own = time.process_time()
+    judged = check_walk(walk(robustgen), 200)
+    end = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = time.process_time() - own + end.ru_utime + end.ru_stime - start.ru_utime - start.ru_stime
+    assert used < 300, f"{used:.0f} s of processor time"
+    assert judged.clean_accuracy.value > 0.8 and judged.robust_accuracy.value > 0.5
 
 
 def test_yaml_blocks_are_recipes(tmp_path):

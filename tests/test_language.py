@@ -11,7 +11,8 @@ import pytest
 ROOT = Path(__file__).resolve().parent.parent
 
 CLEAN = (
-    "robustgen/evaluation", "robustgen/models", "robustgen/datasets", "robustgen/proxy", "robustgen/storage",
+    "robustgen/evaluation", "robustgen/models", "robustgen/datasets", "robustgen/generators", "robustgen/proxy",
+    "robustgen/storage",
     "robustgen/report", "robustgen/records", "robustgen/analysis",
     "robustgen/stats", "robustgen/planning", "robustgen/runtime", "robustgen/augment",
     "robustgen/recipes", "robustgen/losses", "robustgen/training", "robustgen/config", "robustgen/pipeline",

@@ -37,6 +37,7 @@ def auto_recipe(
 
     from robustgen.cli.settings import data_of, threat_of
     from robustgen.config.loading import read_recipe
+    from robustgen.pipeline.launchers.elastic import exit_with_parent
     from robustgen.planning.auto import seconds_of
     from robustgen.recipes import RECIPES
     from robustgen.storage.files import atomic_write
@@ -56,7 +57,8 @@ def auto_recipe(
     print("Looking at the images, and timing training steps on this device ...", flush=True)
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     side_by_side = jobs or (cores if device == "cpu" else 1)
-    with ProcessPoolExecutor(1, mp_context=multiprocessing.get_context("spawn")) as pool:  # torch stays out of here
+    context = multiprocessing.get_context("spawn")
+    with ProcessPoolExecutor(1, context, initializer=exit_with_parent) as pool:  # torch stays out of here
         recipe, choices = pool.submit(_chosen, wanted, adversary, seconds, network, device, side_by_side).result()
     width, wide = (
         max(len(text) for text in column) for column in zip(*((c.what, c.value) for c in choices), strict=True)

@@ -14,7 +14,7 @@ from robustgen.runtime import distributed
 
 
 def augmented(images: Tensor, probability: float, rng: Rng) -> tuple[Tensor, Tensor]:
-    """Images varied, and what was done to each, of which EDM's network is told.
+    """Varied images, and what was done to each, which is an input of EDM's network.
 
     Mirrored left to right with probability 1/2; each of the others with `probability`: mirrored top to bottom (1/2 of
     that), scaled by 2^(0.2 n), turned by any angle, stretched by 2^(0.2 n) along an axis and as much shortened across
@@ -59,7 +59,7 @@ def varied(images: Tensor, strength: Tensor | float, rng: Rng) -> Tensor:
     size, scaled by 2^(0.2 n), turned, stretched by 2^(0.2 n) and as much shortened across, turned again, shifted by
     0.125 n of the size. Each of the two turns comes with 1 - sqrt(1 - strength), so one or both do with `strength`.
 
-    Colour: brighter by 0.2 n, contrast times 2^(0.5 n), grey parts negated (1/2 of that), hues turned about the grey
+    Color: brighter by 0.2 n, contrast times 2^(0.5 n), grey parts negated (1/2 of that), hues turned about the grey
     axis, saturation times 2^n. With g the mean over channels and d = x - g an image's difference from grey:
 
         contrast (+-(g + brightness) + saturation (cos(hue) d + sin(hue) (1, 1, 1) / sqrt(3) cross d))
@@ -100,12 +100,12 @@ def varied(images: Tensor, strength: Tensor | float, rng: Rng) -> Tensor:
         return values.view(-1, 1, 1, 1)
 
     grey = images.mean(1, keepdim=True)
-    coloured = wide(1 - 2 * negative) * (grey + wide(0.2 * brightness))
+    colored = wide(1 - 2 * negative) * (grey + wide(0.2 * brightness))
     if channels == 3:
         away = images - grey
         across = (away.roll(1, 1) - away.roll(-1, 1)) / math.sqrt(3)
-        coloured = coloured + wide(saturation.exp2()) * (wide(hue.cos()) * away + wide(hue.sin()) * across)
-    return wide((0.5 * contrast).exp2()) * coloured
+        colored = colored + wide(saturation.exp2()) * (wide(hue.cos()) * away + wide(hue.sin()) * across)
+    return wide((0.5 * contrast).exp2()) * colored
 
 
 class Adaptation:

@@ -160,7 +160,7 @@ def doublings_of(shape: tuple[int, int, int]) -> int:
     """How often 4x4 pixels are doubled to make images of a shape.
 
     Raises:
-        ValueError: not square, or the size is no power of 2 from 8 to 64.
+        ValueError: not square, or the size is not a power of 2 from 8 to 64.
     """
     _, height, width = shape
     if height != width or height not in (8, 16, 32, 64):

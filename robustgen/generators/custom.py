@@ -65,7 +65,7 @@ class Custom(Generator):
         """As `from_config`; `file` is a copy of the source file to use in place of the config's.
 
         Raises:
-            ValueError: nothing there, code that fails, or a result that is no generator; one line.
+            ValueError: nothing there, code that fails, or a result that is not a generator; one line.
         """
         reference = reference_of(config)
         found = find_code(reference, file)

@@ -127,7 +127,7 @@ def _settings(
     """A diffusers config as `DDPMConfig`, the shape of images, and the number of classes."""
     try:
         widths, kinds = config["block_out_channels"], config["down_block_types"]
-        size, colours = config["sample_size"], config["in_channels"]
+        size, colors = config["sample_size"], config["in_channels"]
     except KeyError as error:
         raise ValueError(f"{path} does not say {error}") from None
     sides = [size, size] if isinstance(size, int) else size
@@ -135,7 +135,7 @@ def _settings(
     numbers = {
         "sample_size": sides,
         "block_out_channels": widths,
-        "in_channels": [colours],
+        "in_channels": [colors],
         "num_class_embeds": [classes or 1],
         "norm_num_groups": [config.get("norm_num_groups", 32)],
     }
@@ -151,7 +151,7 @@ def _settings(
     wanted = {
         "down_block_types": [_kind("Down", attending) for attending in attends],
         "up_block_types": [_kind("Up", attending) for attending in reversed(attends)],
-        "out_channels": colours,
+        "out_channels": colors,
     }
     for name, value in wanted.items():
         if config.get(name) != value:
@@ -169,7 +169,7 @@ def _settings(
         timesteps=scheduler.get("num_train_timesteps", 1000),
         betas=betas,
     )
-    return settings, (colours, height, width), classes or 1
+    return settings, (colors, height, width), classes or 1
 
 
 def _checked(path: Path, **settings: Any) -> DDPMConfig:
@@ -215,14 +215,14 @@ def save_diffusers(folder: Path, model: DDPM) -> None:
     """
     network = model.network
     assert isinstance(network, DDPMUNet)
-    colours, height, width = model.shape
+    colors, height, width = model.shape
     config = {
         "_class_name": "UNet2DModel",
         "_diffusers_version": "0.30.0",
         **{name: value for name, (_, value) in NETWORK.items()},
         "sample_size": height if height == width else [height, width],
-        "in_channels": colours,
-        "out_channels": colours,
+        "in_channels": colors,
+        "out_channels": colors,
         "block_out_channels": [network.channels * multiplier for multiplier in network.multipliers],
         "layers_per_block": network.blocks,
         "down_block_types": [_kind("Down", attends) for attends in network.attends],

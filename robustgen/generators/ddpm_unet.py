@@ -128,7 +128,7 @@ class DDPMUNet(nn.Module):
         groups: int | None = None,
     ):
         super().__init__()
-        colours, height, width = shape
+        colors, height, width = shape
         halvings = len(multipliers) - 1
         if height % 2**halvings or width % 2**halvings:
             raise ValueError(
@@ -147,7 +147,7 @@ class DDPMUNet(nn.Module):
                 [_Attention(after, groups) for _, after in pairs] if attends else [],
             )
 
-        self.conv_in = nn.Conv2d(colours, channels, 3, padding=1)
+        self.conv_in = nn.Conv2d(colors, channels, 3, padding=1)
         self.time_embedding = _Embedding(channels, inner)
         self.class_embedding = nn.Embedding(classes, inner) if classes else None
         self.down_blocks = nn.ModuleList()
@@ -171,7 +171,7 @@ class DDPMUNet(nn.Module):
             self.up_blocks.append(up)
             here = size
         self.conv_norm_out = _norm(groups, here)
-        self.conv_out = nn.Conv2d(here, colours, 3, padding=1)
+        self.conv_out = nn.Conv2d(here, colors, 3, padding=1)
         self._initialize()
 
     @classmethod

@@ -92,7 +92,7 @@ def read_edm(content: object, path: Path) -> Layout:
         raise ValueError(f"{path}: sigma_data is {state['sigma_data']}, expected 0.5")
     kind, given = _network(inner, path)
     try:
-        side, colours, classes = (int(state[name]) for name in ("img_resolution", "img_channels", "label_dim"))
+        side, colors, classes = (int(state[name]) for name in ("img_resolution", "img_channels", "label_dim"))
     except (KeyError, TypeError, ValueError):
         raise ValueError(f"{path}: EDMPrecond has no img_resolution, img_channels and label_dim") from None
     config = settings_of(
@@ -116,7 +116,7 @@ def read_edm(content: object, path: Path) -> Layout:
     if max(config.blocks, len(config.multipliers)) > len(tensors):
         raise ValueError(f"{path}: {len(tensors)} tensors cannot be those of {config.blocks} blocks at each size")
     weights = {f"network.{name}": value for name, value in _renamed(tensors)}
-    return Layout(f"NVIDIA's EDM, network {kind}", config, (colours, side, side), classes, weights)
+    return Layout(f"NVIDIA's EDM, network {kind}", config, (colors, side, side), classes, weights)
 
 
 def _state(thing: Inert, path: Path) -> Mapping[str, Any]:

@@ -43,7 +43,7 @@ def read_stylegan2(content: Mapping[str, Any], path: Path) -> Layout:
     needed = ("img_resolution", "img_channels", "z_dim", "w_dim", "c_dim")
     if not all(isinstance(state.get(name), int) for name in needed) or "synthesis.b4.const" not in weights:
         raise ValueError(f"{path} holds a {network.origin}, expected a Generator of StyleGAN2-ADA")
-    side, colours, latents, styles, classes = (state[name] for name in needed)
+    side, colors, latents, styles, classes = (state[name] for name in needed)
     if latents != styles:
         raise ValueError(f"{path}: z_dim is {latents}, w_dim {styles}; only equal ones can be opened")
     channels = axis_size(weights, "synthesis.b4.const", 0, path)
@@ -62,7 +62,7 @@ def read_stylegan2(content: Mapping[str, Any], path: Path) -> Layout:
         mapping=len([name for name in weights if re.fullmatch(r"mapping\.fc\d+\.weight", name)]),
         conditional=classes > 0,
     )
-    return Layout("NVIDIA's StyleGAN2-ADA", config, (colours, side, side), classes, dict(_styled(weights)))
+    return Layout("NVIDIA's StyleGAN2-ADA", config, (colors, side, side), classes, dict(_styled(weights)))
 
 
 def _styled(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:
@@ -123,8 +123,8 @@ def read_biggan(content: object, path: Path) -> Layout:
     config = settings_of(
         BigGANConfig, path, channels=channels, latents=axis_size(weights, "linear.weight", 1, path)
     )  # fmt: skip
-    side, colours = 4 << min(blocks, 8), axis_size(weights, "output_layer.2.weight", 0, path)
-    return Layout("BigGAN-PyTorch", config, (colours, side, side), classes, dict(_biggan(weights)))
+    side, colors = 4 << min(blocks, 8), axis_size(weights, "output_layer.2.weight", 0, path)
+    return Layout("BigGAN-PyTorch", config, (colors, side, side), classes, dict(_biggan(weights)))
 
 
 def _biggan(weights: Mapping[str, Tensor]) -> Iterator[tuple[str, Tensor]]:

@@ -25,7 +25,7 @@ PENALTY_EVERY = 16
 """Steps from one gradient penalty to the next."""
 
 GENERATOR_PENALTY_EVERY = 4
-"""The same for the generator's penalty on path lengths: not in the CIFAR-10 setting, whose optimiser yet heeds it."""
+"""The same for the generator's penalty on path lengths: not in the CIFAR-10 setting, but its optimizer is set as if."""
 
 LIMIT = 256.0
 """Activations are kept within it, as in the official code, where half precision needs it."""
@@ -338,11 +338,11 @@ class _StyledConv(nn.Module):
 class _Picture(nn.Module):
     """Features to an image, by styles that are not made up for."""
 
-    def __init__(self, latents: int, channels: int, colours: int):
+    def __init__(self, latents: int, channels: int, colors: int):
         super().__init__()
         self.style = _Linear(latents, channels, bias=1.0)
-        self.weight = nn.Parameter(torch.randn(colours, channels, 1, 1))
-        self.bias = nn.Parameter(torch.zeros(colours))
+        self.weight = nn.Parameter(torch.randn(colors, channels, 1, 1))
+        self.bias = nn.Parameter(torch.zeros(colors))
 
     def forward(self, x: Tensor, w: Tensor) -> Tensor:
         styles = self.style(w) / math.sqrt(x.shape[1])
@@ -369,6 +369,6 @@ def _smoothed(x: Tensor, *, padding: int, gain: float = 1.0) -> Tensor:
 
 def _doubled(images: Tensor) -> Tensor:
     """Twice the size: zeros between pixels, then smoothed."""
-    colours = images.shape[1]
-    smooth = _filter(colours, images.device, images.dtype, 4.0)
-    return F.conv_transpose2d(images, smooth, stride=2, padding=1, groups=colours)
+    colors = images.shape[1]
+    smooth = _filter(colors, images.device, images.dtype, 4.0)
+    return F.conv_transpose2d(images, smooth, stride=2, padding=1, groups=colors)

@@ -165,7 +165,7 @@ class UNet(nn.Module):
         ncsn: bool = False,
     ):
         super().__init__()
-        colours, height, _ = shape
+        colors, height, _ = shape
         check_halvings(shape, multipliers)
         self.channels, self.classes = channels, classes
         width_of_embedding, width_of_noise = 4 * channels, (2 if ncsn else 1) * channels
@@ -181,10 +181,10 @@ class UNet(nn.Module):
                 inputs, outputs, width_of_embedding, dropout, attention=attends, resample=resample, smooth=ncsn
             )
 
-        self.stem = _conv(colours, channels, 3)
+        self.stem = _conv(colors, channels, 3)
         self.down = nn.ModuleList()
         skips, here = [channels], channels
-        residual, before = [], colours
+        residual, before = [], colors
         for level, multiplier in enumerate(multipliers):
             attends = height >> level in attention
             if level:
@@ -206,7 +206,7 @@ class UNet(nn.Module):
                 self.up.append(block(here + skips.pop(), channels * multiplier, attends))
                 here = channels * multiplier
         self.norm = _norm(here)
-        self.out = _conv(here, colours, 3, 1e-5)
+        self.out = _conv(here, colors, 3, 1e-5)
         self.residual = nn.ModuleList(residual)
         self.frequencies: Tensor | None
         self.register_buffer("frequencies", 16 * torch.randn(channels) if ncsn else None)

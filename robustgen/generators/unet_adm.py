@@ -103,7 +103,7 @@ class ADMUNet(nn.Module):
         conditional: bool = True,
     ):
         super().__init__()
-        colours, height, _ = shape
+        colors, height, _ = shape
         check_halvings(shape, multipliers)
         self.channels, self.classes = channels, classes
         width = 4 * channels
@@ -120,7 +120,7 @@ class ADMUNet(nn.Module):
             return _Block(inputs, outputs, width, dropout, attention=attends, resample=resample)
 
         here = channels * multipliers[0]
-        self.stem = nn.Conv2d(colours, here, 3, padding=1)
+        self.stem = nn.Conv2d(colors, here, 3, padding=1)
         self.down = nn.ModuleList()
         skips = [here]
         for level, multiplier in enumerate(multipliers):
@@ -140,7 +140,7 @@ class ADMUNet(nn.Module):
                 self.up.append(block(here + skips.pop(), channels * multiplier, height >> level in attention))
                 here = channels * multiplier
         self.norm = _norm(here)
-        self.out = _zero(nn.Conv2d(here, colours, 3, padding=1))
+        self.out = _zero(nn.Conv2d(here, colors, 3, padding=1))
 
     @classmethod
     def from_config(cls, config: UNetConfig, info: DatasetInfo, rng: Rng) -> Self:

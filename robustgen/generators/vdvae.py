@@ -95,7 +95,7 @@ class VDVAE(Generator):
         p(x, z) = p(x | z) * product over l of p(z_l | z_<l)       q(z | x) = product over l of q(z_l | z_<l, x)
         loss    = mean over n of (-log p(x | z) + sum over l of KL(q_l || p_l)) / values in an image
 
-    A state of each size starts from a learnt tensor. A layer of the decoder adds to it what the prior tells beside
+    A state of each size starts from a learnt tensor. A layer of the decoder adds to it the output of the prior next to
     the distribution of z, z itself, and a residual block; the larger state first adds the smaller one, repeated. Where
     it is `conditional`, a class embedding is added to the smallest state (not in the paper); where not, labels are
     ignored, and images come as they do in the data. Layouts: see `fits.VDVAEConfig`.
@@ -108,7 +108,7 @@ class VDVAE(Generator):
 
     def __init__(self, shape: tuple[int, int, int], classes: int, settings: VDVAEConfig):
         super().__init__()
-        colours, height, width_of_image = shape
+        colors, height, width_of_image = shape
         if height != width_of_image:
             raise ValueError(f"a vdvae makes square images only, not {height}x{width_of_image}")
         self.shape, self.classes, self.conditional = shape, classes, settings.conditional
@@ -116,7 +116,7 @@ class VDVAE(Generator):
         width, middle = settings.width, max(1, int(settings.width * settings.bottleneck))
         self.encoder_places = encoder_places(settings.encoder, height)
         self.decoder_places = decoder_places(settings.decoder, self.encoder_places, height)
-        self.stem = nn.Conv2d(colours, width, 3, padding=1)
+        self.stem = nn.Conv2d(colors, width, 3, padding=1)
         self.encoder = nn.ModuleList(_Block(width, middle, width, place.size) for place in self.encoder_places)
         for block in self.encoder:
             assert isinstance(block, _Block)
@@ -129,7 +129,7 @@ class VDVAE(Generator):
         self.biases = nn.ParameterDict({str(size): nn.Parameter(torch.zeros(width, size, size)) for size in sizes})
         self.class_embedding = nn.Embedding(classes, width) if settings.conditional else None
         self.gain, self.bias = nn.Parameter(torch.ones(width, 1, 1)), nn.Parameter(torch.zeros(width, 1, 1))
-        self.out = nn.Conv2d(width, numbers_per_pixel(colours, settings.components), 1)
+        self.out = nn.Conv2d(width, numbers_per_pixel(colors, settings.components), 1)
         for conv in (self.stem, self.out):
             nn.init.zeros_(conv.bias)  # type: ignore[arg-type]
 
@@ -182,7 +182,7 @@ class VDVAE(Generator):
 
     @torch.no_grad()
     def bits_per_dim(self, images: Tensor, labels: Tensor, rng: Rng) -> Tensor:
-        """(N,) the same bound in bits for each value of an image; 8 is no knowledge. Call in evaluation mode."""
+        """(N,) the same bound in bits for each value of an image; 8 means no knowledge. Call in evaluation mode."""
         return self.nats(images, labels, rng) / (math.prod(self.shape) * math.log(2))
 
     def loss(self, images: Tensor, labels: Tensor, rng: Rng) -> Tensor:

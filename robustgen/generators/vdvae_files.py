@@ -60,8 +60,8 @@ def read_vdvae(content: Mapping[str, Tensor], path: Path) -> Layout:
         raise ValueError(f"{path} holds a VDVAE with {counts[0]} and {counts[1]} blocks, expected those of: {expected}")
     layout = known[counts]
     width = axis_size(weights, "encoder.in_conv.weight", 0, path)
-    colours = axis_size(weights, "encoder.in_conv.weight", 1, path)
-    numbers = 1 + 2 * colours + colours * (colours - 1) // 2
+    colors = axis_size(weights, "encoder.in_conv.weight", 1, path)
+    numbers = 1 + 2 * colors + colors * (colors - 1) // 2
     components = axis_size(weights, "decoder.out_net.out_conv.weight", 0, path) // numbers
     config = settings_of(
         VDVAEConfig,
@@ -73,7 +73,7 @@ def read_vdvae(content: Mapping[str, Tensor], path: Path) -> Layout:
         components=components,
     )
     side = int(re.match(r"\d+", layout["encoder"])[0])  # type: ignore[index]
-    return Layout("openai/vdvae", config, (colours, side, side), 0, dict(_renamed(weights, colours, layout["decoder"])))
+    return Layout("openai/vdvae", config, (colors, side, side), 0, dict(_renamed(weights, colors, layout["decoder"])))
 
 
 def _blocks(layout: str) -> int:
@@ -81,7 +81,7 @@ def _blocks(layout: str) -> int:
     return sum(int(found[1]) if (found := re.search(r"x(\d+)", part)) else 1 for part in layout.split(","))
 
 
-def _renamed(weights: Mapping[str, Tensor], colours: int, decoder: str) -> Iterator[tuple[str, Tensor]]:
+def _renamed(weights: Mapping[str, Tensor], colors: int, decoder: str) -> Iterator[tuple[str, Tensor]]:
     sizes = sorted({int(found[0]) for part in decoder.split(",") if (found := re.match(r"\d+", part))})
     for name, tensor in weights.items():
         parts = [CONVS.get(part, part) for part in name.split(".")[1:]]
@@ -94,20 +94,20 @@ def _renamed(weights: Mapping[str, Tensor], colours: int, decoder: str) -> Itera
         elif parts[0] == "bias_xs" and parts[1].isdecimal() and int(parts[1]) < len(sizes):
             yield f"biases.{sizes[int(parts[1])]}", tensor.squeeze(0)
         elif parts[0] == "out_net":
-            yield f"out.{parts[-1]}", _by_meaning(tensor, colours)
+            yield f"out.{parts[-1]}", _by_meaning(tensor, colors)
         else:
             yield ".".join(parts), tensor.squeeze(0) if parts[-1] in ("gain", "bias") else tensor
 
 
-def _by_meaning(rows: Tensor, colours: int) -> Tensor:
+def _by_meaning(rows: Tensor, colors: int) -> Tensor:
     """Rows (weights; means, log scales, coefficients of color 0; of color 1 ...) as weights, means, log scales, ....
 
     Each is of as many rows as there are components. Of three colors the authors keep three coefficients, one for each
     pair of colors, in our order.
     """
-    pairs = colours * (colours - 1) // 2
-    numbers = 1 + 2 * colours + pairs
-    if colours != 3 or len(rows) % numbers:
+    pairs = colors * (colors - 1) // 2
+    numbers = 1 + 2 * colors + pairs
+    if colors != 3 or len(rows) % numbers:
         return rows
     weights, *others = rows.unflatten(0, (numbers, -1))
-    return torch.cat([weights, *(others[3 * colour + i] for i in range(3) for colour in range(colours))])
+    return torch.cat([weights, *(others[3 * color + i] for i in range(3) for color in range(colors))])

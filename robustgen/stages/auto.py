@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shutil
 import time
 from collections.abc import Callable, Mapping
@@ -70,7 +71,15 @@ def measure_speed(facts: ImageFacts, side: int, device: str, jobs: int, network:
         diffusion[width] = _diffusion_seconds(width, info, device, BATCH_SIZES[kind])
         if diffusion[width] > slowest_diffusion(seconds):
             break
-    return Speed(passes, diffusion, jobs, kind)
+    return Speed(passes, diffusion, jobs, kind, network is None or _normalized(network, info))
+
+
+def _normalized(network: str, info: DatasetInfo) -> bool:
+    """Whether a network has normalization layers."""
+    from robustgen.models import build_model
+    from robustgen.training.classifier import NORMALIZATION_LAYERS
+
+    return any(isinstance(layer, NORMALIZATION_LAYERS) for layer in build_model(network, info).modules())
 
 
 def _classifier_seconds(name: str, info: DatasetInfo, device: str, batch: int) -> float:
@@ -140,4 +149,7 @@ def keep_better(run: RunDir, chosen: Mapping[str, str]) -> str:
         if (source / file).exists():
             shutil.copy2(source / file, target / file)
     said = ", ".join(f"{arm} {100 * value:.1f} %" for arm, value in accuracy.items())
-    return f"Kept: {best}, in {target} (robust accuracy on the validation images: {said})"
+    chance = 1.96 * math.sqrt(sum(value * (1 - value) / total for value in accuracy.values()))
+    doubt = f"; with {total} of them a difference below {100 * chance:.0f} points may be chance"
+    doubt = doubt if max(accuracy.values()) - min(accuracy.values()) < chance else ""
+    return f"Kept: {best}, in {target} (robust accuracy on the validation images: {said}{doubt})"
