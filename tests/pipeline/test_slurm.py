@@ -69,6 +69,9 @@ def test_large_stages_take_what_was_asked_for_and_small_ones_one_process():
     assert jobs["train ddpm-0"].processes == 32 and jobs["sample ddpm"].processes == 16
     assert jobs["labeller"].processes == 1 and jobs["labeller"].gpus_per_node == 1  # a third of an hour on one device
     assert jobs["data"].gpus_per_node == jobs["report"].gpus_per_node == 0
+    told = cluster.with_changes({}, ["labeller.gpus_per_node=2", "labeller.nodes=1"])
+    jobs = {job.stage.name: job.resources for job in plan_jobs(told, ROW, stages(ROW, RunDir("nowhere")))}
+    assert jobs["labeller"].processes == jobs["labeller"].gpus_per_node == 2
     lines = describe(plan_jobs(cluster, ROW, stages(ROW, RunDir("nowhere"))))
     assert any(re.match(r"train ddpm-0 +4 x 8, 32 GPUs +12 h 0 min +11\.37 h +keep ddpm", line) for line in lines)
 
