@@ -77,11 +77,14 @@ class Cluster:
         """The resources of a kind of stage.
 
         Args:
-            whole: whether it takes all that was asked for; otherwise one process, with one GPU if there are any.
+            whole: whether it takes all that was asked for; otherwise one process, with one GPU if there are any, unless
+                the changes of its kind set a size.
         """
-        every = Resources(**self.every)
+        every, changes = Resources(**self.every), self.by_kind.get(kind, {})
         small: dict[str, Any] = {"nodes": 1, "gpus_per_node": min(1, every.gpus_per_node), "tasks_per_node": 1}
-        return Resources(**{**self.every, **({} if whole else small), **self.by_kind.get(kind, {})})
+        if whole or small.keys() & changes.keys():
+            small = {}
+        return Resources(**{**self.every, **small, **changes})
 
 
 def cluster_of(content: Any, origin: str) -> Cluster:

@@ -69,6 +69,9 @@ def test_large_stages_take_what_was_asked_for_and_small_ones_one_process():
     assert jobs["train ddpm-0"].processes == 32 and jobs["sample ddpm"].processes == 16
     assert jobs["labeller"].processes == 1 and jobs["labeller"].gpus_per_node == 1  # a third of an hour on one device
     assert jobs["data"].gpus_per_node == jobs["report"].gpus_per_node == 0
+    told = cluster.with_changes({}, ["labeller.gpus_per_node=2", "labeller.nodes=1"])
+    jobs = {job.stage.name: job.resources for job in jobs_for(told, ROW, stages(ROW, RunDir("nowhere")))}
+    assert jobs["labeller"].processes == jobs["labeller"].gpus_per_node == 2
     lines = describe_jobs(jobs_for(cluster, ROW, stages(ROW, RunDir("nowhere"))))
     assert any(re.match(r"train ddpm-0 +4 x 8, 32 GPUs +12 h 0 min +11\.37 h +keep ddpm", line) for line in lines)
 
@@ -215,9 +218,22 @@ def test_a_job_out_of_time_goes_back_into_the_queue(slurm, tmp_path):
         "base: digits-smoke\narms: {gaussian: null, edm: null}\ntrain: {models: 1, schedule: {total_images: 76800}}\n"
     )
     folder = tmp_path / "r"
-    run(slurm, folder, "--on", "slurm", "--set-resources", "train.time=1m", recipe=str(recipe))
+    options = ("--on", "slurm", "--set-resources", "train.time=1m")
+    process = subprocess.Popen(
+        words(folder, *options, recipe=str(recipe)),
+        env=slurm,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    wait_for(lambda: state_of(folder, "train real-0") == "requeued", 600)
+    job = read_jobs(RunDir(folder))["train real-0"].id
+    more_time = ["scontrol", "update", f"JobId={job}", "TimeLimit=60", "StartTime=now"]  # Slurm would wait two minutes
+    wait_for(lambda: subprocess.run(more_time, env=slurm, capture_output=True, check=False).returncode == 0)
+    said = process.communicate(timeout=1800)
+    assert process.returncode == 0, said
     state = read_state(RunDir(folder), "train real-0")
-    assert state.state == "finished" and state.starts > 1, state
+    assert state.state == "finished" and state.starts == 2 and state.job == job
     run(slurm, tmp_path / "alone", recipe=str(recipe))
     assert contents(folder) == contents(tmp_path / "alone")
 

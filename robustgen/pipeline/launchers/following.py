@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from robustgen.pipeline.graph import Node
 from robustgen.pipeline.launchers.jobs import (
@@ -56,10 +56,11 @@ class Follower:
         """
         interval, asked = ASK_SECONDS[0], 0.0
         while self.open:
+            jobs = read_jobs(self.run)
             for stage in list(self.open.values()):
-                self._look(stage)
+                self._look(stage, jobs[stage.name])
             if self.open and time.monotonic() - asked >= interval:
-                self._ask()
+                self._ask(jobs)
                 asked, interval = time.monotonic(), min(ASK_SECONDS[1], 1.1 * interval)
             if self.open:
                 time.sleep(LOOK_SECONDS)
@@ -70,9 +71,9 @@ class Follower:
             more = f"; also failed: {', '.join(others)}" if others else ""
             raise StageFailed(f"{name}: {why}{more}")
 
-    def _look(self, stage: Node) -> None:
+    def _look(self, stage: Node, job: Job) -> None:
         """What the files say of a stage."""
-        job, state = read_jobs(self.run)[stage.name], read_state(self.run, stage.name)
+        state = read_state(self.run, stage.name)
         if state is None or state.job != job.id:
             return
         if state.state in (RUNNING, FINISHED) and stage.name not in self.started:
@@ -87,12 +88,11 @@ class Follower:
         elif state.state == FAILED:
             self._failed(stage, job, state)
 
-    def _ask(self) -> None:
+    def _ask(self, jobs: Mapping[str, Job]) -> None:
         """Which jobs the cluster still has; one that it does not have twice in a row is gone."""
         there = self.queue()
         if there is None:
             return
-        jobs = read_jobs(self.run)
         for stage in list(self.open.values()):
             job = jobs[stage.name]
             if job.id in there:
