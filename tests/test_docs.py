@@ -40,7 +40,9 @@ def commands(page: Path) -> list[str]:
 
 
 ALL = [(page.name, line) for page in PAGES for line in commands(page)]
-ONCE = list({line: (page, line) for page, line in reversed(ALL)}.values())
+AFTER_OTHERS = "robustgen run auto --data folder=photos --threat linf:16/255"
+"""A command that looks at files of the steps before it, also when dry: tests/test_site.py runs it after them."""
+ONCE = list({line: (page, line) for page, line in reversed(ALL) if not line.startswith(AFTER_OTHERS)}.values())
 """A command that stands on several pages runs once."""
 
 
@@ -79,7 +81,8 @@ def test_every_command_is_understood(page, line, tmp_path):
 @pytest.mark.parametrize(("page", "line"), [pair for pair in ONCE if not pair[1].startswith("robustgen")])
 def test_other_commands_are_known(page, line):
     if line.startswith("python "):
-        assert (REPOSITORY / line.split()[1]).exists(), f"{page}: {line}"
+        given = [f'title="{line.split()[1]}"' in path.read_text() for path in DOCS.glob("tutorials/*.md")]
+        assert (REPOSITORY / line.split()[1]).exists() or any(given), f"{page}: {line}"
     else:
         assert line in COVERED, f"{page}: {line}"
         assert re.search(rf"^{line.split()[1]}:", (REPOSITORY / "Makefile").read_text(), re.MULTILINE)

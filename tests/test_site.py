@@ -17,7 +17,7 @@ from robustgen.config.losses import LOSS_CONFIGS
 from robustgen.config.recipe import Recipe
 from robustgen.recipes import RECIPES
 
-reference = script("make_reference")
+reference, tutorials = script("make_reference"), script("make_tutorials")
 SITE = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())
 
 
@@ -77,6 +77,44 @@ def test_types_are_written_in_words():
     }
     assert values["threads"] == "integer >= 1" and values["labels"] == "predicted or condition"
     assert values["seeds"] == "list of integer" and values["arms"] == "NAME: section"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits", "photos", "audit"])
+def test_a_tutorial_prints_what_its_page_shows(name, tmp_path):
+    """All of its commands in order; the numbers may differ."""
+    page = DOCS / "tutorials" / f"{name}.md"
+    pieces = [(piece, printed) for piece, printed in tutorials.run_page(page.read_text(), tmp_path)]
+    assert len(pieces) >= 5
+    for piece, printed in pieces:
+        if piece["output"] is not None:
+            assert tutorials.without_numbers(printed) == tutorials.without_numbers(piece["output"]), piece["commands"]
+    for picture in re.findall(r"!\[[^\]]+\]\(([\w.-]+)\)", page.read_text()):
+        assert (tmp_path / picture).stat().st_size > 500 and (page.parent / picture).exists()
+
+
+def test_files_commands_and_outputs_of_a_tutorial_are_recognized(tmp_path):
+    text = """
+```python title="one.py"
+print("started")
+print("found", 3.5)
+```
+
+    python one.py
+
+```text
+found 2.25
+```
+
+and `python two.py` in a sentence.
+"""
+    ((piece, printed),) = tutorials.run_page(text, tmp_path)
+    assert piece["commands"] == "    python one.py\n" and printed == "found 3.5\n"
+    assert tutorials.without_numbers(printed) == tutorials.without_numbers(piece["output"])
+    with pytest.raises(RuntimeError, match=r"python none\.py failed with code 2"):
+        list(tutorials.run_page("    python none.py\n", tmp_path))
+    with pytest.raises(ValueError, match="runs robustgen and python"):
+        list(tutorials.run_page("    rm files\n", tmp_path))
 
 
 @pytest.mark.slow
