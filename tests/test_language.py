@@ -18,7 +18,7 @@ CLEAN = (
     "robustgen/stages", "robustgen/attacks", "robustgen/cli", "robustgen/contracts.py", "robustgen/modes.py",
     "robustgen/threat.py", "robustgen/objectives.py", "robustgen/randomness.py", "robustgen/images.py",
     "robustgen/api.py", "robustgen/testing.py", "robustgen/units.py", "robustgen/__init__.py",
-    "README.md", "CONTRIBUTING.md", "docs/index.md", "docs/make_reference.py", "docs/site_hooks.py",
+    "README.md", "CONTRIBUTING.md", "docs/index.md", "docs/make_reference.py", "docs/site_hooks.py", "docs/docstring_fields.py",
     "docs/tutorials", "docs/how-to", "docs/explanation", "docs/make_tutorials.py",
     "docs/analyses.md", "docs/architecture.md", "docs/certificates.md",
     "docs/components.md", "docs/data.md", "docs/diagnostics.md", "docs/extending.md", "docs/flags.md",
