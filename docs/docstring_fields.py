@@ -1,4 +1,4 @@
-"""An extension of griffe for the site: aligned lists of fields in docstrings, `name  meaning`, become Markdown lists."""
+"""An extension of griffe for the site: aligned fields in docstrings, `name  meaning`, become Markdown lists."""
 
 from __future__ import annotations
 
