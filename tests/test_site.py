@@ -1,0 +1,127 @@
+"""The documentation site: its order names every page, and its reference every command, setting and public name."""
+
+import importlib.util
+import re
+import subprocess
+import sys
+
+import pytest
+import yaml
+from test_docs import DOCS, script
+
+import robustgen
+from conftest import REPOSITORY
+from robustgen.cli import VERBS
+from robustgen.config.generators import GENERATOR_CONFIGS
+from robustgen.config.losses import LOSS_CONFIGS
+from robustgen.config.recipe import Recipe
+from robustgen.recipes import RECIPES
+
+reference, tutorials = script("make_reference"), script("make_tutorials")
+SITE = yaml.safe_load((REPOSITORY / "mkdocs.yml").read_text())
+
+
+def places(entries) -> list[str]:
+    """Pages of a part of the navigation."""
+    if isinstance(entries, str):
+        return [entries]
+    return [place for entry in (entries if isinstance(entries, list) else entries.values()) for place in places(entry)]
+
+
+def test_the_navigation_names_every_page_once():
+    pages = {path.relative_to(DOCS).as_posix() for path in DOCS.rglob("*.md")} | set(reference.PAGES)
+    named = places(SITE["nav"])
+    assert set(named) == pages and len(named) == len(pages)
+
+
+def test_the_page_of_commands_has_every_command_and_option(robustgen):
+    page = reference.commands_page()
+    assert re.findall(r"^### robustgen ([\w-]+)$", page, re.MULTILINE) == list(VERBS)
+    for command in ("evaluate", "fit"):
+        _, text, _ = robustgen(command, "--help")
+        options = set(re.findall(r"^ +(?:-\w, )?(--[\w-]+)", text, re.MULTILINE)) - {"--help"}
+        section = page.partition(f"### robustgen {command}\n")[2].partition("\n### ")[0]
+        assert len(options) > 5 and all(f"{option}" in section for option in options)
+
+
+def leaves(content):
+    """Names of all settings in a JSON-like recipe."""
+    for name, value in content.items():
+        yield name
+        if isinstance(value, dict) and name not in ("generators", "arms", "special", "published"):
+            yield from leaves(value)
+
+
+def test_the_page_of_settings_has_every_setting():
+    page = reference.settings_page()
+    named = set(re.findall(r"^\| `(\w+)` \|", page, re.MULTILINE))
+    for recipe in RECIPES.values():
+        assert set(leaves(recipe.to_json())) <= named
+    for kinds in (LOSS_CONFIGS, GENERATOR_CONFIGS):
+        for kind, config in kinds.items():
+            section = re.search(rf"^### [\w., ]+: {re.escape(kind)}\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
+            assert all(f"| `{name}` |" in section[1] for name in config.model_fields), kind
+    assert "| `peak_lr` | `number > 0` | required | Peak learning rate." in page
+    assert "train.schedule" in page and Recipe.__doc__.splitlines()[0] in page
+
+
+def test_the_pages_of_python_have_every_public_name():
+    page = reference.python_page()
+    named = {line.rpartition(".")[2] for line in re.findall(r"^::: (.+)$", page, re.MULTILINE)}
+    assert named == set(robustgen.__all__) - {"__version__"}
+
+
+def test_types_are_written_in_words():
+    values = {
+        name: reference.values_of(field.annotation, field.metadata) for name, field in Recipe.model_fields.items()
+    }
+    assert values["threads"] == "integer >= 1" and values["labels"] == "predicted or condition"
+    assert values["seeds"] == "list of integer" and values["arms"] == "NAME: section"
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits", "photos", "audit"])
+def test_a_tutorial_prints_what_its_page_shows(name, tmp_path):
+    """All of its commands in order; the numbers may differ."""
+    page = DOCS / "tutorials" / f"{name}.md"
+    pieces = [(piece, printed) for piece, printed in tutorials.run_page(page.read_text(), tmp_path)]
+    assert len(pieces) >= 5
+    for piece, printed in pieces:
+        if piece["output"] is not None:
+            assert tutorials.without_numbers(printed) == tutorials.without_numbers(piece["output"]), piece["commands"]
+    for picture in re.findall(r"!\[[^\]]+\]\(([\w.-]+)\)", page.read_text()):
+        assert (tmp_path / picture).stat().st_size > 500 and (page.parent / picture).exists()
+
+
+def test_files_commands_and_outputs_of_a_tutorial_are_recognized(tmp_path):
+    text = """
+```python title="one.py"
+print("started")
+print("found", 3.5)
+```
+
+    python one.py
+
+```text
+found 2.25
+```
+
+and `python two.py` in a sentence.
+"""
+    ((piece, printed),) = tutorials.run_page(text, tmp_path)
+    assert piece["commands"] == "    python one.py\n" and printed == "found 3.5\n"
+    assert tutorials.without_numbers(printed) == tutorials.without_numbers(piece["output"])
+    with pytest.raises(RuntimeError, match=r"python none\.py failed with code 2"):
+        list(tutorials.run_page("    python none.py\n", tmp_path))
+    with pytest.raises(ValueError, match="runs robustgen and python"):
+        list(tutorials.run_page("    rm files\n", tmp_path))
+
+
+@pytest.mark.slow
+def test_the_site_builds_without_a_warning(tmp_path):
+    if importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None:
+        pytest.skip("needs the extra docs: pip install 'robustgen[docs]'; make docs installs it")
+    words = ["-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=REPOSITORY)
+    assert done.returncode == 0, done.stderr
+    assert "Peak learning rate" in (tmp_path / "site" / "reference" / "settings.html").read_text()
