@@ -298,7 +298,7 @@ def convolutions_of(works: dict[str, Work], where: str) -> dict[str, dict[str, f
         for key, count in seen.calls.items():
             call = replayed(key, where)
             call()
-            each = min(seconds_of(call, where) for _ in range(3))
+            each = min(seconds_of(call, where) for _ in range(2))
             work = operations(key)
             seconds, total, peak = seconds + count * each, total + count * work, max(peak, work / each)
         found[precision] = {"seconds": seconds, "operations": total, "peak": peak}
