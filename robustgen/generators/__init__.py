@@ -171,6 +171,10 @@ def open_generator(
     Raises:
         ValueError: unfinished, damaged, or sampler settings that the generator does not have.
     """
+    if sampler is not None and sampler.precision != "float32":
+        raise ValueError(
+            f"precision {sampler.precision} is for proxy sets only; in Python put torch.autocast around sample_images"
+        )
     model, _ = read_generator(Path(folder))
     model.to(device).configure_sampler(sampler or SamplerConfig())
     return model

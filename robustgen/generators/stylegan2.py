@@ -16,6 +16,7 @@ from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.augmentation import Adaptation, varied
 from robustgen.generators.biggan import FIRST, doublings_of
 from robustgen.generators.contracts import Generator, LossTerm, Optimization, TrainingSpec
+from robustgen.generators.low_precision import depthwise
 from robustgen.images import DatasetInfo
 from robustgen.modes import batch_invariant, channels_last
 from robustgen.randomness import Rng
@@ -364,11 +365,11 @@ def _filter(channels: int, device: torch.device, dtype: torch.dtype, gain: float
 
 def _smoothed(x: Tensor, *, padding: int, gain: float = 1.0) -> Tensor:
     channels = x.shape[1]
-    return F.conv2d(x, _filter(channels, x.device, x.dtype, gain), padding=padding, groups=channels)
+    return depthwise(F.conv2d, x, _filter(channels, x.device, x.dtype, gain), padding=padding)
 
 
 def _doubled(images: Tensor) -> Tensor:
     """Twice the size: zeros between pixels, then smoothed."""
     colors = images.shape[1]
     smooth = _filter(colors, images.device, images.dtype, 4.0)
-    return F.conv_transpose2d(images, smooth, stride=2, padding=1, groups=colors)
+    return depthwise(F.conv_transpose2d, images, smooth, stride=2, padding=1)

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from robustgen.config.generators import UNetConfig
-from robustgen.generators.low_precision import GroupNorm, dropout
+from robustgen.generators.low_precision import GroupNorm, depthwise, dropout
 from robustgen.images import DatasetInfo
 from robustgen.randomness import Rng
 
@@ -47,9 +47,9 @@ def _binomial(x: Tensor) -> Tensor:
 def resampled(x: Tensor, resample: str | None, smooth: bool = False) -> Tensor:
     """Half the size by 2x2 means, or twice the size by repetition; `smooth`: by the filter (1, 3, 3, 1) / 8."""
     if smooth and resample == "down":
-        return F.conv2d(x, _binomial(x), stride=2, padding=1, groups=x.shape[1])
+        return depthwise(F.conv2d, x, _binomial(x), stride=2, padding=1)
     if smooth and resample == "up":
-        return F.conv_transpose2d(x, 4 * _binomial(x), stride=2, padding=1, groups=x.shape[1])
+        return depthwise(F.conv_transpose2d, x, 4 * _binomial(x), stride=2, padding=1)
     if resample == "down":
         return F.avg_pool2d(x, 2)
     return F.interpolate(x, scale_factor=2, mode="nearest") if resample == "up" else x
@@ -128,7 +128,7 @@ class _Residual(nn.Module):
         weight, bias = self.conv.weight, self.conv.bias
         assert bias is not None
         h = F.conv2d(x, weight, padding=2)
-        return F.conv2d(h, _binomial(h), stride=2, groups=h.shape[1]) + bias.view(-1, 1, 1)
+        return depthwise(F.conv2d, h, _binomial(h), stride=2) + bias.view(-1, 1, 1)
 
 
 class UNet(nn.Module):

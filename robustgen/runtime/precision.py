@@ -56,7 +56,13 @@ def check_precision(precision: str, device: torch.device | str) -> None:
 
 
 def autocast(precision: str, device: torch.device | str) -> torch.autocast:
-    """Matrix products and convolutions in bfloat16 if that is the precision; float32 otherwise."""
+    """Matrix products and convolutions in bfloat16 if that is the precision, and as they are in float32.
+
+    Raises:
+        ValueError: another precision, such as one that `choose_precision` has yet to choose.
+    """
+    if precision not in ("float32", "bfloat16"):
+        raise ValueError(f"expected precision float32 or bfloat16, got {precision!r}")
     return torch.autocast(torch.device(device).type, torch.bfloat16, enabled=precision == "bfloat16")
 
 

@@ -174,9 +174,10 @@ class _TrainStep:
             for precision in ("float32", "bfloat16")
         }
         images = settings.schedule.batch_size // self.shares
-        self.precision = choose_precision(
-            settings.precision, like.device, record, self.steps, lambda precision: attempts[precision](images)
-        )
+        with explained(images, settings.accumulate, self.world, attempts["float32"]):
+            self.precision = choose_precision(
+                settings.precision, like.device, record, self.steps, lambda precision: attempts[precision](images)
+            )
         self.attempt, self.network = attempts[self.precision], in_precision(network, self.precision)
         self.warmup_steps = round(settings.schedule.warmup * self.steps)
         self.ema_start = round(settings.ema_start * self.steps)

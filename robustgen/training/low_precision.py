@@ -12,7 +12,7 @@ from robustgen.runtime.precision import autocast
 
 
 class LowPrecision(nn.Module):
-    """A network computed in bfloat16 by autocast, from and to float32. Parameters and modes are the network's own.
+    """A network computed in bfloat16 by autocast, with float32 logits. Parameters and modes are the network's own.
 
     Losses and attacks that call it compute in float32. On a CPU autocast alone would give them bfloat16 logits, and
     take their softmax in bfloat16.
@@ -25,7 +25,7 @@ class LowPrecision(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         with autocast("bfloat16", images.device):
             output: Tensor = self.model(images)
-        return output.float()
+        return output.float() if output.dtype == torch.bfloat16 else output
 
 
 def in_precision(model: nn.Module, precision: str) -> nn.Module:

@@ -6,6 +6,7 @@ import torch.nn.functional as F
 from torch import nn
 
 from robustgen.generators.low_precision import GroupNorm, dropout
+from robustgen.generators.unet import resampled
 from robustgen.randomness import rng_for
 
 
@@ -74,3 +75,16 @@ def test_dropout_in_bfloat16_keeps_its_share_and_the_mean():
     with rng_for(2).seeding_torch():
         assert torch.equal(dropout(images, 0.13, True), found)
     assert dropout(images, 0.13, False) is images and not dropout(images, 1.0, True).any()
+
+
+@pytest.mark.parametrize("resample", ["down", "up"])
+def test_filters_of_channels_in_bfloat16_are_float32s_up_to_rounding(resample):
+    images = drawn("x", 2, 8, 6, 6).bfloat16()
+    one, two = images.float().requires_grad_(), images.clone().requires_grad_()
+    expected = resampled(one, resample, smooth=True)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = resampled(two, resample, smooth=True)
+    assert found.dtype == torch.bfloat16 and torch.equal(found, expected.bfloat16())
+    expected.sum().backward()
+    found.sum().backward()
+    assert torch.equal(two.grad, one.grad.bfloat16())

@@ -8,7 +8,7 @@ import torch
 
 from robustgen.config.generators import EDMConfig, GaussianConfig
 from robustgen.config.sampler import SamplerConfig
-from robustgen.generators import build_generator, save_generator
+from robustgen.generators import build_generator, load_generator, open_generator, save_generator
 from robustgen.models import build_model
 from robustgen.models.saved import save_classifier
 from robustgen.proxy.sampling import sample_batch
@@ -63,8 +63,6 @@ def test_an_unfinished_set_is_not_continued_in_another_precision(edm, tmp_path):
 
 
 def test_image_i_does_not_depend_on_the_batch_in_bfloat16(edm):
-    from robustgen.generators import load_generator
-
     model, _ = load_generator(edm)
     model.configure_sampler(SAMPLER)
     whole = sample_batch(model, np.arange(48), 0, "cpu", "bfloat16")
@@ -118,6 +116,11 @@ def test_labels_in_bfloat16_are_float32s_but_for_near_ties(edm, labeler, tmp_pat
     assert 0 < difference.max() < 0.05
     changed = one["label"] != two["label"]
     assert (one["margin"][changed] < 0.1).all()
+
+
+def test_in_python_the_precision_of_sampling_is_autocasts(edm):
+    with pytest.raises(ValueError, match="precision auto is for proxy sets only"):
+        open_generator(edm, sampler=SamplerConfig(precision="auto"))
 
 
 def test_unknown_precisions_are_one_line(edm, labeler, tmp_path, robustgen):
