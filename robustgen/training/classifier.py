@@ -174,7 +174,7 @@ class _TrainStep:
             for precision in ("float32", "bfloat16")
         }
         images = settings.schedule.batch_size // self.shares
-        with explained(images, settings.accumulate, self.world, attempts["float32"]):
+        with explain_out_of_memory(images, settings.accumulate, self.world, attempts["float32"]):
             self.precision = choose_precision(
                 settings.precision, like.device, record, self.steps, lambda precision: attempts[precision](images)
             )
