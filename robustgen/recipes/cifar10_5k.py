@@ -68,7 +68,8 @@ CPU = Recipe(
         "gaussian": GaussianConfig(),
         "augmented": AugmentedConfig(augment="crop-flip"),
     },
-    sampling=SamplingConfig(count=15_000, solver="ipndm", evaluations=10, shard_images=2_500),
+    sampling=SamplingConfig(count=15_000, solver="ipndm", evaluations=10, shard_images=2_500, precision="auto"),
+    label_precision="auto",
     keep=KeepConfig(rule="all"),
     train=TrainingConfig(
         architecture="wrn-16-2",
@@ -81,7 +82,7 @@ CPU = Recipe(
         validation_steps=10,
     ),
     arms=ARMS,
-    evaluation=EvaluationConfig(suite="swift", batch_size=128),
+    evaluation=EvaluationConfig(suite="swift", batch_size=128, precision="auto"),
     measure=MeasureConfig(judged=2_000),
 )
 
@@ -114,7 +115,7 @@ GPU = CPU.model_copy(
             "gaussian": GaussianConfig(),
             "augmented": AugmentedConfig(augment="crop-flip"),
         },
-        "sampling": SamplingConfig(count=50_000, solver="ipndm", evaluations=10, shard_images=10_000),
+        "sampling": SamplingConfig(count=50_000, solver="ipndm", evaluations=10, shard_images=10_000, precision="auto"),
         "train": CPU.train.model_copy(
             update={
                 "architecture": "preact-resnet-18",
@@ -123,7 +124,7 @@ GPU = CPU.model_copy(
                 "validations": 7,
             }
         ),
-        "evaluation": EvaluationConfig(suite="swift", batch_size=1_000),
+        "evaluation": EvaluationConfig(suite="swift", batch_size=1_000, precision="auto"),
         "measure": None,
     }
 )
