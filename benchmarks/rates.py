@@ -43,8 +43,9 @@ from robustgen.randomness import rng_for
 from robustgen.storage.provenance import environment
 from robustgen.threat import ThreatModel
 from robustgen.training.batch_norms import use_own_batch_norms
-from robustgen.training.classifier import autocast, parameter_groups
+from robustgen.training.classifier import parameter_groups
 from robustgen.training.ema import EMA
+from robustgen.training.low_precision import casting_once, in_precision
 
 Row = dict[str, Any]
 THREAT = ThreatModel("linf", 8 / 255)
@@ -171,8 +172,8 @@ def trades(sizes: Sizes, where: str, architecture: str, batch: int, how: str, pr
 
     def step() -> None:
         optimizer.zero_grad(set_to_none=True)
-        with autocast(settings, torch.device(where)):
-            value = loss(network, given, THREAT, place)
+        with casting_once(settings.precision, where):
+            value = loss(in_precision(network, settings.precision), given, THREAT, place)
         value.backward()
         optimizer.step()
         ema.update(model, 0.995)

@@ -59,6 +59,8 @@ def test_the_page_of_settings_has_every_setting():
         assert set(leaves(recipe.to_json())) <= named
     for kinds in (LOSS_CONFIGS, GENERATOR_CONFIGS):
         for kind, config in kinds.items():
+            if not config.__module__.startswith("robustgen."):
+                continue  # another test has registered it
             section = re.search(rf"^### [\w., ]+: {re.escape(kind)}\n(.*?)(?=^##|\Z)", page, re.MULTILINE | re.DOTALL)
             assert all(f"| `{name}` |" in section[1] for name in config.model_fields), kind
     assert "| `peak_lr` | `number > 0` | required | Peak learning rate." in page

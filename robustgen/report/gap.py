@@ -46,10 +46,12 @@ def gap_section(study: Study) -> dict[str, Any] | None:
     if upper is None or not study.with_arm(study.baseline, upper):
         return None
     found = shares_closed(study, upper)
+    over = "seeds; small dots are seeds" if len(study.results) > 1 else "test images"
     return {
         "sentences": gap_sentences(study, upper, found),
         "table": gap_table(study, found),
         "svg": gap_figure(study, upper, found),
+        "caption": f"Robust accuracy with 95 % intervals over {over}. Dashed lines: the ends of the gap.",
         "costs": costs_table(study),
         "several": len(study.results) > 1,
     }

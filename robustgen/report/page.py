@@ -114,7 +114,7 @@ def render_run(results: Results) -> str:
         headline=recipe["name"] if noisy else title_of(rows),
         first={
             "svg": closed["svg"] if closed else headline_figure(rows),
-            "caption": headline_caption(rows),
+            "caption": closed["caption"] if closed else headline_caption(rows),
             "sentences": gains[:3] if noisy and gains else short_sentences(rows),
         },
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "

@@ -83,7 +83,7 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
         headline=title_of(rows),
         first={
             "svg": closed["svg"] if closed else headline_figure(rows),
-            "caption": headline_caption(rows),
+            "caption": closed["caption"] if closed else headline_caption(rows),
             "sentences": short_sentences(rows),
         },
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
@@ -169,7 +169,7 @@ def figures_of(study: Study) -> dict[str, str]:
     closed = gap.gap_section(study)
     found = {
         "robust": _dots(study),
-        "gap": closed["svg"] if closed else "",
+        "gap" if closed else "headline": closed["svg"] if closed else headline_figure(headline_of_study(study)),
         "shares": _shares(study),
         "correlations": generators["svg"] if generators else "",
         "certified": certificates["svg"] if certificates else "",

@@ -169,10 +169,15 @@ class _TrainStep:
         self.shares = self.world * settings.accumulate
         self.steps = settings.schedule.steps
         network = Compiled(state.model) if settings.compile else state.model
-        attempts = {
-            precision: passes_of(network, loss_at(loss, 1), threat, like.shape, like.classes, like.device, precision)
-            for precision in ("float32", "bfloat16")
-        }
+
+        def attempt(precision: str) -> Callable[[int], None]:
+            def work(images: int) -> None:
+                last = loss_at(loss, 1)
+                passes_of(network, last, threat, like.shape, like.classes, like.device, precision)(images)
+
+            return work
+
+        attempts = {precision: attempt(precision) for precision in ("float32", "bfloat16")}
         images = settings.schedule.batch_size // self.shares
         with explain_out_of_memory(images, settings.accumulate, self.world, attempts["float32"]):
             self.precision = choose_precision(

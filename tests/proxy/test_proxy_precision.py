@@ -8,7 +8,7 @@ import torch
 
 from robustgen.config.generators import EDMConfig, GaussianConfig
 from robustgen.config.sampler import SamplerConfig
-from robustgen.generators import build_generator, load_generator, open_generator, save_generator
+from robustgen.generators import build_generator, open_generator, read_generator, save_generator
 from robustgen.models import build_model
 from robustgen.models.saved import save_classifier
 from robustgen.proxy.sampling import sample_batch
@@ -63,7 +63,7 @@ def test_an_unfinished_set_is_not_continued_in_another_precision(edm, tmp_path):
 
 
 def test_image_i_does_not_depend_on_the_batch_in_bfloat16(edm):
-    model, _ = load_generator(edm)
+    model, _ = read_generator(edm)
     model.configure_sampler(SAMPLER)
     whole = sample_batch(model, np.arange(48), 0, "cpu", "bfloat16")
     parts = [sample_batch(model, np.arange(48)[some], 0, "cpu", "bfloat16") for some in (slice(0, 7), slice(7, 48))]
