@@ -100,7 +100,8 @@ def headline_figure(rows: Sequence[ArmResult]) -> str:
     figure, axes = axes_on(7.4, 0.8 + 0.42 * len(rows))
     axes.axvline(100 * rows[0].robust, color=COLORS[1], linestyle="--", linewidth=1.2)
     for i, row in enumerate(reversed(rows)):
-        color = COLORS[1] if row.gain is None else COLORS[0] if row.significant else GRAY
+        better, worse = row.significant and (row.gain or 0) > 0, row.significant and (row.gain or 0) < 0
+        color = COLORS[1] if row.gain is None else COLORS[0] if better else COLORS[4] if worse else GRAY
         low, high = (100 * end for end in row.interval)
         axes.plot([low, high], [i, i], color=color, linewidth=2.5, alpha=0.45, solid_capstyle="round")
         axes.plot(100 * np.array(row.seeds), np.full(len(row.seeds), i), ".", color=GRAY, markersize=4)
@@ -120,5 +121,5 @@ def headline_caption(rows: Sequence[ArmResult]) -> str:
     """What the figure shows, in words."""
     several = len(rows[0].seeds) > 1
     over = "seeds; small dots are seeds" if several else "test images"
-    gains = f" Numbers: gains over {rows[0].name} in points." if len(rows) > 1 else ""
+    gains = f" Numbers: gains over {rows[0].name} in points; gray: not significant." if len(rows) > 1 else ""
     return f"Robust accuracy with 95 % intervals over {over}. Dashed: {rows[0].name}.{gains}"

@@ -23,7 +23,14 @@ from robustgen.report.generators import (
     read_closeness,
     read_qualities,
 )
-from robustgen.report.headline import headline_caption, headline_figure, headline_of_run, short_sentences, title_of
+from robustgen.report.headline import (
+    ArmResult,
+    headline_caption,
+    headline_figure,
+    headline_of_run,
+    short_sentences,
+    title_of,
+)
 from robustgen.report.questions import by_question
 from robustgen.report.study_summary import Study
 from robustgen.report.tables import (
@@ -49,6 +56,8 @@ from robustgen.stats.formatting import percent, points, points_range
 from robustgen.stats.intervals import PairedDifference
 from robustgen.storage.files import atomic_write, read_json
 from robustgen.storage.run_folder import RunDir
+
+CERTIFIED = "Certified accuracy over the l2 radius; bands are 95 % Wilson intervals."
 
 
 def write_report(run: RunDir) -> Path:
@@ -112,11 +121,7 @@ def render_run(results: Results) -> str:
         "page.html.j2",
         title=f"robustgen: {recipe['name']}",
         headline=recipe["name"] if noisy else title_of(rows),
-        first={
-            "svg": closed["svg"] if closed else headline_figure(rows),
-            "caption": closed["caption"] if closed else headline_caption(rows),
-            "sentences": gains[:3] if noisy and gains else short_sentences(rows),
-        },
+        first=_first(rows, closed, certificates if noisy else None),
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images of {'x'.join(map(str, about['shape'][1:]))}; "
         f"{recipe['train']['architecture']}, {loss['kind']} {against}{seed}",
@@ -134,6 +139,8 @@ def render_run(results: Results) -> str:
         baseline=name_of(recipe, results.baseline),
         shortened=shortened(recipe, results.verdicts),
         certificates=certificates,
+        certificates_first=noisy and bool(certificates),
+        certified_caption=CERTIFIED,
         bars=_bars(results),
         flags=flags,
         also_checked=diagnostics.also_checked(found),
@@ -175,6 +182,21 @@ def gain_sentences(results: Results) -> list[str]:
             f"{points(gain.value)} points ({points_range(gain.interval)}): {verdict}."
         )
     return sentences or [f"{percent(base.robust_accuracy.value)} % robust."]
+
+
+def _first(rows: list[ArmResult], closed: dict[str, Any] | None, certificates: dict[str, Any] | None) -> dict[str, Any]:
+    """Figure, caption and sentences of the first screen, about certificates, the gap to more real images, or gains."""
+    if certificates:
+        return {
+            "svg": certificates["svg"],
+            "caption": CERTIFIED,
+            "sentences": certificates["gains"][:3],
+        }
+    return {
+        "svg": closed["svg"] if closed else headline_figure(rows),
+        "caption": closed["caption"] if closed else headline_caption(rows),
+        "sentences": short_sentences(rows),
+    }
 
 
 def _certificates(results: Results) -> dict[str, Any] | None:
