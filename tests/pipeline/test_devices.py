@@ -14,6 +14,7 @@ from test_pipeline import SMOKE, contents
 
 from robustgen.pipeline.devices import divided, find_devices
 from robustgen.pipeline.graph import stages
+from robustgen.recipes import RECIPES
 from robustgen.storage.run_folder import RunDir
 
 PLAN = stages(SMOKE, RunDir("nowhere"))
@@ -78,6 +79,8 @@ def test_the_dry_run_says_which_devices(robustgen, two):
 def test_what_processes_share():
     shared = {stage.name for stage in PLAN if stage.shared}
     assert {"labeller", "fit edm", "sample edm", "train edm-1", "evaluate real"} <= shared
+    generators = RECIPES["digits-generators"]
+    assert {stage.kind for stage in stages(generators, RunDir("nowhere")) if stage.shared} >= {"measure", "label"}
     assert not shared & {"data", "fit gaussian", "keep edm", "report"}
 
 
