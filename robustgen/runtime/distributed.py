@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import re
+import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -74,10 +76,11 @@ def in_turns(count: int, make: Callable[[int], _T]) -> Iterator[_T]:
 
 
 def from_first(make: Callable[[], _T]) -> _T:
-    """What the first process makes, in every process; it must be picklable and lie on the CPU."""
+    """What the first process makes, in every process, however long it takes; must be picklable and lie on the CPU."""
     rank, world = place()
     held: list[Any] = [make() if rank == 0 else None]
     if world > 1:
+        _together(_wait_for_first)
         _together(lambda dist: dist.broadcast_object_list(held, 0, device=_host()))
     made: _T = held[0]
     return made
@@ -154,6 +157,20 @@ def _word_left() -> str:
 def _lost(error: RuntimeError) -> str:
     first = re.sub(r"^\[[^]]*\] *", "", (str(error).splitlines() or [""])[0]).split(". ")[0]
     return f"another process died or cannot be reached ({first}); run the command again to resume"
+
+
+_WAITS = itertools.count()
+
+
+def _wait_for_first(dist: Any) -> None:
+    """Wait for the first process, without the time limit of collective operations."""
+    store, name = _store(), f"robustgen/first/{next(_WAITS)}"
+    if place()[0] == 0:
+        store.set(name, "")
+    while not store.check([name]):
+        if word := _word_left():
+            raise OtherProcessFailed(word)
+        time.sleep(0.05)
 
 
 def _send_to_first(thing: Any) -> None:

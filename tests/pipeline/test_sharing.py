@@ -50,6 +50,7 @@ def processes(monkeypatch):
         with ThreadPoolExecutor(count) as threads:
             return list(threads.map(as_process, range(count)))
 
+    monkeypatch.setattr(distributed, "_wait_for_first", lambda dist: None)
     monkeypatch.setattr(distributed, "_together", lambda work: work(Messages(mine)))
     for module in (distributed, certify_stage, measure_stage, quality_module):
         monkeypatch.setattr(module, "place", lambda: getattr(mine, "place", (0, 1)))
