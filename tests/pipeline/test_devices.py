@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -80,7 +81,10 @@ def test_what_processes_share():
     shared = {stage.name for stage in PLAN if stage.shared}
     assert {"labeller", "fit edm", "sample edm", "train edm-1", "evaluate real"} <= shared
     generators = RECIPES["digits-generators"]
-    assert {stage.kind for stage in stages(generators, RunDir("nowhere")) if stage.shared} >= {"measure", "label"}
+    kinds = {stage.kind for stage in stages(generators, RunDir("nowhere")) if stage.shared}
+    assert kinds >= {"measure", "label", "arc"}
+    (arc,) = (stage.stage.analysis for stage in stages(generators, RunDir("nowhere")) if stage.name == "arc edm")
+    assert arc.shared and not replace(arc, analysis="transport").shared
     assert not shared & {"data", "fit gaussian", "keep edm", "report"}
 
 

@@ -8,12 +8,14 @@ import sys
 import threading
 from collections import defaultdict
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 
 import pytest
 import torch
 from test_pipeline import SMOKE
 
 from conftest import REPOSITORY
+from robustgen.analysis import arc as arc_module
 from robustgen.analysis import features as features_module
 from robustgen.analysis import quality as quality_module
 from robustgen.analysis.features import Features
@@ -26,6 +28,8 @@ from robustgen.runtime import distributed
 from robustgen.stages import certify as certify_stage
 from robustgen.stages import label as label_stage
 from robustgen.stages import measure as measure_stage
+from robustgen.stages import score as score_stage
+from robustgen.training import loop as loop_module
 
 RUN = REPOSITORY / "tests" / "fixtures" / "version-0.1" / "run"
 
@@ -52,9 +56,10 @@ def processes(monkeypatch):
 
     monkeypatch.setattr(distributed, "_wait_for_first", lambda dist: None)
     monkeypatch.setattr(distributed, "_together", lambda work: work(Messages(mine)))
-    for module in (distributed, certify_stage, measure_stage, quality_module):
+    monkeypatch.setattr(loop_module, "finishing_steps", nullcontext)  # signals are for the main thread
+    for module in (distributed, certify_stage, measure_stage, quality_module, score_stage, arc_module):
         monkeypatch.setattr(module, "place", lambda: getattr(mine, "place", (0, 1)))
-    for module in (distributed, certify_stage, measure_stage):
+    for module in (distributed, certify_stage, measure_stage, score_stage):
         monkeypatch.setattr(module, "wait_for_all", lambda: mine.wait())
     return run
 
@@ -77,6 +82,19 @@ class Messages:
             return
         for rank in set(range(self.count)) - {source}:
             self.send_object_list(things, rank, device)
+
+    def all_gather_object(self, everything, thing):
+        for rank in range(self.count):
+            self.send_object_list([thing], rank, "cpu")
+        for rank in range(self.count):
+            held = [None]
+            self.recv_object_list(held, rank, "cpu")
+            everything[rank] = held[0]
+
+    def all_reduce(self, total):
+        everything = [None] * self.count
+        self.all_gather_object(everything, total)
+        total.copy_(sum(everything))
 
 
 def files_of(folder):
@@ -151,6 +169,31 @@ def with_pixels(find):
     return found
 
 
+@pytest.fixture
+def built_one_at_a_time(monkeypatch):
+    """Networks are drawn from torch's global generator, which threads share, unlike processes."""
+    build, lock = arc_module._build, threading.Lock()
+
+    def built(*how):
+        with lock:
+            return build(*how)
+
+    monkeypatch.setattr(arc_module, "_build", built)
+
+
+def test_discriminators_and_their_scores(processes, built_one_at_a_time, tmp_path):
+    changes = ("radii=0.0,0.1", "total_images=32", "further_images=16", "batch_size=16", "steps=1", "test_steps=1")
+    made = {}
+    for count in (1, 3):
+        folder = tmp_path / f"{count}"
+        shutil.copytree(RUN / "proxies" / "edm", folder / "edm")
+        stage = score_stage.Score(folder / "edm", SMOKE.data, SMOKE.threat, folder / "arc.npz", 0, changes)
+        said = processes(count, lambda stage=stage: stage("cpu", silent))
+        assert len(set(said)) == 1
+        made[count] = {str(file.relative_to(folder)): file.read_bytes() for file in folder.rglob("*") if file.is_file()}
+    assert made[3] == made[1] and {"arc.npz", "edm/discriminator.npy"} <= made[1].keys()
+
+
 PROGRAM = """
 import sys
 from pathlib import Path
@@ -161,24 +204,30 @@ from robustgen.contracts import silent
 from robustgen.recipes import RECIPES
 from robustgen.runtime.cpu import configure_cpu
 from robustgen.stages.measure import Measure
+from robustgen.stages.score import Score
 
 configure_cpu(1)
 features.FEATURE_BLOCK = 128
-run, path = map(Path, sys.argv[1:])
-data = RECIPES["digits-smoke"].data
-Measure(run / "proxies" / "edm", run / "labeller", data, MeasureConfig(judged=100), path, 0)("cpu", silent)
+proxy, labeller, into = map(Path, sys.argv[1:])
+recipe = RECIPES["digits-smoke"]
+Measure(proxy, labeller, recipe.data, MeasureConfig(judged=100), into / "edm.npz", 0)("cpu", silent)
+arc = ("radii=0.0,0.1", "total_images=48", "further_images=16", "batch_size=16", "steps=2", "test_steps=2")
+Score(proxy, recipe.data, recipe.threat, into / "arc.npz", 0, arc)("cpu", silent)
 """
 
 
 @pytest.mark.slow
-def test_qualities_of_real_processes(tmp_path):
+def test_qualities_and_discriminators_of_real_processes(tmp_path):
+    """Also of discriminators: their weights, verdicts of held-out images, what they say of all generated ones."""
     program = tmp_path / "program.py"
     program.write_text(PROGRAM)
     made = {}
     for count in (1, 2, 3):
-        path = tmp_path / f"{count}" / "edm.npz"
+        into = tmp_path / f"{count}"
+        shutil.copytree(RUN / "proxies" / "edm", into / "edm")
         torchrun = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={count}"] if count > 1 else []
-        command = [sys.executable, *torchrun, str(program), str(RUN), str(path)]
+        command = [sys.executable, *torchrun, str(program), str(into / "edm"), str(RUN / "labeller"), str(into)]
         subprocess.run(command, check=True, capture_output=True, timeout=300)
-        made[count] = files_of(path.parent)
-    assert made[2] == made[3] == made[1] and len(made[1]) == 2
+        made[count] = {str(file.relative_to(into)): file.read_bytes() for file in into.rglob("*") if file.is_file()}
+    assert {"edm.npz", "edm.neighbours.npz", "arc.npz", "edm/discriminator.npy"} <= made[1].keys()
+    assert made[2] == made[3] == made[1]
