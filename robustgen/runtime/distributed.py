@@ -65,6 +65,7 @@ def in_turns(count: int, make: Callable[[int], _T]) -> Iterator[_T]:
     it has made until the first one takes it, so that each holds one thing at a time.
     """
     rank, world = place()
+    _join()
     for number in range(count):
         maker = number % world
         if maker == rank == 0:
@@ -78,6 +79,7 @@ def in_turns(count: int, make: Callable[[int], _T]) -> Iterator[_T]:
 def from_first(make: Callable[[], _T]) -> _T:
     """What the first process makes, in every process, however long it takes; must be picklable and lie on the CPU."""
     rank, world = place()
+    _join()
     held: list[Any] = [make() if rank == 0 else None]
     if world > 1:
         _together(_wait_for_first)
@@ -157,6 +159,12 @@ def _word_left() -> str:
 def _lost(error: RuntimeError) -> str:
     first = re.sub(r"^\[[^]]*\] *", "", (str(error).splitlines() or [""])[0]).split(". ")[0]
     return f"another process died or cannot be reached ({first}); run the command again to resume"
+
+
+def _join() -> None:
+    """Join the other processes before work that may fail, so that they can be told."""
+    if place()[1] > 1:
+        _together(lambda dist: None)
 
 
 _WAITS = itertools.count()

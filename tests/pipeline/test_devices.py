@@ -55,14 +55,18 @@ def test_devices_are_divided_among_models_at_a_time(monkeypatch):
     assert set(find_devices("cpu", PLAN).shares.values()) == {1}
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("simulated", "options", "said"),
     [
         ("", ("--gpus", "4"), "--gpus 4: this machine has no GPU (ROBUSTGEN_DEVICES=cpu:4 starts 4 processes on the"),
-        ("cpu:2", ("--gpus", "4"), "--gpus 4: this machine has 2 simulated devices"),
-        ("cpu:2", ("--gpus-per-stage", "3"), "--gpus-per-stage 3: the run has 2 simulated devices"),
-        ("", ("--gpus-per-stage", "2"), "--gpus-per-stage 2: the run has no GPU"),
-        ("two", (), "ROBUSTGEN_DEVICES=two: expected cpu:N, such as cpu:2"),
+        slow("cpu:2", ("--gpus", "4"), "--gpus 4: this machine has 2 simulated devices"),
+        slow("cpu:2", ("--gpus-per-stage", "3"), "--gpus-per-stage 3: the run has 2 simulated devices"),
+        slow("", ("--gpus-per-stage", "2"), "--gpus-per-stage 2: the run has no GPU"),
+        slow("two", (), "ROBUSTGEN_DEVICES=two: expected cpu:N, such as cpu:2"),
     ],
 )
 def test_more_devices_than_there_are(robustgen, monkeypatch, simulated, options, said):
