@@ -162,7 +162,7 @@ def _lost(error: RuntimeError) -> str:
 
 
 def _join() -> None:
-    """Join the other processes before work that may fail, so that they can be told."""
+    """Join the other processes before work that may fail, so that they learn of an error."""
     if place()[1] > 1:
         _together(lambda dist: None)
 
