@@ -28,6 +28,7 @@ from robustgen.randomness import Rng, content_ids, rng_for
 from robustgen.records.arc import ARCRecord
 from robustgen.records.history import History
 from robustgen.records.record import BROKEN, PENDING, ROBUST, About
+from robustgen.runtime.distributed import from_first, gathered, in_turns, place
 from robustgen.storage.checkpoints import Stateful
 from robustgen.storage.weights import load_weights, save_weights
 from robustgen.threat import ThreatModel
@@ -94,6 +95,9 @@ class ARC:
 
         Discriminators are stored in `discriminators(path, record)`, from which `load_discriminators` reads them.
 
+        Of P processes (`runtime.distributed`) each attacks a P-th of the held-out images, which is most of the work.
+        All train the same discriminators and take the weights of the first, which writes the files.
+
         Raises:
             ValueError: too few images, or `path` is a record of something else.
         """
@@ -101,9 +105,10 @@ class ARC:
         radii, real, generated, held_out, is_real = self._prepare(subject, seed)
         images_of = digest(subject.train, subject.test, subject.generated)
         about = About(repr(self), subject.threat.norm, seed, images_of)
-        found = ARCRecord.resume(path, about)
+        found = from_first(lambda: ARCRecord.resume(path, about))
         record = found or _unmeasured(about, radii, held_out, is_real)
-        if path is not None and found is None:
+        writes = path is not None and place()[0] == 0
+        if path is not None and writes and found is None:
             record.save(path)
         with tempfile.TemporaryDirectory() as aside:
             folder = discriminators(path, record) if path is not None else Path(aside)
@@ -121,9 +126,11 @@ class ARC:
                 labels = torch.where(torch.from_numpy(is_real), REAL, GENERATED).to(held_out.device)
                 attack = APGD(self.test_steps, margin) if radius else None
                 rng = rng_for(seed, "arc", "held out", device=held_out.device)
-                stands, score = robustly_right(model, held_out, labels, threat, attack, rng, batch_size)
-                record = _with(record, at, stands, score)
-                if path is not None:
+                rank, world = place()
+                share = slice(len(labels) * rank // world, len(labels) * (rank + 1) // world)
+                parts = gathered(robustly_right(model, held_out[share], labels[share], threat, attack, rng, batch_size))
+                record = _with(record, at, *map(np.concatenate, zip(*parts, strict=True)))
+                if path is not None and writes:
                     record.save(path)
         return record
 
@@ -168,8 +175,12 @@ class ARC:
         trained = train_discriminator(
             model, pairs, loss, threat, max(1, images // self.batch_size), self.peak_lr, folder, rng, with_radius
         )
-        save_weights(folder / "weights.safetensors", trained)
-        (folder / "checkpoint.pt").unlink(missing_ok=True)
+        of_first = from_first(lambda: {name: value.cpu() for name, value in trained.state_dict().items()})
+        if place()[0] == 0:
+            save_weights(folder / "weights.safetensors", trained)
+            (folder / "checkpoint.pt").unlink(missing_ok=True)
+        else:
+            trained.load_state_dict(of_first)
         return trained
 
 
@@ -216,7 +227,7 @@ def train_discriminator(
     state: dict[str, Stateful] = {"model": model, "average": ema, "optimiser": optimizer, "history": history}
     with Loop(
         folder / "checkpoint.pt", steps, state, unit_per_step=2 * pairs.half, progress=progress,
-        log=lambda row: history.add(**row),
+        writes=place()[0] == 0, log=lambda row: history.add(**row),
     ) as loop:  # fmt: skip
         for t in loop:
             set_lr(optimizer, peak_lr * rising_cosine(t, steps, round(0.1 * steps)))
@@ -227,7 +238,8 @@ def train_discriminator(
             optimizer.step()
             ema.update(model, ramped(0.98, t))
             loop.record(value)
-    history.save(folder / "history.npz")
+    if place()[0] == 0:
+        history.save(folder / "history.npz")
     return ema.model.eval()
 
 
@@ -251,6 +263,8 @@ def robustly_right(
     An image is robust if its clean version is classified correctly and the attack finds no adversarial example. Without
     an attack only the clean image counts. Results of the attack are verified with the model.
     """
+    if not len(images):  # more processes than images
+        return np.empty(0, dtype=np.int8), np.empty(0, dtype=np.float32)
     stands, score = [], []
     streams = rng.each(content_ids(images.cpu().numpy()))
     with evaluating(model):
@@ -306,7 +320,8 @@ def score(
     """(count,) float32 score of each image: mean over discriminators of the predicted probability of "real".
 
     Scores can select the most realistic images (arXiv:2104.09425, Table 11). Images from the discriminators' training
-    set get slightly lower scores than held-out ones.
+    set get slightly lower scores than held-out ones. Processes (`runtime.distributed`) share the images, and all return
+    the scores.
 
     Args:
         models: robust discriminators, see `load_discriminators`.
@@ -315,13 +330,19 @@ def score(
     scores = np.empty(count, dtype=np.float32)
     for model in models:
         model.to(device).eval()
-    for first in range(0, count, batch_size):
-        index = np.arange(first, min(first + batch_size, count))
+
+    def batch(number: int) -> np.ndarray:
+        index = np.arange(number * batch_size, min((number + 1) * batch_size, count))
         images = to_unit(torch.from_numpy(read(index)).to(device).permute(0, 3, 1, 2))
         probabilities = [BatchInvariant(model)(images).softmax(1)[:, REAL] for model in models]
-        scores[index] = torch.stack(probabilities).mean(0).cpu().numpy()
-        progress(int(index[-1]) + 1, count, "images")
-    return scores
+        return torch.stack(probabilities).mean(0).cpu().numpy()
+
+    done = 0
+    for some in in_turns(math.ceil(count / batch_size), batch):
+        scores[done : done + len(some)] = some
+        done += len(some)
+        progress(done, count, "images")
+    return from_first(lambda: scores)
 
 
 def _build(architecture: str, info: DatasetInfo, rng: Rng | None = None) -> nn.Module:

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, TypeVar
 
 import numpy as np
 import torch
@@ -14,8 +14,11 @@ from robustgen.images import ImageSet, to_unit
 from robustgen.models.inception import Inception, load_inception
 from robustgen.models.vgg import load_vgg
 from robustgen.modes import batch_invariant, evaluating
+from robustgen.runtime.distributed import in_turns
 from robustgen.storage.feature_weights import find_weights, has_weights
 from robustgen.storage.weights import weights_digest
+
+_T = TypeVar("_T")
 
 FEATURE_BLOCK = 1024
 """Images per partial sum. It is fixed, so that sums do not depend on the batch size."""
@@ -172,16 +175,29 @@ def stream(
     source: Images | ImageSet | np.ndarray,
     index: np.ndarray,
     *networks: Features,
+    keep: Callable[[np.ndarray, list[tuple[Tensor, Tensor]]], _T],
     batch_size: int,
     device: torch.device | str,
-) -> Iterator[tuple[slice, np.ndarray, list[tuple[Tensor, Tensor]]]]:
-    """Read images at `index` in blocks: (slice of `index`, pixels, (features, logits) of each network)."""
-    for first in range(0, len(index), FEATURE_BLOCK):
-        part = slice(first, min(first + FEATURE_BLOCK, len(index)))
-        pixels = images_at(source, index[part])
+) -> Iterator[tuple[slice, _T]]:
+    """Read images at `index` in blocks: (slice of `index`, what is kept of the block).
+
+    Of P processes (`runtime.distributed`), each computes every P-th block. The first gets all of them in order, the
+    others none; all must iterate to the end.
+
+    Args:
+        keep: function of the pixels (n, H, W, C) and of (features, logits) of each network; its result must be
+            picklable and lie on the CPU.
+    """
+    parts = [slice(first, min(first + FEATURE_BLOCK, len(index))) for first in range(0, len(index), FEATURE_BLOCK)]
+
+    def block(number: int) -> _T:
+        pixels = images_at(source, index[parts[number]])
         found: list[list[tuple[Tensor, Tensor]]] = [[] for _ in networks]
         for batch in torch.from_numpy(np.ascontiguousarray(pixels)).split(batch_size):
             images = to_unit(batch.to(device).permute(0, 3, 1, 2))
             for rows, network in zip(found, networks, strict=True):
                 rows.append(network(images))
-        yield part, pixels, [(torch.cat([r for r, _ in rows]), torch.cat([z for _, z in rows])) for rows in found]
+        return keep(pixels, [(torch.cat([r for r, _ in rows]), torch.cat([z for _, z in rows])) for rows in found])
+
+    for number, kept in enumerate(in_turns(len(parts), block)):
+        yield parts[number], kept

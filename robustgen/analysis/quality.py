@@ -5,10 +5,11 @@ from __future__ import annotations
 import math
 import os
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -36,6 +37,7 @@ from robustgen.contracts import Progress, silent
 from robustgen.images import ImageSet, check_labels
 from robustgen.randomness import Rng, content_ids, rng_for
 from robustgen.records.quality import Estimate, Quality, QualityAbout
+from robustgen.runtime.distributed import from_first, place
 from robustgen.storage.files import writing_to
 
 SPLITS = 10
@@ -44,6 +46,22 @@ COMPONENTS = 100
 
 _ON_DISK = 1 << 30
 """Features of more bytes are stored in a temporary file."""
+
+
+class _Block(NamedTuple):
+    """What is kept of n images: features and logits of the first network, predictions of the last, identities."""
+
+    rows: Tensor
+    logits: Tensor
+    predicted: np.ndarray
+    ids: np.ndarray
+
+    @classmethod
+    def of(cls, pixels: np.ndarray, found: list[tuple[Tensor, Tensor]]) -> _Block:
+        """The outputs of the networks for a block of images: features first, labeler last."""
+        (rows, logits), (_, labels) = found[0], found[-1]
+        predicted = labels.argmax(1).cpu().numpy() if labels.shape[1] else np.empty(0, dtype=np.int64)
+        return cls(rows.cpu(), logits.cpu(), predicted, content_ids(pixels))
 
 
 @dataclass
@@ -87,18 +105,17 @@ class _Seen:
         """Features in the order of the images; requires that all are kept."""
         return self.rows[torch.from_numpy(self.place)]
 
-    def add(self, part: slice, pixels: np.ndarray, found: list[tuple[Tensor, Tensor]]) -> None:
-        """Add a block of images with the outputs of the networks: features first, labeler last."""
-        rows, logits = found[0]
-        self.moments.add(rows)
+    def add(self, part: slice, block: _Block, device: torch.device | str) -> None:
+        """Add a block of images; moments and scores are summed on the device."""
+        self.moments.add(block.rows.to(device))
         rank = torch.from_numpy(self.place[part])
         if self.score:
-            self.score.add(logits, rank % SPLITS)
+            self.score.add(block.logits.to(device), rank % SPLITS)
         if len(self.predicted):
-            self.predicted[part] = found[-1][1].argmax(1).cpu().numpy()
+            self.predicted[part] = block.predicted
         kept = rank < len(self.rows)
-        self.rows[rank[kept]] = rows.cpu()[kept]
-        self.ids[part] = content_ids(pixels)
+        self.rows[rank[kept]] = block.rows[kept]
+        self.ids[part] = block.ids
 
 
 def measure(
@@ -119,6 +136,9 @@ def measure(
     progress: Progress = silent,
 ) -> Quality:
     """Measure generated images against the training images of their generator and against test images.
+
+    Processes (`runtime.distributed`) share the passes of the networks; the first one computes the metrics, and all
+    return them. The numbers are the same for any number of processes.
 
     Args:
         generated: a `ProxySet` or any `Images`, an image set, or an array (N, H, W, C) uint8.
@@ -155,23 +175,17 @@ def measure(
         order = rng.at(name, "order").permutation(len(where))
         seen = _Seen.nothing(order, features, labeler, kept)
         networks = (features,) if labeler in (None, features) else (features, labeler)
-        for part, pixels, found in stream(source, where, *networks, batch_size=batch_size, device=device):
-            seen.add(part, pixels, found)
-            done += len(pixels)
+        for part, block in stream(source, where, *networks, keep=_Block.of, batch_size=batch_size, device=device):
+            seen.add(part, block, device)
+            done += len(block.ids)
             progress(done, total, "images")
         return seen
 
     mine = look("generated", generated, index, keep)
     theirs = look("train", train, np.arange(len(train)), len(train))
     unseen = look("test", test, np.arange(len(test)), len(test))
-    _check_classes(mine.predicted, train)
-
-    estimates = _estimates(features.prefix, mine, theirs, rng.at("generated"))
-    of_test = _estimates(features.prefix, unseen, theirs, rng.at("test"))
-    asked = labels[index].astype(np.int64) if labels is not None else None
-    own = asked if asked is not None else mine.predicted
-    classes = len(train.info.classes)
-    class_fid, class_counts = _per_class(mine, own, theirs, train.labels, classes)
+    if place()[0] == 0:
+        _check_classes(mine.predicted, train)
 
     most = min(judged, len(mine.rows))
     near = min(most, len(train), len(test))
@@ -182,35 +196,49 @@ def measure(
     sample = index[mine.order[: near * len(draws)]]
     fitted = [np.unique(np.concatenate(drawn)) for drawn in zip(*draws, strict=True)]
     looked = neighbor_features or features
-    if looked is features:
-        sets = _projected((mine.rows[: len(sample)], theirs.in_place(), unseen.in_place()), fitted, rng.at("axes"))
-    else:
+    if looked is not features:
         sources = ((generated, sample), (train, np.arange(len(train))), (test, np.arange(len(test))))
         sets = _looked_at(looked, sources, fitted, rng.at("axes"), batch_size, device)
-    around = [
-        surroundings(samples, sets[1], sets[2], torch.from_numpy(positions), *map(torch.from_numpy, drawn))
-        for samples, positions, drawn in zip(sets[0].split(near), np.split(sample, len(draws)), draws, strict=True)
-    ]
-    equal = min(most, len(train))
-    reached = [
-        inclusion(mine.rows[first : first + equal], theirs.rows[:equal]) for first in range(0, most - equal + 1, equal)
-    ]
-    return Quality(
-        about=QualityAbout(
-            train.info.name, train.info.classes, len(index), len(train), len(test), str(features), str(looked), seed
-        ),
-        estimates=estimates,
-        of_test=of_test,
-        class_fid=class_fid,
-        class_counts=class_counts,
-        confusion=_confusion(asked, mine.predicted, classes),
-        asked=asked is not None and labeler is not None,
-        rounds=len(draws),
-        sample=sample,
-        copies=np.array([int(np.isin(mine.ids, real.ids).sum()) for real in (theirs, unseen)]),
-        **_columns(around),
-        **_columns(reached),
-    )
+
+    def compared() -> Quality:
+        estimates = _estimates(features.prefix, mine, theirs, rng.at("generated"))
+        of_test = _estimates(features.prefix, unseen, theirs, rng.at("test"))
+        asked = labels[index].astype(np.int64) if labels is not None else None
+        own = asked if asked is not None else mine.predicted
+        classes = len(train.info.classes)
+        class_fid, class_counts = _per_class(mine, own, theirs, train.labels, classes)
+        if looked is features:
+            rows = mine.rows[: len(sample)], theirs.in_place(), unseen.in_place()
+            seen = _projected(rows, fitted, rng.at("axes"))
+        else:
+            seen = sets
+        around = [
+            surroundings(samples, seen[1], seen[2], torch.from_numpy(positions), *map(torch.from_numpy, drawn))
+            for samples, positions, drawn in zip(seen[0].split(near), np.split(sample, len(draws)), draws, strict=True)
+        ]
+        equal = min(most, len(train))
+        reached = [
+            inclusion(mine.rows[first : first + equal], theirs.rows[:equal])
+            for first in range(0, most - equal + 1, equal)
+        ]
+        return Quality(
+            about=QualityAbout(
+                train.info.name, train.info.classes, len(index), len(train), len(test), str(features), str(looked), seed
+            ),
+            estimates=estimates,
+            of_test=of_test,
+            class_fid=class_fid,
+            class_counts=class_counts,
+            confusion=_confusion(asked, mine.predicted, classes),
+            asked=asked is not None and labeler is not None,
+            rounds=len(draws),
+            sample=sample,
+            copies=np.array([int(np.isin(mine.ids, real.ids).sum()) for real in (theirs, unseen)]),
+            **_columns(around),
+            **_columns(reached),
+        )
+
+    return from_first(compared)
 
 
 def _checked_index(
@@ -311,11 +339,9 @@ def _looked_at(
     These features may not fit into memory. Only those that PCA is fitted to are stored, in a temporary file if large.
     """
 
-    def rows_of(source: Images | ImageSet | np.ndarray, index: np.ndarray) -> Iterator[Tensor]:
-        for _, _, [(rows, _)] in stream(source, index, looked, batch_size=batch_size, device=device):
-            yield rows.cpu()
-
-    shape = sum(map(len, fitted)), looked.dimension
+    passes = partial(stream, batch_size=batch_size, device=device)
+    here = place()[0] == 0
+    shape = sum(map(len, fitted)) if here else 0, looked.dimension
     with tempfile.TemporaryFile() as file:
         size = shape[0] * shape[1] * 4
         large = size > _ON_DISK
@@ -325,11 +351,15 @@ def _looked_at(
         held = np.memmap(file, np.float32, "w+", shape=shape) if large else np.empty(shape, np.float32)
         first = 0
         for (source, _), index in zip(sources[1:], fitted, strict=True):
-            for rows in rows_of(source, index):
+            for _, rows in passes(source, index, looked, keep=lambda _, found: found[0][0].cpu()):
                 held[first : first + len(rows)] = rows.numpy()
                 first += len(rows)
-        projection = fit_projection(torch.from_numpy(held), COMPONENTS, rng)
-    return [project(rows_of(source, index), projection) for source, index in sources]
+        projection = from_first(lambda: fit_projection(torch.from_numpy(held), COMPONENTS, rng))
+    projected = [
+        [rows for _, rows in passes(source, index, looked, keep=lambda _, found: projection(found[0][0].cpu()))]
+        for source, index in sources
+    ]
+    return [torch.cat(blocks) for blocks in projected] if here else []
 
 
 def _confusion(asked: np.ndarray | None, predicted: np.ndarray, classes: int) -> np.ndarray:

@@ -161,6 +161,7 @@ def _analyse_images(
 ) -> None:  # fmt: skip
     """Analyze the images of a proxy set, and print the table."""
     from robustgen.cli.inventory import print_table
+    from robustgen.runtime.distributed import place
     from robustgen.stages.analyse import AnalyseImages
 
     classifiers = (
@@ -182,7 +183,7 @@ def _analyse_images(
         return found[0].summary
 
     one_stage(f"analyse {name}", path.parent, work, device, dry_run, threads=settings.threads, file_name=path.name)
-    for record in found:
+    for record in found if place()[0] == 0 else ():
         print_table(record.table(), f"{proxy}: {settings.threat}")
         for flag in record.flags:
             print(f"Red flag: {flag}")

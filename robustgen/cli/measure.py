@@ -54,6 +54,7 @@ def measure_command(
     from robustgen.config.recipe import MeasureConfig
     from robustgen.recipes import find_recipe
     from robustgen.records.quality import Quality
+    from robustgen.runtime.distributed import place
     from robustgen.stages.measure import Measure
 
     base = find_recipe(recipe)
@@ -64,5 +65,5 @@ def measure_command(
     path = result_file(into) or proxy / "quality.npz"
     stage = Measure(proxy, classifier, settings.data, settings.measure, path, settings.seed)
     one_stage("measure", path.parent, stage, device, dry_run, threads=settings.threads, file_name=path.name)
-    if not dry_run:
+    if not dry_run and place()[0] == 0:
         print_table(Quality.load(path).table(), str(proxy))

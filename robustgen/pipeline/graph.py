@@ -364,10 +364,15 @@ class AnalyseArm:
     judged: Path | None = None
     classifiers: Path = Path()
 
+    @property
+    def shared(self) -> bool:
+        return self.analysis.shared
+
     def __call__(self, device: str, progress: Progress) -> str:
         analysis = self.analysis
         if self.judged is not None:
             analysis = replace(analysis, model=self.classifiers / read_json(self.judged)["classifier"])
         found = analysis.record(device, progress)
-        write_json(analysis.path.with_suffix(".done"), {"analysis": analysis.analysis})
+        if place()[0] == 0:
+            write_json(analysis.path.with_suffix(".done"), {"analysis": analysis.analysis})
         return found.summary

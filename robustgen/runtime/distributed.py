@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import atexit
+import itertools
 import os
 import re
-from collections.abc import Callable, Sequence
+import time
+from collections.abc import Callable, Iterator, Sequence
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -54,6 +56,36 @@ def gathered(thing: Any) -> list[Any]:
     everything: list[Any] = [None] * world
     _together(lambda dist: dist.all_gather_object(everything, thing))
     return everything
+
+
+def in_turns(count: int, make: Callable[[int], _T]) -> Iterator[_T]:
+    """Yield make(0), ..., make(count - 1) in the first process, each made by process number % P; in others, nothing.
+
+    All processes must iterate to the end. What is made must be picklable and lie on the CPU. A process waits with what
+    it has made until the first one takes it, so that each holds one thing at a time.
+    """
+    rank, world = place()
+    _join()
+    for number in range(count):
+        maker = number % world
+        if maker == rank == 0:
+            yield make(number)
+        elif maker == rank:
+            _send_to_first(make(number))
+        elif rank == 0:
+            yield _taken_from(maker)
+
+
+def from_first(make: Callable[[], _T]) -> _T:
+    """What the first process makes, in every process, however long it takes; must be picklable and lie on the CPU."""
+    rank, world = place()
+    _join()
+    held: list[Any] = [make() if rank == 0 else None]
+    if world > 1:
+        _together(_wait_for_first)
+        _together(lambda dist: dist.broadcast_object_list(held, 0, device=_host()))
+    made: _T = held[0]
+    return made
 
 
 def sum_over_all(tensor: Tensor) -> Tensor:
@@ -127,6 +159,42 @@ def _word_left() -> str:
 def _lost(error: RuntimeError) -> str:
     first = re.sub(r"^\[[^]]*\] *", "", (str(error).splitlines() or [""])[0]).split(". ")[0]
     return f"another process died or cannot be reached ({first}); run the command again to resume"
+
+
+def _join() -> None:
+    """Join the other processes before work that may fail, so that they learn of an error."""
+    if place()[1] > 1:
+        _together(lambda dist: None)
+
+
+_WAITS = itertools.count()
+
+
+def _wait_for_first(dist: Any) -> None:
+    """Wait for the first process, without the time limit of collective operations."""
+    store, name = _store(), f"robustgen/first/{next(_WAITS)}"
+    if place()[0] == 0:
+        store.set(name, "")
+    while not store.check([name]):
+        if word := _word_left():
+            raise OtherProcessFailed(word)
+        time.sleep(0.05)
+
+
+def _send_to_first(thing: Any) -> None:
+    _together(lambda dist: dist.send_object_list([thing], 0, device=_host()))
+
+
+def _taken_from(rank: int) -> Any:
+    held: list[Any] = [None]
+    _together(lambda dist: dist.recv_object_list(held, rank, device=_host()))
+    return held[0]
+
+
+def _host() -> Any:
+    import torch
+
+    return torch.device("cpu")
 
 
 def _store() -> Any:

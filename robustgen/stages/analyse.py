@@ -78,6 +78,11 @@ class AnalyseImages:
     changes: tuple[str, ...] = ()
     batch_size: int = 512
 
+    @property
+    def shared(self) -> bool:
+        """Whether processes share the work of the analysis."""
+        return self.analysis == "arc"
+
     def __call__(self, device: str, progress: Progress) -> str:
         return self.record(device, progress).summary
 

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from robustgen.config.recipe import DataConfig, MeasureConfig
+from robustgen.runtime.distributed import place, wait_for_all
 from robustgen.stages.common import check_same_shape, first_images, images_in_a_pass, load_data
 
 if TYPE_CHECKING:
@@ -26,6 +27,8 @@ class Measure:
     config: MeasureConfig
     path: Path
     seed: int
+
+    shared: ClassVar[bool] = True
 
     def __call__(self, device: str, progress: Progress) -> str:
         import numpy as np
@@ -57,8 +60,10 @@ class Measure:
             device=device,
             progress=progress,
         )
-        keep_neighbors(quality, proxies, splits, self.path)
-        quality.save(self.path)
+        if place()[0] == 0:
+            keep_neighbors(quality, proxies, splits, self.path)
+            quality.save(self.path)
+        wait_for_all()
         first = next(iter(quality.estimates))
         return f"{first} {quality.estimates[first]}, {quality.agreement} label agreement"
 

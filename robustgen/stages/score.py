@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, ClassVar
 
 from robustgen.config.recipe import DataConfig, ThreatConfig
+from robustgen.runtime.distributed import place, wait_for_all
 from robustgen.stages.analyse import AnalyseImages
 from robustgen.stages.common import images_in_a_pass, load_data
 
@@ -28,6 +29,8 @@ class Score:
     seed: int
     changes: tuple[str, ...] = ()
 
+    shared: ClassVar[bool] = True
+
     def __call__(self, device: str, progress: Progress) -> str:
         from robustgen.analysis import find_proxy_analysis
         from robustgen.analysis.arc import ARC, load_discriminators
@@ -36,6 +39,7 @@ class Score:
 
         arc_stage = AnalyseImages("arc", self.proxy, self.data, self.threat, self.path, self.seed, changes=self.changes)
         found = arc_stage.record(device, progress)
+        wait_for_all()  # for the files of the first process
         arc = find_proxy_analysis("arc", self.changes)
         assert isinstance(arc, ARC)
         proxies = ProxySet(self.proxy)
@@ -49,5 +53,7 @@ class Score:
             progress=progress,
         )
         made_by = {"what": "mean probability of being real, by the discriminators of an analysis"}
-        proxies.add_columns({**made_by, "about": repr(found.about)}, discriminator=values)
+        if place()[0] == 0:
+            proxies.add_columns({**made_by, "about": repr(found.about)}, discriminator=values)
+        wait_for_all()
         return f"mean probability of being real {float(values.mean()):.3f}, by {len(models)} discriminators"

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from test_pipeline import SMOKE, contents
 
 from robustgen.pipeline.devices import divided, find_devices
 from robustgen.pipeline.graph import stages
+from robustgen.recipes import RECIPES
 from robustgen.storage.run_folder import RunDir
 
 PLAN = stages(SMOKE, RunDir("nowhere"))
@@ -53,14 +55,18 @@ def test_devices_are_divided_among_models_at_a_time(monkeypatch):
     assert set(find_devices("cpu", PLAN).shares.values()) == {1}
 
 
+def slow(*values):
+    return pytest.param(*values, marks=pytest.mark.slow)
+
+
 @pytest.mark.parametrize(
     ("simulated", "options", "said"),
     [
         ("", ("--gpus", "4"), "--gpus 4: this machine has no GPU (ROBUSTGEN_DEVICES=cpu:4 starts 4 processes on the"),
-        ("cpu:2", ("--gpus", "4"), "--gpus 4: this machine has 2 simulated devices"),
-        ("cpu:2", ("--gpus-per-stage", "3"), "--gpus-per-stage 3: the run has 2 simulated devices"),
-        ("", ("--gpus-per-stage", "2"), "--gpus-per-stage 2: the run has no GPU"),
-        ("two", (), "ROBUSTGEN_DEVICES=two: expected cpu:N, such as cpu:2"),
+        slow("cpu:2", ("--gpus", "4"), "--gpus 4: this machine has 2 simulated devices"),
+        slow("cpu:2", ("--gpus-per-stage", "3"), "--gpus-per-stage 3: the run has 2 simulated devices"),
+        slow("", ("--gpus-per-stage", "2"), "--gpus-per-stage 2: the run has no GPU"),
+        slow("two", (), "ROBUSTGEN_DEVICES=two: expected cpu:N, such as cpu:2"),
     ],
 )
 def test_more_devices_than_there_are(robustgen, monkeypatch, simulated, options, said):
@@ -78,6 +84,11 @@ def test_the_dry_run_says_which_devices(robustgen, two):
 def test_what_processes_share():
     shared = {stage.name for stage in PLAN if stage.shared}
     assert {"labeller", "fit edm", "sample edm", "train edm-1", "evaluate real"} <= shared
+    generators = RECIPES["digits-generators"]
+    kinds = {stage.kind for stage in stages(generators, RunDir("nowhere")) if stage.shared}
+    assert kinds >= {"measure", "label", "arc"}
+    (arc,) = (stage.stage.analysis for stage in stages(generators, RunDir("nowhere")) if stage.name == "arc edm")
+    assert arc.shared and not replace(arc, analysis="transport").shared
     assert not shared & {"data", "fit gaussian", "keep edm", "report"}
 
 

@@ -140,6 +140,22 @@ def test_where_there_is_no_slurm(robustgen, monkeypatch):
     assert not Path("runs/digits-smoke/jobs.json").exists()
 
 
+def test_the_first_job_that_slurm_refuses_is_named(robustgen, monkeypatch, tmp_path):
+    pytest.importorskip("submitit")
+    for name, text in (
+        ("sbatch", "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1"),
+        ("squeue", "exit 0"),
+        ("sinfo", "echo main"),
+    ):
+        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
+        (tmp_path / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    code, _, error = robustgen("run", "digits-smoke", "--on", "slurm", "--partition", "nope")
+    assert code == 2 and error.count("\n") == 1
+    assert "Slurm refuses the job of data: invalid partition specified: nope; partitions: main" in error
+
+
+@pytest.mark.slow
 def test_what_slurm_refuses_is_one_line_and_leaves_no_jobs(slurm, tmp_path):
     for options, said in (
         (("--partition", "nope"), "Slurm refuses the job of data: invalid partition specified: nope; partitions: main"),

@@ -150,7 +150,10 @@ def submit(run: RunDir, planned: Sequence[Planned], device: str) -> int:
 
 def _check_accepted(planned: Sequence[Planned]) -> None:
     """Ask Slurm whether it has what jobs ask for: it would queue one with dependencies that can never start."""
-    for job in {job.resources: job for job in planned}.values():
+    different: dict[Resources, Planned] = {}
+    for job in planned:
+        different.setdefault(job.resources, job)
+    for job in different.values():
         given = _parameters(job, ())
         names = ("time", "nodes", "ntasks_per_node", "gpus_per_node", "cpus_per_task", "partition", "account", "qos",
                  "constraint")  # fmt: skip
