@@ -57,7 +57,7 @@ from robustgen.stats.intervals import PairedDifference
 from robustgen.storage.files import atomic_write, read_json
 from robustgen.storage.run_folder import RunDir
 
-CERTIFIED = "Certified accuracy over the l2 radius; bands are 95 % Wilson intervals."
+_CERTIFIED = "Certified accuracy over the l2 radius; bands are 95 % Wilson intervals."
 
 
 def write_report(run: RunDir) -> Path:
@@ -140,7 +140,7 @@ def render_run(results: Results) -> str:
         shortened=shortened(recipe, results.verdicts),
         certificates=certificates,
         certificates_first=noisy and bool(certificates),
-        certified_caption=CERTIFIED,
+        certified_caption=_CERTIFIED,
         bars=_bars(results),
         flags=flags,
         also_checked=diagnostics.also_checked(found),
@@ -189,7 +189,7 @@ def _first(rows: list[ArmResult], closed: dict[str, Any] | None, certificates: d
     if certificates:
         return {
             "svg": certificates["svg"],
-            "caption": CERTIFIED,
+            "caption": _CERTIFIED,
             "sentences": certificates["gains"][:3],
         }
     return {
