@@ -11,56 +11,19 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.common import AttackResult, NoGradient
+from robustgen.attacks.common import AttackResult
 from robustgen.contracts import Attack, MultiRunAttack, Progress, silent
-from robustgen.evaluation.checks import NO_GRADIENT, check_images, check_logits, flags_after, flags_of, training_flag
-from robustgen.evaluation.precision import low_precision_copy
-from robustgen.evaluation.prepare import prepared
+from robustgen.evaluation.checks import check_images, check_logits, flags_after, flags_of, training_flag
+from robustgen.evaluation.searching import CountingModel, Searcher
 from robustgen.evaluation.suites import find_suite
-from robustgen.modes import BatchInvariant, evaluating
+from robustgen.modes import evaluating
 from robustgen.objectives import margin
 from robustgen.randomness import content_ids, rng_for
 from robustgen.records.verdicts import Verdicts, adversarial_file
-from robustgen.runtime.distributed import gathered
 from robustgen.storage.arrays import write_array
 from robustgen.storage.files import SaveInterval, read_json, write_json
 from robustgen.storage.weights import weights_digest
 from robustgen.threat import ThreatModel
-
-
-class _CountingModel(nn.Module):
-    """A batch-invariant model that counts the images it sees, and records whether input gradients vanish."""
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.bare = model
-        self.model = BatchInvariant(model)
-        self.forward_only = 0
-        self.with_gradient = 0
-        self.calls = 0
-        self.flat: Tensor | None = None
-        """(N,) whether the first gradient since `watch` is zero everywhere, per image; None before it."""
-        self._watching = False
-        self.on_call: Callable[[int], None] = lambda calls: None
-
-    def watch(self) -> None:
-        """Record the next gradient; restart counting calls."""
-        self._watching, self.flat, self.calls = True, None, 0
-
-    def forward(self, images: Tensor) -> Tensor:
-        self.calls += 1
-        self.on_call(self.calls)
-        if torch.is_grad_enabled() and images.requires_grad:
-            self.with_gradient += len(images)
-            if self._watching:
-                self._watching = False
-                images.register_hook(self._record_gradient)
-        else:
-            self.forward_only += len(images)
-        return cast(Tensor, self.model(images))
-
-    def _record_gradient(self, gradient: Tensor) -> None:
-        self.flat = gradient.flatten(1).abs().amax(1) == 0
 
 
 def evaluate(
@@ -121,15 +84,15 @@ def evaluate(
         verdicts = _resumed(path, suite, threat, ids, labels, made_for)
         kept = verdicts.precision if verdicts is not None else None
         if verdicts is None:
-            verdicts = _clean_pass(_CountingModel(model), images, labels, threat, suite, ids, batch_size)
+            verdicts = _clean_pass(CountingModel(model), images, labels, threat, suite, ids, batch_size)
             verdicts.made_for = made_for
             verdicts.notes = (*verdicts.notes, *notes)
         verdicts.rows = np.arange(len(images)) if rows is None else np.asarray(rows, dtype=np.int64)
         classes = verdicts.clean_logits.shape[1]
         attacks = find_suite(suite, threat.norm, classes).attacks
         costs = [_runs(attack, classes)[2] for attack in attacks.values()]
-        evaluator = _Evaluator(model, images, labels, threat, verdicts, seed, batch_size, prepare)
-        evaluator.choose_precision(precision, kept, sum(costs))
+        searcher = Searcher(model, images, labels, threat, verdicts, seed, batch_size, prepare)
+        searcher.choose_precision(precision, kept, sum(costs))
         writer = _VerdictWriter(verdicts, path, images if keep_images else None)
         for number, attack in enumerate(attacks.values(), start=1):
 
@@ -140,7 +103,7 @@ def evaluate(
                 done = round(robust * (before + share * now))
                 progress(done, robust * sum(costs), "passes", f"{where}, {robust} of {len(verdicts)} robust")
 
-            _run_attack(evaluator, number, attack, writer, report)
+            _run_attack(searcher, number, attack, writer, report)
         verdicts.flags = tuple(dict.fromkeys((*training, *verdicts.flags, *flags_after(verdicts))))
         writer.save(now=True)
     return verdicts
@@ -172,7 +135,7 @@ def _resumed(
 
 @torch.no_grad()
 def _clean_pass(
-    model: _CountingModel,
+    model: CountingModel,
     images: Tensor,
     labels: Tensor,
     threat: ThreatModel,
@@ -200,110 +163,6 @@ def _clean_pass(
     first = slice(0, min(batch_size, 128))
     verdicts.flags = tuple(flags_of(model.bare, images[first], labels[first], logits[first]))
     return verdicts
-
-
-class _Evaluator:
-    """The data that every attack of an evaluation works on."""
-
-    def __init__(
-        self,
-        model: nn.Module,
-        images: Tensor,
-        labels: Tensor,
-        threat: ThreatModel,
-        verdicts: Verdicts,
-        seed: int,
-        batch_size: int,
-        prepare: bool,
-    ):
-        self.images, self.labels, self.threat, self.verdicts = images, labels, threat, verdicts
-        self.seed, self.batch_size = seed, batch_size
-        self.reference = _CountingModel(model)
-        self.exact = _CountingModel(prepared(model, images[:16])) if prepare else self.reference
-        self.fast = self.exact
-        """The model that attacks use first: `exact`, or a copy in bfloat16."""
-        self.clean_logits = torch.from_numpy(verdicts.clean_logits).to(images.device)
-
-    @property
-    def passes(self) -> np.ndarray:
-        """(2,) number of images in forward passes so far: without and with a gradient."""
-        models = {self.reference, self.exact, self.fast}
-        return np.array([sum(m.forward_only for m in models), sum(m.with_gradient for m in models)])
-
-    def choose_precision(self, precision: str, kept: str | None, passes: int) -> None:
-        """Let attacks search in bfloat16 if that is the precision, or auto's choice; write it down in the verdicts.
-
-        `kept` is the precision in which the verdicts were begun, if they were; `passes` are at least made.
-
-        Raises:
-            ValueError: the verdicts were begun in the other precision, or the device cannot compute in this one.
-        """
-        verdicts = self.verdicts
-        first = self.images[: self.batch_size]
-        low, note = low_precision_copy(self.reference.bare, first, precision, kept, self.exact.bare, passes)
-        chosen = "float32" if low is None else "bfloat16"
-        if kept not in (None, chosen):
-            raise ValueError(
-                f"these verdicts were begun with attacks in {kept}, not in {chosen}; evaluate with precision {kept}, "
-                "or choose another path"
-            )
-        verdicts.precision = chosen
-        verdicts.notes = tuple(dict.fromkeys((*verdicts.notes, *([note] if note else []))))
-        if low is None:
-            return
-        self.fast = _CountingModel(low)
-        parts = range(0, len(self.images), self.batch_size)
-        logits = torch.cat([self.fast(self.images[i : i + self.batch_size]) for i in parts])
-        differences = (margin(logits, self.labels) - margin(self.clean_logits, self.labels)).abs()
-        largest = max(gathered(float(differences.nan_to_num(0).max())))
-        verdicts.band = np.maximum(verdicts.band, np.float32(2 * largest))
-
-    def search(self, attack: Attack, name: str, run: int, rows: np.ndarray, targets: Tensor) -> AttackResult:
-        """The result of a run on these rows; in bfloat16, rows that rounding could have decided search in float32."""
-        found = self._search(self.fast, attack, name, run, rows, targets)
-        if self.fast is self.exact:
-            return found
-        again = self._doubtful(found, rows)
-        self.verdicts.repeated[self.verdicts.attacks.index(name)] += int(again.sum()), len(rows)
-        if not again.any():
-            return found
-        exact = self._search(self.exact, attack, name, run, rows[again.cpu().numpy()], targets[again])
-        points, step = found.points.clone(), found.step.clone()
-        points[again], step[again] = exact.points, exact.step
-        return AttackResult(points, step)
-
-    def _search(
-        self, model: _CountingModel, attack: Attack, name: str, run: int, rows: np.ndarray, targets: Tensor
-    ) -> AttackResult:
-        """The result of a run, with the number of steps where the attack reports it."""
-        verdicts, images = self.verdicts, self.images[torch.from_numpy(rows).to(self.images.device)]
-        rng = rng_for(self.seed, "evaluate", name, run, device=images.device).each(verdicts.ids[rows])
-        search = getattr(attack, "search", None)
-        failed = torch.full((len(rows),), -1, dtype=torch.int64, device=images.device)
-        try:
-            if search is not None:
-                return cast(AttackResult, search(model, images, targets, self.threat, rng))
-            return AttackResult(attack(model, images, targets, self.threat, rng), failed)
-        except NoGradient as error:
-            verdicts.flags = tuple(dict.fromkeys((*verdicts.flags, f"{NO_GRADIENT}: {error}")))
-            return AttackResult(images, failed)
-
-    @torch.no_grad()
-    def _doubtful(self, found: AttackResult, rows: np.ndarray) -> Tensor:
-        """(N,) bool: the original model does not confirm a success, or some margin came within the band of 0.
-
-        The band of each image widens to twice the difference of the two precisions at the point that was found.
-        """
-        index = torch.from_numpy(rows).to(self.images.device)
-        labels = self.labels[index]
-        low, logits = margin(self.fast(found.points), labels), self.reference(found.points)
-        exact = margin(logits, labels)
-        band = torch.from_numpy(self.verdicts.band[rows]).to(low.device)
-        band = torch.maximum(band, 2 * (low - exact).abs().nan_to_num(torch.inf))
-        self.verdicts.band[rows] = band.cpu().numpy()
-        highest = low if found.margin is None else torch.maximum(low, found.margin)
-        broken = (logits.argmax(1) != labels) & self.threat.contains(found.points, self.images[index])
-        return ~broken & ((found.step >= 0) | ~(highest < -band))
 
 
 class _VerdictWriter:
@@ -348,35 +207,35 @@ def _runs(attack: Attack, classes: int) -> tuple[MultiRunAttack | None, int, int
 
 
 def _run_attack(
-    evaluator: _Evaluator, number: int, attack: Attack, writer: _VerdictWriter, report: Callable[[float, str], None]
+    searcher: Searcher, number: int, attack: Attack, writer: _VerdictWriter, report: Callable[[float, str], None]
 ) -> None:
     """Run one attack, run by run, on the images that are still robust; `report(share of the attack done, where)`."""
-    verdicts, device = evaluator.verdicts, evaluator.images.device
+    verdicts, device = searcher.verdicts, searcher.images.device
     name = verdicts.attacks[number]
     many, runs, cost = _runs(attack, verdicts.clean_logits.shape[1])
     for run in range(runs):
         rows = verdicts.entrants(number, run)
-        for first in range(0, len(rows), evaluator.batch_size):
-            here = rows[first : first + evaluator.batch_size]
+        for first in range(0, len(rows), searcher.batch_size):
+            here = rows[first : first + searcher.batch_size]
             index = torch.from_numpy(here).to(device)
-            labels = evaluator.labels[index]
-            targets = many.targets_for(run, evaluator.clean_logits[index], labels) if many else labels
-            before, began = evaluator.passes, time.monotonic()
-            evaluator.fast.watch()
+            labels = searcher.labels[index]
+            targets = many.targets_for(run, searcher.clean_logits[index], labels) if many else labels
+            before, began = searcher.passes, time.monotonic()
+            searcher.fast.watch()
 
             def within(
                 calls: int, done: float = run + first / len(rows), share: float = len(here) / len(rows), run: int = run
             ) -> None:
                 report((done + share * min(calls * runs / cost, 1)) / runs, f"{name} {run + 1}/{runs}")
 
-            evaluator.fast.on_call = within
-            found = evaluator.search(many.attack_in(run) if many else attack, name, run, here, targets)
-            evaluator.fast.on_call = lambda calls: None
-            fell = _verify(evaluator, found, here, number, run, targets)
+            searcher.fast.on_call = within
+            found, logits = searcher.search(many.attack_in(run) if many else attack, name, run, here, targets)
+            searcher.fast.on_call = lambda calls: None
+            fell = _record(searcher, found, logits, here, number, run, targets)
             writer.keep(here[fell], found.points[torch.from_numpy(fell).to(device)])
-            verdicts.passes[number] += evaluator.passes - before
-            if evaluator.fast.flat is not None:
-                verdicts.flat[number] += int(evaluator.fast.flat.sum()), len(evaluator.fast.flat)
+            verdicts.passes[number] += searcher.passes - before
+            if searcher.fast.flat is not None:
+                verdicts.flat[number] += int(searcher.fast.flat.sum()), len(searcher.fast.flat)
             verdicts.runs_faced[here] = run + 1
             writer.spent(name, time.monotonic() - began)
             writer.save()
@@ -384,18 +243,20 @@ def _run_attack(
     verdicts.pass_on(number)
 
 
-@torch.no_grad()
-def _verify(
-    evaluator: _Evaluator, found: AttackResult, rows: np.ndarray, number: int, run: int, targets: Tensor
+def _record(
+    searcher: Searcher,
+    found: AttackResult,
+    logits: Tensor,
+    rows: np.ndarray,
+    number: int,
+    run: int,
+    targets: Tensor,
 ) -> np.ndarray:
-    """Record which images are broken. Never trust an attack: the original model classifies its result again, and an
-    image outside the threat model does not count."""
-    verdicts, threat = evaluator.verdicts, evaluator.threat
-    index = torch.from_numpy(rows).to(evaluator.images.device)
-    images, labels = evaluator.images[index], evaluator.labels[index]
-    logits = evaluator.reference(found.points)
-    finite = torch.isfinite(logits).all(1)
-    fell = ((logits.argmax(1) != labels) | ~finite) & threat.contains(found.points, images)
+    """Record which images are broken, by the original model's logits; (N,) bool."""
+    verdicts, threat = searcher.verdicts, searcher.threat
+    index = torch.from_numpy(rows).to(searcher.images.device)
+    images, labels = searcher.images[index], searcher.labels[index]
+    fell = searcher.broken(found.points, logits, rows)
     flags = fell.cpu().numpy()
     where = rows[flags]
     verdicts.rejected[number] += int(((found.step >= 0) & ~fell).sum())

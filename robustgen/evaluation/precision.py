@@ -124,4 +124,6 @@ def _climb(model: nn.Module, images: Tensor) -> None:
     """One forward and one backward pass, as in an attack."""
     with torch.enable_grad():
         points = images.detach().requires_grad_()
-        torch.autograd.grad(model(points).sum(), points)
+        logits = model(points)
+        if logits.requires_grad:  # else there is a red flag for it
+            torch.autograd.grad(logits.sum(), points)

@@ -250,3 +250,41 @@ def test_attacks_report_the_largest_margin_that_they_saw(network, images, labels
         here = margin(network(found.points), labels)
         if isinstance(inner, APGD):
             assert (found.margin >= here - 1e-5).all()
+
+
+class Cut(nn.Module):
+    """A model whose output has no gradient."""
+
+    def __init__(self, model):
+        super().__init__()
+        self.model = model
+
+    def forward(self, images):
+        return self.model(images).detach()
+
+
+@pytest.mark.parametrize("precision", ["bfloat16", "auto"])
+def test_a_model_without_gradient_is_flagged_in_any_precision(network, images, labels, precision, monkeypatch):
+    monkeypatch.setattr("robustgen.runtime.precision.has_bfloat16_units", lambda device: True)
+    verdicts = evaluate(Cut(network), images[:8], labels[:8], EPS, "quick", precision=precision)
+    assert any(flag.startswith("no-gradient") for flag in verdicts.flags)
+
+
+class NotFinite(nn.Module):
+    """NaN wherever an attack has moved an image."""
+
+    def __init__(self, model, images):
+        super().__init__()
+        self.model, self.images = model, images
+
+    def forward(self, images):
+        far = (images.flatten(1)[:, None] - self.images.flatten(1)).abs().amax(2).amin(1) > 1e-4
+        return self.model(images).masked_fill(far[:, None], torch.nan)
+
+
+def test_logits_that_are_not_finite_break_an_image_in_any_precision(network, images, labels, monkeypatch):
+    """What float32 says of a point is final, although the copy in bfloat16 hides it."""
+    monkeypatch.setattr(module, "in_bfloat16", lambda model, images: network)
+    model = NotFinite(network, images)
+    low = evaluate(model, images, labels, EPS, "quick", prepare=False, precision="bfloat16")
+    assert (low.fell_to == 1).all() and low.repeated.tolist() == [[0, 0], [0, 40], [0, 0], [0, 0]]
