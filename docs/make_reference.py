@@ -21,7 +21,8 @@ from pydantic import BaseModel
 
 import robustgen
 from robustgen.cli import GROUPS, app
-from robustgen.config.generators import GENERATOR_CONFIGS, GeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig
+from robustgen.config.generators import GENERATOR_CONFIGS
 from robustgen.config.losses import LOSS_CONFIGS, LossConfig
 from robustgen.config.recipe import Recipe
 

@@ -9,7 +9,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from robustgen.config.generators import GENERATOR_CONFIGS, TrainedGeneratorConfig
+from robustgen.config.generator_base import TrainedGeneratorConfig
+from robustgen.config.generators import GENERATOR_CONFIGS
 from robustgen.config.losses import FLAT_NAMES, OLD_GROUPS, switched
 from robustgen.config.training import TrainingConfig
 from robustgen.units import show_value

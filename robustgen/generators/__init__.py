@@ -10,7 +10,8 @@ import torch
 from pydantic import ValidationError
 from torch import nn
 
-from robustgen.config.generators import CustomConfig, GeneratorConfig, generator_config
+from robustgen.config.generator_base import GeneratorConfig
+from robustgen.config.generators import CustomConfig, generator_config
 from robustgen.config.parsing import explain
 from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.augmented import Augmented

@@ -9,7 +9,8 @@ import torch
 from torch import Tensor
 
 from robustgen.augment import build_augmentation
-from robustgen.config.generators import AugmentedConfig, GeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig
+from robustgen.config.generators import AugmentedConfig
 from robustgen.generators.contracts import Generator, stored_size
 from robustgen.images import DatasetInfo, ImageSet, to_unit
 from robustgen.randomness import Rng

@@ -8,7 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.config.generators import BigGANConfig, GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generators import BigGANConfig
 from robustgen.generators.contracts import Generator, LossTerm, Optimization, TrainingSpec
 from robustgen.images import DatasetInfo
 from robustgen.modes import batch_invariant, channels_last

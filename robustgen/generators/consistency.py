@@ -7,7 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from robustgen.config.generators import ECTConfig, GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generators import ECTConfig
 from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.generators.diffusion import Diffusion

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from robustgen.config.generators import GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig, TrainedGeneratorConfig
 from robustgen.config.sampler import SamplerConfig
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.randomness import Rng, rng_for

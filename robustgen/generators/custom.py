@@ -13,7 +13,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.config.generators import CustomConfig, GeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig
+from robustgen.config.generators import CustomConfig
 from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.contracts import Generator
 from robustgen.images import DatasetInfo, ImageSet

@@ -10,7 +10,8 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.config.generators import DDPMConfig, GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generators import DDPMConfig
 from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.generators.ddpm_steps import REVERSE_PROCESSES, ReverseProcess, alphas_bar

@@ -7,7 +7,8 @@ from typing import Any, Self
 import torch
 from torch import Tensor, nn
 
-from robustgen.config.generators import EDMConfig, GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generators import EDMConfig
 from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.augmentation import augmented
 from robustgen.generators.contracts import Generator, LossTerm, Optimization, TrainingSpec

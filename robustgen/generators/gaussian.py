@@ -8,7 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from robustgen.config.generators import GeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig
 from robustgen.generators.contracts import Generator, stored_size
 from robustgen.images import DatasetInfo, ImageSet
 from robustgen.modes import batch_invariant

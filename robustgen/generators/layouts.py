@@ -9,7 +9,7 @@ from pathlib import Path
 from pydantic import ValidationError
 from torch import Tensor
 
-from robustgen.config.generators import GeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig
 from robustgen.config.parsing import explain
 
 

@@ -11,7 +11,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from robustgen.config.generators import DDPMConfig, GeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig
+from robustgen.config.generators import DDPMConfig
 from robustgen.generators.biggan import BigGAN
 from robustgen.generators.contracts import Generator
 from robustgen.generators.ddpm import DDPM

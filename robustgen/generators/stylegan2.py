@@ -11,7 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.config.generators import GeneratorConfig, StyleGAN2Config, TrainedGeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generators import StyleGAN2Config
 from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.augmentation import Adaptation, varied
 from robustgen.generators.biggan import FIRST, doublings_of

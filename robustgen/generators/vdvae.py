@@ -9,7 +9,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from robustgen.config.generators import GeneratorConfig, TrainedGeneratorConfig, VDVAEConfig
+from robustgen.config.generator_base import GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generators import VDVAEConfig
 from robustgen.config.sampler import SamplerConfig
 from robustgen.generators.contracts import Generator, LossTerm, Optimization, TrainingSpec
 from robustgen.generators.logistics import draw, log_likelihood, numbers_per_pixel

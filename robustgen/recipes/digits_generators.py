@@ -4,13 +4,13 @@ from __future__ import annotations
 
 from typing import Any
 
+from robustgen.config.generator_base import GeneratorConfig
 from robustgen.config.generators import (
     BigGANConfig,
     DDPMConfig,
     ECTConfig,
     EDMConfig,
     GaussianConfig,
-    GeneratorConfig,
     StyleGAN2Config,
     VDVAEConfig,
 )

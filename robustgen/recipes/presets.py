@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from robustgen.config.generator_base import GeneratorConfig
 from robustgen.config.generators import (
     GENERATOR_CONFIGS,
     AugmentedConfig,
@@ -19,7 +20,6 @@ from robustgen.config.generators import (
     ECTConfig,
     EDMConfig,
     GaussianConfig,
-    GeneratorConfig,
     StyleGAN2Config,
     VDVAEConfig,
 )

@@ -5,14 +5,8 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from typing import Any
 
-from robustgen.config.generators import (
-    BigGANConfig,
-    DDPMConfig,
-    EDMConfig,
-    GaussianConfig,
-    GeneratorConfig,
-    VDVAEConfig,
-)
+from robustgen.config.generator_base import GeneratorConfig
+from robustgen.config.generators import BigGANConfig, DDPMConfig, EDMConfig, GaussianConfig, VDVAEConfig
 from robustgen.config.losses import AttackedConfig, InnerAttackConfig, PlainConfig, TRADESConfig
 from robustgen.config.recipe import (
     Arm,

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from robustgen.config.generators import CustomConfig, GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generator_base import GeneratorConfig, TrainedGeneratorConfig
+from robustgen.config.generators import CustomConfig
 from robustgen.config.recipe import DataConfig
 from robustgen.stages.common import load_data
 

@@ -30,7 +30,8 @@ class Sample:
     def __call__(self, device: str, progress: Progress) -> str:
         import numpy as np
 
-        from robustgen.config.generators import GENERATOR_CONFIGS, TrainedGeneratorConfig
+        from robustgen.config.generator_base import TrainedGeneratorConfig
+        from robustgen.config.generators import GENERATOR_CONFIGS
         from robustgen.generators import read_generator, weights_file
         from robustgen.proxy.sampling import sample_batch, sample_proxies
         from robustgen.proxy.store import digest_of

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from robustgen.config.generators import TrainedGeneratorConfig
+from robustgen.config.generator_base import TrainedGeneratorConfig
 from robustgen.contracts import Progress, silent
 from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.images import ImageSet, to_bytes, to_unit

@@ -13,7 +13,7 @@ import torch
 from PIL import Image
 from torch import nn
 
-from robustgen.config.generators import TrainedGeneratorConfig
+from robustgen.config.generator_base import TrainedGeneratorConfig
 from robustgen.generators.contracts import LossTerm, Optimization, TrainingSpec
 from robustgen.randomness import rng_for
 from robustgen.training.ema import EMA, half_life_decay

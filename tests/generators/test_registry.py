@@ -8,13 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from robustgen.config.generators import (
-    GENERATOR_CONFIGS,
-    EDMConfig,
-    GaussianConfig,
-    GeneratorConfig,
-    generator_config,
-)
+from robustgen.config.generator_base import GeneratorConfig
+from robustgen.config.generators import GENERATOR_CONFIGS, EDMConfig, GaussianConfig, generator_config
 from robustgen.config.loading import override
 from robustgen.config.recipe import Recipe
 from robustgen.config.sampler import SamplerConfig
