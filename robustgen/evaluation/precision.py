@@ -33,8 +33,8 @@ def in_bfloat16(model: nn.Module, images: Tensor) -> nn.Module | None:
 
     Batch norms are folded and the layout is channels-last, as in `prepare.prepared`. The first and the last convolution
     or linear layer stay in float32, so that neither images nor logits are rounded to 8 bits; where the model cannot be
-    traced, all of it is cast. None for models with parameters other than float32, for those that fail in bfloat16, and
-    where the copy's logits of `images` differ by more than `CLOSE`.
+    traced, all of it is cast. None for models with parameters other than float32, for those whose passes fail in
+    bfloat16, forward or backward, and where the copy's logits of `images` differ by more than `CLOSE`.
     """
     if any(parameter.is_floating_point() and parameter.dtype != torch.float32 for parameter in model.parameters()):
         return None
@@ -43,6 +43,7 @@ def in_bfloat16(model: nn.Module, images: Tensor) -> nn.Module | None:
         with suppress(Exception):  # foreign code may raise anything when it is copied, traced or called
             candidate = attempt(model)
             if _close(candidate, model, images):
+                _climb(candidate, images)
                 return candidate
     return None
 

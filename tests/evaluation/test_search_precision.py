@@ -103,11 +103,37 @@ class Stubborn(nn.Module):
         return images.flatten(1).float() @ self.weight
 
 
+class Doubled(torch.autograd.Function):
+    """Twice its input; the gradient exists in float32 only."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return 2 * x
+
+    @staticmethod
+    def backward(ctx, gradient):
+        if gradient.dtype != torch.float32:
+            raise RuntimeError("not implemented for 'BFloat16'")
+        return 2 * gradient
+
+
+class OneWay(nn.Module):
+    """Works with weights in bfloat16, but has no gradient there."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(64, 4)
+
+    def forward(self, images):
+        return Doubled.apply(self.layer(images.flatten(1)))
+
+
 def test_models_are_cast_as_far_as_it_goes(images):
     torch.manual_seed(0)
     whole = in_bfloat16(WithControlFlow(), images)
     assert whole is not None and whole(images).dtype == torch.float32
     assert in_bfloat16(Stubborn(), images) is None
+    assert in_bfloat16(OneWay(), images) is None
     assert in_bfloat16(WithControlFlow().double(), images.double()) is None
     model = Stubborn()
     labels = model(images).argmax(1)
