@@ -54,7 +54,6 @@ def processes(monkeypatch):
         with ThreadPoolExecutor(count) as threads:
             return list(threads.map(as_process, range(count)))
 
-    monkeypatch.setattr(distributed, "_wait_for_first", lambda dist: None)
     monkeypatch.setattr(distributed, "_together", lambda work: work(Messages(mine)))
     monkeypatch.setattr(loop_module, "finishing_steps", nullcontext)  # signals are for the main thread
     for module in (distributed, certify_stage, measure_stage, quality_module, score_stage, arc_module):
