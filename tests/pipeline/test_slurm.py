@@ -15,9 +15,9 @@ from test_pipeline import SMOKE, contents
 
 from robustgen.config.cluster import Cluster, Resources, cluster_of
 from robustgen.pipeline.graph import stages
-from robustgen.pipeline.launchers import LAUNCHERS
+from robustgen.pipeline.launchers import LAUNCHERS, attached, check_no_jobs
 from robustgen.pipeline.launchers import slurm as slurm_module
-from robustgen.pipeline.launchers.jobs import read_jobs, read_state
+from robustgen.pipeline.launchers.jobs import Job, keep_job, read_jobs, read_state
 from robustgen.pipeline.launchers.slurm import describe_jobs, jobs_for
 from robustgen.recipes import RECIPES
 from robustgen.storage.files import read_json
@@ -140,16 +140,31 @@ def test_where_there_is_no_slurm(robustgen, monkeypatch):
     assert not Path("runs/digits-smoke/jobs.json").exists()
 
 
+def take_for_slurm(monkeypatch, folder, **programs):
+    """Shell lines in the place of Slurm's programs."""
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+
+
+def test_a_folder_with_jobs_is_left_alone_while_slurm_does_not_answer(monkeypatch, tmp_path):
+    run = RunDir(tmp_path / "r")
+    run.root.mkdir()
+    keep_job(run, "data", Job("7"))
+    take_for_slurm(monkeypatch, tmp_path, squeue="exit 1")
+    for use in (lambda: check_no_jobs(run), attached("slurm", [run]).__enter__):
+        with pytest.raises(ValueError, match=r"Slurm does not answer .* remove .*jobs\.json if they have ended"):
+            use()
+    assert not (run.root / ".lock").exists()
+    monkeypatch.setenv("PATH", "/nowhere")  # another machine, which cannot know
+    check_no_jobs(run)
+
+
 def test_the_first_job_that_slurm_refuses_is_named(robustgen, monkeypatch, tmp_path):
     pytest.importorskip("submitit")
-    for name, text in (
-        ("sbatch", "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1"),
-        ("squeue", "exit 0"),
-        ("sinfo", "echo main"),
-    ):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    refusal = "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1"
+    take_for_slurm(monkeypatch, tmp_path, sbatch=refusal, squeue="exit 0", sinfo="echo main")
     code, _, error = robustgen("run", "digits-smoke", "--on", "slurm", "--partition", "nope")
     assert code == 2 and error.count("\n") == 1
     assert "Slurm refuses the job of data: invalid partition specified: nope; partitions: main" in error
