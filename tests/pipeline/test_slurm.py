@@ -99,6 +99,11 @@ def test_the_block_of_a_file_then_options_then_assignments():
         (("--on", "slurm", "--time", "soon"), "time: expected a time such as 90m, 12h, 12:00:00 or 1-12:00:00, got"),
         (("--on", "slurm", "--set-resources", "tain.nodes=2"), "unknown kind of stage; known: data, labeller, fit"),
         (("--on", "slurm", "--set-resources", "train.node=2"), "unknown setting node; did you mean nodes?"),
+        (
+            ("--on", "slurm", "--nodes", "4", "--set-resources", "nodes.x=1"),
+            "--set-resources nodes.x=1: expected NAME=VAL",
+        ),
+        (("--on", "slurm", "--device", "cuda:1"), "--device cuda:1: expected auto, cpu or cuda with --on slurm"),
         (("--on", "slurm", "--set-resources", "train.nodes=many"), "train.nodes: input should be a valid integer"),
     ],
 )
@@ -159,6 +164,23 @@ def test_a_folder_with_jobs_is_left_alone_while_slurm_does_not_answer(monkeypatc
     assert not (run.root / ".lock").exists()
     monkeypatch.setenv("PATH", "/nowhere")  # another machine, which cannot know
     check_no_jobs(run)
+
+
+def test_jobs_without_a_gpu_are_not_told_to_use_one(monkeypatch, tmp_path):
+    devices = {}
+
+    def kept(run, job, needed, device):
+        devices[job.stage.kind] = device
+        return str(len(devices))
+
+    monkeypatch.setattr(slurm_module, "_sbatch", kept)
+    monkeypatch.setattr(slurm_module, "_check_accepted", lambda planned: None)
+    monkeypatch.setattr(slurm_module, "queue", dict)
+    run = RunDir(tmp_path)
+    plan = stages(SMOKE, run)
+    slurm_module.submit(run, jobs_for(Cluster({"gpus_per_node": 1}), SMOKE, plan), "cuda")
+    assert devices["data"] == devices["keep"] == devices["report"] == "cpu"
+    assert devices["train"] == devices["sample"] == "cuda"
 
 
 def test_the_first_job_that_slurm_refuses_is_named(robustgen, monkeypatch, tmp_path):

@@ -147,7 +147,7 @@ def submit(run: RunDir, planned: Sequence[Planned], device: str) -> int:
             cancel([at_work.pop(stage.name)])
         needed = [current.id for name in stage.needs if (current := new.get(name) or at_work.get(name))]
         try:
-            number = _sbatch(run, job, needed, device)
+            number = _sbatch(run, job, needed, "cpu" if stage.kind in WITHOUT_GPU else device)
         except ValueError:
             cancel(new.values())
             raise
