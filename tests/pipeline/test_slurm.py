@@ -14,6 +14,7 @@ from local_slurm import missing, running_slurm
 from test_pipeline import SMOKE, contents
 
 from robustgen.config.cluster import Cluster, Resources, cluster_of
+from robustgen.pipeline import monitor
 from robustgen.pipeline.graph import stages
 from robustgen.pipeline.launchers import LAUNCHERS, attached, check_no_jobs
 from robustgen.pipeline.launchers import slurm as slurm_module
@@ -164,6 +165,19 @@ def test_a_folder_with_jobs_is_left_alone_while_slurm_does_not_answer(monkeypatc
     assert not (run.root / ".lock").exists()
     monkeypatch.setenv("PATH", "/nowhere")  # another machine, which cannot know
     check_no_jobs(run)
+
+
+def test_a_run_that_goes_on_here_after_its_jobs_is_watched_as_one_of_this_machine(monkeypatch, tmp_path):
+    run = RunDir(tmp_path)
+    run.ensure_recipe(SMOKE.to_json())
+    keep_job(run, "data", Job("7"))
+    (tmp_path / ".lock").write_text(str(os.getpid()))
+    monkeypatch.setattr(monitor, "queue", lambda: {"7": ("PENDING", "Priority")})
+    assert "1 jobs of a cluster" in monitor.frame(tmp_path) and "job 7: waiting (Priority)" in monitor.frame(tmp_path)
+    monkeypatch.setattr(monitor, "queue", dict)
+    assert f"running, process {os.getpid()};" in monitor.frame(tmp_path) and "job 7" not in monitor.frame(tmp_path)
+    (tmp_path / ".lock").unlink()
+    assert "job 7: gone, without a log; repeat robustgen run to go on" in monitor.frame(tmp_path)
 
 
 def test_jobs_without_a_gpu_are_not_told_to_use_one(monkeypatch, tmp_path):
