@@ -15,7 +15,9 @@ from small_training import STEPS
 
 from robustgen.randomness import rng_for
 from robustgen.records.history import History
-from robustgen.runtime.preemption import EXIT_CODE
+from robustgen.runtime import distributed
+from robustgen.runtime.preemption import EXIT_CODE, Preempted
+from robustgen.training.loop import Holder, Loop
 
 PROGRAM = Path(__file__).with_name("small_training.py")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -230,3 +232,17 @@ def test_processes_wait_for_late_ones_but_not_for_dead_ones(tmp_path):
     assert codes == [1, -signal.SIGKILL] and said[0].startswith("another process died or cannot be reached")
     codes, _ = ended(start("SIGTERM", program=program, processes=2))
     assert codes[0] == EXIT_CODE
+
+
+@pytest.mark.parametrize("others", [signal.SIGTERM, signal.SIGUSR2])
+def test_processes_agree_on_the_signal_that_stopped_them(tmp_path, monkeypatch, others):
+    """The first process may not have received it yet; only after SIGTERM its job must not go back into the queue."""
+    monkeypatch.setattr(distributed, "total_over_all", lambda *counts: (1,))
+    monkeypatch.setattr(distributed, "gathered", lambda thing: [thing, others])
+    with (
+        pytest.raises(Preempted) as stopped,
+        Loop(tmp_path / "checkpoint.pt", 5, {"state": Holder()}, unit_per_step=1) as loop,
+    ):
+        for _ in loop:
+            loop.record(torch.tensor(1.0))
+    assert stopped.value.received == others and others.name in str(stopped.value)
