@@ -112,6 +112,10 @@ def run_command(
     _refuse_options(on, here, {**asked, "set-resources": resources})
     cluster = None
     if on is not None:
+        if device not in ("auto", "cpu", "cuda"):
+            raise ValueError(
+                f"--device {device}: expected auto, cpu or cuda with --on {on}, whose jobs divide the GPUs"
+            )
         if not dry_run:
             _check_launcher(on)
         cluster = _cluster(recipe, {**asked, "time": time}, resources or [])

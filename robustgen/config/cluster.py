@@ -66,6 +66,10 @@ class Cluster:
         for text in sets:
             place = text.partition("=")[0].strip()
             kind, dot, name = place.rpartition(".")
+            if dot and (not kind or kind in Resources.model_fields):
+                raise ValueError(
+                    f"--set-resources {text}: expected NAME=VALUE or KIND.NAME=VALUE such as train.nodes=4"
+                )
             here = content.setdefault(kind, {}) if dot else content
             changed = {known: here.get(known) for known in Resources.model_fields}
             changed["setup"] = list(changed["setup"] or ())

@@ -23,6 +23,7 @@ from robustgen.storage.run_folder import RunDir
 from robustgen.units import show_duration
 
 _BLOCKS = "▁▂▃▄▅▆▇█"
+_RUNNING = "running"
 _WIDTH = 24
 """Characters per curve."""
 
@@ -55,18 +56,21 @@ def _lines_of(recipe: Recipe, run: RunDir) -> list[str]:
     done = [stage for stage in plan if stage.finished]
     taken = read_json(run.timings) if run.timings.exists() else {}
     spent = f", {show_duration(sum(taken.values()))} of work" if taken else ""
-    jobs = read_jobs(run)
-    state = "finished" if plan[-1].finished else f"{len(jobs)} jobs of a cluster" if jobs else _holder(run.root)
+    jobs, holder = read_jobs(run), _holder(run.root)
     waiting = queue() if jobs and not plan[-1].finished else None
+    if waiting is not None and not waiting.keys() & {job.id for job in jobs.values()} and holder.startswith(_RUNNING):
+        jobs = {}  # it was on a cluster, and goes on here
+    state = "finished" if plan[-1].finished else f"{len(jobs)} jobs of a cluster" if jobs else holder
     lines = [
         f"{recipe.name}, seed {recipe.seed}: {state}; {len(done)} of {len(plan)} stages done{spent}",
         f"[{_bar(len(done) / len(plan), 40)}]",
     ]
-    begun = [
-        (stage.name, "; ".join(filter(None, [line_of(run, stage.name, waiting), _going_on(recipe, run, stage)])))
-        for stage in plan
-        if not stage.finished and stage.name not in unmade
-    ]
+
+    def state_of(stage: Node) -> str:
+        job = line_of(run, stage.name, waiting) if jobs else ""
+        return "; ".join(filter(None, [job, _going_on(recipe, run, stage)]))
+
+    begun = [(stage.name, state_of(stage)) for stage in plan if not stage.finished and stage.name not in unmade]
     lines += [f"  {name:<26}{going}" for name, going in begun if going]
     lines += [f"  {name:<26}not made: {why}" for name, why in unmade.items()]
     if last := [f"{name} ({show_duration(seconds)})" for name, seconds in list(taken.items())[-3:]]:
@@ -86,7 +90,7 @@ def _holder(folder: Path) -> str:
         return "stopped; repeat robustgen run to resume"
     except PermissionError:
         pass
-    return f"running, process {text}"
+    return f"{_RUNNING}, process {text}"
 
 
 def _going_on(recipe: Recipe, run: RunDir, stage: Node) -> str:

@@ -7,6 +7,11 @@ from pathlib import Path
 
 
 def device_named(name: str) -> str:
+    """The device of a name: "cpu", "cuda" or "cuda:N"; of "auto" the GPU if there is one.
+
+    Raises:
+        ValueError: an unknown name, or there is no GPU.
+    """
     if name not in ("auto", "cpu", "cuda") and not name.startswith("cuda:"):
         raise ValueError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:N")
     if name == "cpu":

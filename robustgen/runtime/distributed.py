@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import atexit
-import itertools
 import os
 import re
 import time
 from collections.abc import Callable, Iterator, Sequence
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any, TypeVar
 
 if TYPE_CHECKING:
@@ -31,8 +31,12 @@ def local_device(device: str) -> str:
 
 
 def wait_for_all() -> None:
-    """Wait until every process has called this function (barrier)."""
-    total_over_all(0)  # on the host, because a barrier by nccl would have to guess each process's GPU
+    """Wait until every process has called this function (barrier), however long it takes.
+
+    Signals are handled meanwhile. A process that dies ends the wait with an error.
+    """
+    if place()[1] > 1:
+        _together(_meet)
 
 
 def mean_over_all(tensors: Sequence[Tensor]) -> None:
@@ -49,10 +53,11 @@ def mean_over_all(tensors: Sequence[Tensor]) -> None:
 
 
 def gathered(thing: Any) -> list[Any]:
-    """Gather a picklable object from every process, in the order of ranks."""
+    """Gather a picklable object from every process, in the order of ranks, however long each takes to have it."""
     world = place()[1]
     if world == 1:
         return [thing]
+    wait_for_all()
     everything: list[Any] = [None] * world
     _together(lambda dist: dist.all_gather_object(everything, thing))
     return everything
@@ -82,7 +87,7 @@ def from_first(make: Callable[[], _T]) -> _T:
     _join()
     held: list[Any] = [make() if rank == 0 else None]
     if world > 1:
-        _together(_wait_for_first)
+        wait_for_all()
         _together(lambda dist: dist.broadcast_object_list(held, 0, device=_host()))
     made: _T = held[0]
     return made
@@ -167,18 +172,21 @@ def _join() -> None:
         _together(lambda dist: None)
 
 
-_WAITS = itertools.count()
+def _meet(dist: Any) -> None:
+    """All-reduce nothing, on the host: a barrier by nccl would have to guess each process's GPU."""
+    import torch
+
+    arrived = dist.all_reduce(torch.zeros(1), group=_Waiting.group, async_op=True)
+    while not arrived.is_completed():  # a blocking wait would keep Python from handling SIGTERM
+        time.sleep(0.02)
+    arrived.wait()
 
 
-def _wait_for_first(dist: Any) -> None:
-    """Wait for the first process, without the time limit of collective operations."""
-    store, name = _store(), f"robustgen/first/{next(_WAITS)}"
-    if place()[0] == 0:
-        store.set(name, "")
-    while not store.check([name]):
-        if word := _word_left():
-            raise OtherProcessFailed(word)
-        time.sleep(0.05)
+class _Waiting:
+    """The group of all processes in which they wait: other operations give up after half an hour."""
+
+    group: Any = None
+    limit = timedelta(days=365)
 
 
 def _send_to_first(thing: Any) -> None:
@@ -218,6 +226,7 @@ def _joined() -> Any:
         store = PrefixStore(f"robustgen/start-{_START}", shared)
         backend = "cpu:gloo,cuda:nccl" if torch.cuda.is_available() else "gloo"
         dist.init_process_group(backend, store=store, rank=rank, world_size=world)
+        _Waiting.group = dist.new_group(backend="gloo", timeout=_Waiting.limit)
         if not torch.cuda.is_available():  # with nccl this could wait forever after a failure
             atexit.register(leave)
     return dist

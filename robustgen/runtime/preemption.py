@@ -18,13 +18,13 @@ SAVING_SECONDS = 60.0
 class Preempted(SystemExit):
     """Exits the program with `EXIT_CODE`. Finished work is kept, and running the command again resumes.
 
-    received  the signal that this process received; 0 if only another process of the job did
+    received  the signal that this process received, or that the processes of its job have agreed on
     """
 
-    def __init__(self, where: str = ""):
+    def __init__(self, where: str = "", received: int | None = None):
         super().__init__(EXIT_CODE)
         self.where = where
-        self.received = _State.received
+        self.received = stop_signal() if received is None else received
 
     def __str__(self) -> str:
         name = signal.Signals(self.received or signal.SIGTERM).name
@@ -36,14 +36,14 @@ class _State:
     patient = False
 
 
-def stop_requested() -> bool:
-    """Whether a signal to stop was received while `listening`."""
-    return _State.received != 0
+def stop_signal() -> int:
+    """The first signal to stop that was received while `listening`; 0 without one."""
+    return _State.received
 
 
 @contextmanager
 def listening(*signals: signal.Signals) -> Iterator[None]:
-    """Raise `Preempted` at a signal: at once or, within `finishing_steps`, where the code checks `stop_requested`.
+    """Raise `Preempted` at a signal: at once or, within `finishing_steps`, where the code checks `stop_signal`.
 
     Without `signals` at SIGTERM.
 
@@ -69,7 +69,7 @@ def listening(*signals: signal.Signals) -> Iterator[None]:
 
 @contextmanager
 def finishing_steps() -> Iterator[None]:
-    """Only note the signal: the training loop checks `stop_requested` after a step, saves, and raises `Preempted`."""
+    """Only note the signal: the training loop checks `stop_signal` after a step, saves, and raises `Preempted`."""
     _State.patient = True
     try:
         yield

@@ -65,30 +65,32 @@ class Certify:
             begun = self.path.exists()
             finished = begun and Certificates.load(self.path).finished
             provenance = recording(self.path, info, begun or part.exists(), finished)
-        images, labels = to_unit(test.pixels(device)[rows])[rank::world], test.targets(device)[rows][rank::world]
+        images, labels = to_unit(test.pixels(device)[rows]), test.targets(device)[rows]
+        sharing = min(world, len(images)) or 1
         if world > 1 and self.path.exists():
             kept = Certificates.load(self.path)
             check_not_begun_by_one(self.path, kept.finished)
             return kept
-        with provenance:
-            found = certification.certify(
-                model.to(device).requires_grad_(False),
-                images,
-                labels,
-                settings.sigma,
-                selection=settings.selection,
-                samples=settings.samples,
-                alpha=settings.alpha,
-                seed=self.seed,
-                batch_size=images_in_a_pass(test.info.shape, device),
-                path=part,
-                progress=progress,
-            )
-        if world == 1:
-            return found
+        if rank < sharing:
+            with provenance:
+                found = certification.certify(
+                    model.to(device).requires_grad_(False),
+                    images[rank::world],
+                    labels[rank::world],
+                    settings.sigma,
+                    selection=settings.selection,
+                    samples=settings.samples,
+                    alpha=settings.alpha,
+                    seed=self.seed,
+                    batch_size=images_in_a_pass(test.info.shape, device),
+                    path=part,
+                    progress=progress,
+                )
+            if world == 1:
+                return found
         wait_for_all()
         if rank == 0:
-            merged([Certificates.load(_part(self.path, number, world)) for number in range(world)]).save(self.path)
+            merged([Certificates.load(_part(self.path, number, world)) for number in range(sharing)]).save(self.path)
         wait_for_all()
         for file in self.path.parent.glob(f"{self.path.stem}.part-{rank}-of-*.npz"):  # also of another number
             file.unlink(missing_ok=True)

@@ -58,6 +58,8 @@ class Evaluate:
         model.to(device)
         check_accepts(model, self.source.place, to_unit(test.pixels(device)[:2]), len(test.info.classes), test.numbered)
         rank, world = place()
+        if len(test) < world and not path.exists():
+            raise ValueError(f"{len(test)} images are too few for {world} processes; use fewer (--gpus-per-stage 1)")
         if settings.keep_images and rank == 0:
             write_array(clean_file(path), test.images)
         part = path if world == 1 else path.with_name(f"{path.stem}.part-{rank}-of-{world}.npz")

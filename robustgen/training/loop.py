@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
@@ -11,7 +12,7 @@ from torch import Tensor
 
 from robustgen.contracts import Progress, silent
 from robustgen.runtime import distributed
-from robustgen.runtime.preemption import Preempted, finishing_steps, stop_requested
+from robustgen.runtime.preemption import Preempted, finishing_steps, stop_signal
 from robustgen.storage.checkpoints import Stateful, load_checkpoint, save_checkpoint
 from robustgen.storage.files import SaveInterval
 
@@ -118,13 +119,14 @@ class Loop:
         done, total = (count * self._unit_per_step for count in (t + 1, self.steps))
         self._progress(done, total, "images", f"loss {self._loss:.3f}{note}")
         last = t + 1 == self.steps
-        stops = self._all_read and not last and distributed.total_over_all(int(stop_requested()))[0] > 0
+        stops = self._all_read and not last and distributed.total_over_all(int(stop_signal() > 0))[0] > 0
         if self._saves or (stops and self._writes):
             with self._interval.saving():
                 save_checkpoint(self.checkpoint, {"step": t + 1}, **self.state)
         if stops:
-            distributed.wait_for_all()
-            raise Preempted(f" at step {t + 1} of {self.steps} in {self.checkpoint.parent}")
+            signals = distributed.gathered(stop_signal())
+            last_word = signal.SIGTERM if signal.SIGTERM in signals else max(signals)
+            raise Preempted(f" at step {t + 1} of {self.steps} in {self.checkpoint.parent}", last_word)
 
 
 def _check_same_step(first: int, checkpoint: Path) -> None:

@@ -8,14 +8,18 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from multiprocessing import Pipe
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 from test_pipeline import SMOKE, contents
 
 from robustgen.pipeline.devices import divided, find_devices
 from robustgen.pipeline.graph import stages
+from robustgen.pipeline.launchers import local
 from robustgen.recipes import RECIPES
+from robustgen.runtime.errors import StageFailed
 from robustgen.storage.run_folder import RunDir
 
 PLAN = stages(SMOKE, RunDir("nowhere"))
@@ -146,3 +150,30 @@ def test_stages_whose_processes_share_their_work(tmp_path, two):
     assert not (again / "classifiers" / "real-0" / "model.json").exists()
     finish(again, "--gpus-per-stage", "2")
     assert (again / "report.html").exists()
+
+
+def test_all_stages_that_failed_are_named(monkeypatch, tmp_path):
+    class Failing(local._Worker):
+        """A worker, without a process, whose stages fail."""
+
+        def __init__(self, recipe, run, device):
+            self.device, self.lent, self.stage, self.helpers = device, False, None, []
+            self.connection, self.answers = Pipe()
+            self.process = Mock()
+
+        def start(self, stage, helpers):
+            super().start(stage, helpers)
+            self.answers.send(("failed", stage, f"no {stage}", "details", False))
+
+    monkeypatch.setattr(local, "_Worker", Failing)
+    nodes = [replace(PLAN[0], name=name, needs=(), output=tmp_path / "x") for name in ("train a-0", "train b-0")]
+    nodes.append(replace(PLAN[0], name="report", needs=("train a-0", "train b-0"), output=tmp_path / "x"))
+    names = ("cuda:0", "cuda:1")
+    with pytest.raises(StageFailed, match=r"train a-0: no train a-0; also failed: train b-0$") as failed:
+        local.run_stages(SMOKE, RunDir(tmp_path), nodes, names, Mock(), others_finish=True)
+    assert failed.value.details == "details"
+
+
+def test_a_worker_of_a_gpu_survives_a_stage_that_needs_no_torch(monkeypatch):
+    monkeypatch.delitem(sys.modules, "torch")
+    local._free_gpu("cuda:0")

@@ -29,6 +29,7 @@ from robustgen.stages import certify as certify_stage
 from robustgen.stages import label as label_stage
 from robustgen.stages import measure as measure_stage
 from robustgen.stages import score as score_stage
+from robustgen.stages.evaluate import Evaluate
 from robustgen.training import loop as loop_module
 
 RUN = REPOSITORY / "tests" / "fixtures" / "version-0.1" / "run"
@@ -54,7 +55,6 @@ def processes(monkeypatch):
         with ThreadPoolExecutor(count) as threads:
             return list(threads.map(as_process, range(count)))
 
-    monkeypatch.setattr(distributed, "_wait_for_first", lambda dist: None)
     monkeypatch.setattr(distributed, "_together", lambda work: work(Messages(mine)))
     monkeypatch.setattr(loop_module, "finishing_steps", nullcontext)  # signals are for the main thread
     for module in (distributed, certify_stage, measure_stage, quality_module, score_stage, arc_module):
@@ -117,8 +117,10 @@ def test_labels(processes, tmp_path, labels):
     assert made[2] == made[3] == made[7] == made[1]
 
 
-def test_certificates(processes, tmp_path):
-    settings = CertificationConfig(sigma=0.25, selection=20, samples=100, images=10, every=3)
+@pytest.mark.parametrize("images", [10, 2])
+def test_certificates(processes, tmp_path, images):
+    """Also of fewer images than processes."""
+    settings = CertificationConfig(sigma=0.25, selection=20, samples=100, images=images, every=3)
     made = {}
     for count in (1, 3):
         path = tmp_path / f"{count}" / "edm.npz"
@@ -139,6 +141,15 @@ def test_what_one_process_began_is_not_taken_for_finished(processes, tmp_path):
     with pytest.raises(ValueError, match=r"was begun by one process; let one finish it \(--gpus-per-stage 1\)"):
         processes(2, lambda: stage("cpu", silent))
     assert processes(1, lambda: stage("cpu", silent)) and Certificates.load(path).finished
+
+
+def test_an_evaluation_of_fewer_images_than_processes(tmp_path, monkeypatch):
+    monkeypatch.setenv("WORLD_SIZE", "9")
+    data = SMOKE.data.model_copy(update={"test": 8})
+    classifier = Source(str(RUN / "classifiers" / "edm-0"))
+    stage = Evaluate(classifier, data, SMOKE.threat, SMOKE.evaluation, tmp_path / "edm.npz", 0)
+    with pytest.raises(ValueError, match=r"8 images are too few for 9 processes; use fewer \(--gpus-per-stage 1\)"):
+        stage("cpu", silent)
 
 
 @pytest.mark.parametrize("neighbors", [pytest.param("the same features", marks=pytest.mark.slow), "other features"])

@@ -14,10 +14,11 @@ from local_slurm import missing, running_slurm
 from test_pipeline import SMOKE, contents
 
 from robustgen.config.cluster import Cluster, Resources, cluster_of
+from robustgen.pipeline import monitor
 from robustgen.pipeline.graph import stages
-from robustgen.pipeline.launchers import LAUNCHERS
+from robustgen.pipeline.launchers import LAUNCHERS, attached, check_no_jobs
 from robustgen.pipeline.launchers import slurm as slurm_module
-from robustgen.pipeline.launchers.jobs import read_jobs, read_state
+from robustgen.pipeline.launchers.jobs import Job, keep_job, read_jobs, read_state
 from robustgen.pipeline.launchers.slurm import describe_jobs, jobs_for
 from robustgen.recipes import RECIPES
 from robustgen.storage.files import read_json
@@ -99,6 +100,11 @@ def test_the_block_of_a_file_then_options_then_assignments():
         (("--on", "slurm", "--time", "soon"), "time: expected a time such as 90m, 12h, 12:00:00 or 1-12:00:00, got"),
         (("--on", "slurm", "--set-resources", "tain.nodes=2"), "unknown kind of stage; known: data, labeller, fit"),
         (("--on", "slurm", "--set-resources", "train.node=2"), "unknown setting node; did you mean nodes?"),
+        (
+            ("--on", "slurm", "--nodes", "4", "--set-resources", "nodes.x=1"),
+            "--set-resources nodes.x=1: expected NAME=VAL",
+        ),
+        (("--on", "slurm", "--device", "cuda:1"), "--device cuda:1: expected auto, cpu or cuda with --on slurm"),
         (("--on", "slurm", "--set-resources", "train.nodes=many"), "train.nodes: input should be a valid integer"),
     ],
 )
@@ -140,16 +146,61 @@ def test_where_there_is_no_slurm(robustgen, monkeypatch):
     assert not Path("runs/digits-smoke/jobs.json").exists()
 
 
+def take_for_slurm(monkeypatch, folder, **programs):
+    """Shell lines in the place of Slurm's programs."""
+    for name, text in programs.items():
+        (folder / name).write_text(f"#!/bin/sh\n{text}\n")
+        (folder / name).chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:/bin:/usr/bin")
+
+
+def test_a_folder_with_jobs_is_left_alone_while_slurm_does_not_answer(monkeypatch, tmp_path):
+    run = RunDir(tmp_path / "r")
+    run.root.mkdir()
+    keep_job(run, "data", Job("7"))
+    take_for_slurm(monkeypatch, tmp_path, squeue="exit 1")
+    for use in (lambda: check_no_jobs(run), attached("slurm", [run]).__enter__):
+        with pytest.raises(ValueError, match=r"Slurm does not answer .* remove .*jobs\.json if they have ended"):
+            use()
+    assert not (run.root / ".lock").exists()
+    monkeypatch.setenv("PATH", "/nowhere")  # another machine, which cannot know
+    check_no_jobs(run)
+
+
+def test_a_run_that_goes_on_here_after_its_jobs_is_watched_as_one_of_this_machine(monkeypatch, tmp_path):
+    run = RunDir(tmp_path)
+    run.ensure_recipe(SMOKE.to_json())
+    keep_job(run, "data", Job("7"))
+    (tmp_path / ".lock").write_text(str(os.getpid()))
+    monkeypatch.setattr(monitor, "queue", lambda: {"7": ("PENDING", "Priority")})
+    assert "1 jobs of a cluster" in monitor.frame(tmp_path) and "job 7: waiting (Priority)" in monitor.frame(tmp_path)
+    monkeypatch.setattr(monitor, "queue", dict)
+    assert f"running, process {os.getpid()};" in monitor.frame(tmp_path) and "job 7" not in monitor.frame(tmp_path)
+    (tmp_path / ".lock").unlink()
+    assert "job 7: gone, without a log; repeat robustgen run to go on" in monitor.frame(tmp_path)
+
+
+def test_jobs_without_a_gpu_are_not_told_to_use_one(monkeypatch, tmp_path):
+    devices = {}
+
+    def kept(run, job, needed, device):
+        devices[job.stage.kind] = device
+        return str(len(devices))
+
+    monkeypatch.setattr(slurm_module, "_sbatch", kept)
+    monkeypatch.setattr(slurm_module, "_check_accepted", lambda planned: None)
+    monkeypatch.setattr(slurm_module, "queue", dict)
+    run = RunDir(tmp_path)
+    plan = stages(SMOKE, run)
+    slurm_module.submit(run, jobs_for(Cluster({"gpus_per_node": 1}), SMOKE, plan), "cuda")
+    assert devices["data"] == devices["keep"] == devices["report"] == "cpu"
+    assert devices["train"] == devices["sample"] == "cuda"
+
+
 def test_the_first_job_that_slurm_refuses_is_named(robustgen, monkeypatch, tmp_path):
     pytest.importorskip("submitit")
-    for name, text in (
-        ("sbatch", "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1"),
-        ("squeue", "exit 0"),
-        ("sinfo", "echo main"),
-    ):
-        (tmp_path / name).write_text(f"#!/bin/sh\n{text}\n")
-        (tmp_path / name).chmod(0o755)
-    monkeypatch.setenv("PATH", f"{tmp_path}:/bin:/usr/bin")
+    refusal = "echo 'sbatch: error: invalid partition specified: nope' >&2; exit 1"
+    take_for_slurm(monkeypatch, tmp_path, sbatch=refusal, squeue="exit 0", sinfo="echo main")
     code, _, error = robustgen("run", "digits-smoke", "--on", "slurm", "--partition", "nope")
     assert code == 2 and error.count("\n") == 1
     assert "Slurm refuses the job of data: invalid partition specified: nope; partitions: main" in error

@@ -15,7 +15,9 @@ from small_training import STEPS
 
 from robustgen.randomness import rng_for
 from robustgen.records.history import History
-from robustgen.runtime.preemption import EXIT_CODE
+from robustgen.runtime import distributed
+from robustgen.runtime.preemption import EXIT_CODE, Preempted
+from robustgen.training.loop import Holder, Loop
 
 PROGRAM = Path(__file__).with_name("small_training.py")
 TORCHRUN = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2"]
@@ -25,14 +27,14 @@ def environment(fault="", **more):
     return {**os.environ, "PYTHONPATH": str(PROGRAM.parents[2]), "ROBUSTGEN_TEST_FAULT": fault, **more}
 
 
-def start(folder, *jobs, processes=1, fault=""):
+def start(folder, *jobs, processes=1, fault="", program=PROGRAM):
     """The processes of a job, as srun would start them."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     return [
         subprocess.Popen(
-            [sys.executable, str(PROGRAM), str(folder), *jobs],
+            [sys.executable, str(program), str(folder), *jobs],
             env=environment(
                 fault, RANK=str(rank), WORLD_SIZE=str(processes), MASTER_ADDR="127.0.0.1", MASTER_PORT=str(port)
             ),
@@ -184,3 +186,63 @@ def test_torchrun_starts_anew_and_the_training_goes_on(tmp_path, made):
     assert done.returncode == 0, done.stderr[:3000]
     assert (folder / "marker").exists()
     assert weights_equal(folder / "norms of a process", made[1] / "norms of a process")
+
+
+LATE = """
+import os
+import signal
+import sys
+import time
+from datetime import timedelta
+
+from torch.distributed import distributed_c10d
+
+distributed_c10d.default_pg_timeout = timedelta(seconds=1)  # half an hour, unless a test is in a hurry
+from robustgen.runtime.distributed import from_first, gathered, leave, place, wait_for_all
+from robustgen.runtime.preemption import listening
+
+rank, _ = place()
+works = {
+    "wait": lambda: time.sleep(3 * rank) or wait_for_all(),
+    "gathered": lambda: time.sleep(3 * rank) or print(gathered(rank)),
+    "first": lambda: print(from_first(lambda: time.sleep(3) or "made")),
+    "others": lambda: time.sleep(3 * rank) or print(from_first(lambda: "made")),
+    "killed": lambda: wait_for_all() if rank == 0 else os.kill(os.getpid(), signal.SIGKILL),
+    "SIGTERM": lambda: signal.alarm(1) or wait_for_all() if rank == 0 else time.sleep(3),
+}
+signal.signal(signal.SIGALRM, lambda *_: os.kill(os.getpid(), signal.SIGTERM))
+wait_for_all()
+try:
+    with listening():
+        for name in sys.argv[1:]:
+            works[name]()
+except ValueError as error:
+    sys.exit(str(error))
+leave()
+"""
+
+
+@pytest.mark.slow
+def test_processes_wait_for_late_ones_but_not_for_dead_ones(tmp_path):
+    """Shares of a stage may take hours longer than others; torch gives operations half an hour."""
+    program = tmp_path / "late.py"
+    program.write_text(LATE)
+    run("wait", "gathered", "first", "others", program=program, processes=2)
+    codes, said = ended(start("killed", program=program, processes=2))
+    assert codes == [1, -signal.SIGKILL] and said[0].startswith("another process died or cannot be reached")
+    codes, _ = ended(start("SIGTERM", program=program, processes=2))
+    assert codes[0] == EXIT_CODE
+
+
+@pytest.mark.parametrize("others", [signal.SIGTERM, signal.SIGUSR2])
+def test_processes_agree_on_the_signal_that_stopped_them(tmp_path, monkeypatch, others):
+    """The first process may not have received it yet; only after SIGTERM its job must not go back into the queue."""
+    monkeypatch.setattr(distributed, "total_over_all", lambda *counts: (1,))
+    monkeypatch.setattr(distributed, "gathered", lambda thing: [thing, others])
+    with (
+        pytest.raises(Preempted) as stopped,
+        Loop(tmp_path / "checkpoint.pt", 5, {"state": Holder()}, unit_per_step=1) as loop,
+    ):
+        for _ in loop:
+            loop.record(torch.tensor(1.0))
+    assert stopped.value.received == others and others.name in str(stopped.value)

@@ -118,7 +118,9 @@ class _Crew:
                 except StageFailed as failure:
                     self._failed(worker, failure)
         if self.failures:
-            raise self.failures[0]
+            first, *others = self.failures
+            more = f"; also failed: {', '.join(str(other).partition(':')[0] for other in others)}" if others else ""
+            raise StageFailed(f"{first}{more}", first.details, first.ours)
 
     def _start_one(self) -> bool:
         """Start the ready stage that most depends on, of those for which enough workers are free."""
@@ -256,5 +258,11 @@ def _serve(connection: Connection, content: dict[str, Any], root: str) -> None:
             details = getattr(error, "details", "") or traceback.format_exc()
             ours = error.ours if isinstance(error, StageFailed) else is_bug(error)
             connection.send(("failed", name, describe_error(error), details, ours))
-        if devices[0] != "cpu":  # the next stage may use this GPU from another process
-            sys.modules["torch"].cuda.empty_cache()
+        _free_gpu(devices[0])
+
+
+def _free_gpu(device: str) -> None:
+    """Give the memory that torch keeps back, because the next stage may use this GPU from another process."""
+    torch = sys.modules.get("torch")  # some stages do not import it
+    if device != "cpu" and torch is not None:
+        torch.cuda.empty_cache()

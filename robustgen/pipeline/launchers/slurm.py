@@ -109,10 +109,19 @@ def queue() -> dict[str, tuple[str, str]] | None:
 
 
 def jobs_at_work(run: RunDir) -> dict[str, Job]:
-    """The jobs of a run, by stage, that Slurm has; empty where it cannot be asked."""
+    """The jobs of a run, by stage, that Slurm has; empty on machines without Slurm.
+
+    Raises:
+        ValueError: Slurm does not answer, so that nobody knows whether jobs write into the folder.
+    """
     jobs = read_jobs(run)
-    there = (queue() or {}) if jobs else {}
-    return {stage: job for stage, job in jobs.items() if job.id in there}
+    there = queue() if jobs else {}
+    if there is None and shutil.which("squeue"):
+        raise ValueError(
+            f"Slurm does not answer (squeue failed), and {run.root} had jobs, which may still write there; try again "
+            f"when it does, or remove {run.jobs_file} if they have ended"
+        )
+    return {stage: job for stage, job in jobs.items() if job.id in (there or {})}
 
 
 def submit(run: RunDir, planned: Sequence[Planned], device: str) -> int:
@@ -138,7 +147,7 @@ def submit(run: RunDir, planned: Sequence[Planned], device: str) -> int:
             cancel([at_work.pop(stage.name)])
         needed = [current.id for name in stage.needs if (current := new.get(name) or at_work.get(name))]
         try:
-            number = _sbatch(run, job, needed, device)
+            number = _sbatch(run, job, needed, "cpu" if stage.kind in WITHOUT_GPU else device)
         except ValueError:
             cancel(new.values())
             raise
@@ -240,7 +249,7 @@ def cancel_all(run: RunDir) -> list[str]:
     found = jobs_at_work(run)
     cancel(found.values())
     deadline = time.monotonic() + 60
-    while jobs_at_work(run) and time.monotonic() < deadline:
+    while any(job.id in (queue() or {}) for job in found.values()) and time.monotonic() < deadline:
         time.sleep(1)
     return list(found)
 
