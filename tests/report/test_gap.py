@@ -1,5 +1,6 @@
 """The share of a gap that is closed: cases solved on paper, and the section of the report."""
 
+import importlib.util
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from small_study import write_run
 from test_report import recipe_of
 
+from conftest import REPOSITORY
 from robustgen.config.recipe import Arm
 from robustgen.planning.costs import cost_of, cost_of_arm, forward_of
 from robustgen.recipes import RECIPES
@@ -104,6 +106,16 @@ def test_the_page_of_several_seeds_has_one_figure_of_the_gap(runs):
     page = write_reports([run.root for run in runs], into, "robustgen report").read_text()
     assert "with two or three seeds it is too narrow" in page
     assert "gap" in figures_of(read_study([read_results(run) for run in runs]))
+
+
+def test_documents_have_the_tables_of_the_gap(runs):
+    spec = importlib.util.spec_from_file_location("make_study", REPOSITORY / "docs" / "make_study.py")
+    make_study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_study)
+    study = read_study([read_results(run) for run in runs])
+    section = gap.gap_section(study)
+    assert make_study.table_of(study, "gap", []) == section["table"]
+    assert make_study.table_of(study, "costs", ["edm"]).rows == (section["costs"].rows[-1],)
 
 
 def test_without_more_real_images_there_is_no_gap(runs):
