@@ -124,6 +124,27 @@ def test_without_more_real_images_there_is_no_gap(runs):
     assert gap.gap_section(read_study([type(results)(results.run, results.recipe, few, results.chosen)])) is None
 
 
+@pytest.mark.parametrize(
+    ("train", "counts", "upper"),
+    [
+        (100, {"real": None, "more": 500, "all": "all"}, "all"),
+        (100, {"real": None, "fewer": 50, "more": 500}, "more"),
+        (100, {"real": None, "fewer": 50, "same": 100}, None),
+        (None, {"real": None, "fewer": 50}, None),
+        (None, {"real": None, "all": "all"}, None),
+        (100, {"fewer": 50, "all": "all"}, "all"),
+        (100, {"all": "all", "fewer": 50}, None),  # the first arm is the baseline
+    ],
+)
+def test_the_upper_end_of_the_gap_has_more_real_images_than_the_baseline(runs, train, counts, upper):
+    results = read_results(runs[0])
+    arms = {name: Arm(train_images=count).to_json() for name, count in counts.items()}
+    recipe = {**results.recipe, "arms": arms, "data": {**results.recipe["data"], "train": train}}
+    verdicts = dict.fromkeys(arms, results.verdicts["real"])
+    study = read_study([type(results)(results.run, recipe, verdicts, results.chosen)])
+    assert gap.upper_arm(study) == upper
+
+
 def test_arms_cost_what_they_need_alone():
     recipe = RECIPES["cifar10-5k-cpu"]
     real, edm, most = (cost_of_arm(recipe, recipe.arms[arm]) for arm in ("real", "edm", "all"))
