@@ -33,7 +33,7 @@ def upper_arm(study: Study) -> str | None:
 def _real_images(recipe: dict[str, Any], arm: str) -> float:
     """Number of real training images of an arm; infinite for all."""
     count = recipe["arms"][arm].get("train_images") or recipe["data"]["train"] or "all"
-    return float("inf") if count == "all" else count
+    return float("inf") if count == "all" else float(count)
 
 
 def shares_closed(study: Study, upper: str) -> dict[str, GapClosed]:

@@ -74,12 +74,12 @@ def test_generated_images_alone_are_named_so():
     alone = {"proxy": None, "phases": phases, "changes": ("real_share=0",)}
     arms = {
         "two": alone,
-        "one": {"proxy": "edm", "changes": ("real_share=0", "smooth=0.1")},
+        "one": {"proxy": "edm", "changes": ("real_share=0", "smooth=all")},
         "most": {"proxy": None, "train_images": "all", "changes": ()},
     }
     assert [name_of({"arms": arms}, arm) for arm in arms] == [
         "edm + gaussian only",
-        "edm only, smooth=0.1",
+        "edm only, smooth=all",
         "all real images",
     ]
 
