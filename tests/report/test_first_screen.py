@@ -97,6 +97,17 @@ def test_arms_stand_under_the_question_that_they_answer():
         "Augmentation and weight averaging": ["real", "cutmix", "cutmix-raw"],
         "Other settings": ["real", "slow", "score", "near"],
     }
+    arms |= {
+        "mart": arm("edm", "loss=mart", "beta=5"),
+        "noisy": arm("edm", "loss=stability"),
+        "more": arm() | {"train_images": 500},
+        "more-edm": arm("edm") | {"train_images": 500},
+    }
+    groups = by_question(recipe, list(arms), "real")
+    assert groups["Loss and inner attack"] == ["real", "near", "mart"]
+    assert groups["Standard training and training under noise"] == ["real", "score", "noisy"]
+    assert groups["How many real images"] == ["real", "more", "more-edm"]
+    assert groups["Which generated images"] == ["real", "edm", "ddpm"]
     assert by_question(recipe, ["real", "edm", "slow"], "real") == {"": ["real", "edm", "slow"]}
 
 
