@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -132,3 +132,23 @@ def headline_caption(rows: Sequence[ArmResult]) -> str:
     over = "seeds; small dots are seeds" if several else "test images"
     gains = f" Numbers: gains over {rows[0].name} in points; gray: not significant." if len(rows) > 1 else ""
     return f"Robust accuracy with 95 % intervals over {over}. Dashed: {rows[0].name}.{gains}"
+
+
+def first_screen(
+    rows: Sequence[ArmResult],
+    gap: Mapping[str, Any] | None,
+    certificates: Mapping[str, Any] | None,
+    certified_caption: str,
+) -> dict[str, Any]:
+    """Figure, caption and sentences of the first screen, about certificates, the gap to more real images, or gains."""
+    if certificates:
+        return {
+            "svg": certificates["svg"],
+            "caption": certified_caption,
+            "sentences": certificates["sentences"][:3],
+        }
+    return {
+        "svg": gap["svg"] if gap else headline_figure(rows),
+        "caption": gap["caption"] if gap else headline_caption(rows),
+        "sentences": short_sentences(rows),
+    }
