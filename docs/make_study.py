@@ -70,7 +70,7 @@ def table_of(study: Study, name: str, arms: list[str]) -> Table:
         table = study_generators_table(found) if name == "generators" else correlations_table(found.correlations())
         names = []
     elif name in ("gap", "costs"):
-        found = gap.section(study)
+        found = gap.gap_section(study)
         assert found is not None
         table = found["table" if name == "gap" else "costs"]
     elif name == "certificates":

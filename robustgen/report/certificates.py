@@ -35,7 +35,8 @@ def certificates_table(named: Mapping[str, Certificates], first_column: str = "t
 
 
 def certified_gains(named: Mapping[str, Certificates], baseline: str) -> list[str]:
-    """A sentence per arm: ACR and certified accuracy at radius sigma, with differences to the baseline."""
+    """A sentence per arm: ACR and certified accuracy at radius sigma, with differences to the baseline; of the baseline
+    if there is no other arm."""
     base = named[baseline]
     sentences = []
     for name, found in named.items():
@@ -49,7 +50,10 @@ def certified_gains(named: Mapping[str, Certificates], baseline: str) -> list[st
             f"{more:+.3f} ({low:+.3f} to {high:+.3f}): {change}; certified accuracy at l2 radius {base.sigma:g}: "
             f"{percent(found.accuracy(base.sigma).value)} %, {gain}."
         )
-    return sentences
+    return sentences or [
+        f"{baseline}, smoothed: average certified radius {base.average_radius:.3f}; certified accuracy at l2 radius "
+        f"{base.sigma:g}: {percent(base.accuracy(base.sigma).value)} %."
+    ]
 
 
 def radius_gain(found: Certificates, base: Certificates) -> tuple[float, float, float]:

@@ -17,14 +17,23 @@ from robustgen.stats.gap import GapClosed, gap_closed
 
 
 def upper_arm(study: Study) -> str | None:
-    """The arm with the most real images, of those that have no generated ones and change nothing else."""
+    """The arm with the most real images, of those that have no generated ones and change nothing else.
+
+    None where no such arm has more real images than the baseline.
+    """
     counts: dict[str, float] = {}
     for arm in study.alike:
         contents = study.recipe["arms"][arm]
-        count = contents.get("train_images")
-        if count is not None and not proxies_of(contents) and not changes_of(contents):
-            counts[arm] = float("inf") if count == "all" else count
-    return max(counts, key=lambda arm: counts[arm], default=None)
+        if not proxies_of(contents) and not changes_of(contents):
+            counts[arm] = _real_images(study.recipe, arm)
+    most = max(counts, key=lambda arm: counts[arm], default=None)
+    return most if most and counts[most] > _real_images(study.recipe, study.baseline) else None
+
+
+def _real_images(recipe: dict[str, Any], arm: str) -> float:
+    """Number of real training images of an arm; infinite for all."""
+    count = recipe["arms"][arm].get("train_images") or recipe["data"]["train"] or "all"
+    return float("inf") if count == "all" else float(count)
 
 
 def shares_closed(study: Study, upper: str) -> dict[str, GapClosed]:
@@ -64,7 +73,7 @@ def gap_sentences(study: Study, upper: str, found: dict[str, GapClosed]) -> list
     if unknown is not None:
         return [
             f'The gap between "{low}" and "{high}" is {points(unknown.gap)} points '
-            f"({points_range(unknown.gap_interval)}): not significant, so no share of it is given."
+            f"({points_range(unknown.gap_interval)}): not significantly above 0, so no share of it is given."
         ]
     return [
         f'{study.name(arm)}: closes {percent(one.value)} % ({percent_range(one.interval)}) of the gap of '

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -40,34 +40,43 @@ class ArmResult(NamedTuple):
 
 
 def headline_of_run(results: Results) -> list[ArmResult]:
-    """The baseline and the arms that have a sentence; intervals are over test images, gains are paired."""
+    """The baseline, and the arms that are shown; intervals are over test images, gains are paired."""
     base = results.verdicts[results.baseline]
-    others = {arm: v.robust_accuracy.value for arm, v in results.verdicts.items() if arm != results.baseline}
-    rows = []
-    for arm in [results.baseline, *_chosen(mentioned_arms(results.recipe, others), others)]:
-        verdicts = results.verdicts[arm]
+    rows = {}
+    for arm, verdicts in results.verdicts.items():
         share, gain = verdicts.robust_accuracy, PairedDifference.of(verdicts.robust, base.robust)
         own = (None,) if arm == results.baseline else (gain.value, gain.interval)
-        rows.append(ArmResult(name_of(results.recipe, arm), share.value, share.interval, *own))
-    return rows
+        rows[arm] = ArmResult(name_of(results.recipe, arm), share.value, share.interval, *own)
+    return _shown(results.recipe, rows, results.baseline)
 
 
 def headline_of_study(study: Study) -> list[ArmResult]:
     """The same over seeds: means, and Student's t intervals of accuracies and of gains paired within seeds."""
-    others = {arm: study.robust(arm).mean for arm in study.alike if arm != study.baseline}
-    compared = [arm for arm in _chosen(mentioned_arms(study.recipe, others), others) if study.gain(arm)]
-    rows = []
-    for arm in [study.baseline, *compared]:
+    rows = {}
+    for arm in study.alike:
         robust, gain = study.robust(arm), study.gain(arm)
         own = (None,) if arm == study.baseline else (gain.mean, gain.interval)
-        rows.append(ArmResult(study.name(arm), robust.mean, robust.interval, *own)._replace(seeds=robust.values))
-    return rows
+        if gain:
+            rows[arm] = ArmResult(study.name(arm), robust.mean, robust.interval, *own)._replace(seeds=robust.values)
+    return _shown(study.recipe, rows, study.baseline)
 
 
-def _chosen(arms: Sequence[str], robust: dict[str, float]) -> list[str]:
-    """At most `MOST` of the arms, those of the highest robust accuracy, in their order."""
-    best = sorted(arms, key=lambda arm: robust[arm], reverse=True)[: MOST - 1]
-    return [arm for arm in arms if arm in best]
+def _shown(recipe: dict[str, Any], rows: dict[str, ArmResult], baseline: str) -> list[ArmResult]:
+    """The baseline, and the arms that have a sentence: at most `MOST`, those of the highest robust accuracy.
+
+    The arm with the largest significant gain is always among them, so that the title is true of all arms.
+    """
+    others = {arm: row.robust for arm, row in rows.items() if arm != baseline}
+    chosen = sorted(mentioned_arms(recipe, others), key=lambda arm: others[arm], reverse=True)[: MOST - 1]
+    best = max(others, key=lambda arm: _by_gain(rows[arm]), default=None)
+    if best is not None and best not in chosen:
+        chosen = [*chosen[: MOST - 2], best]
+    return [rows[baseline], *(rows[arm] for arm in others if arm in chosen)]
+
+
+def _by_gain(row: ArmResult) -> tuple[bool, float]:
+    """Key by which the arm with the largest significant gain comes last, or else that with the largest gain."""
+    return row.significant and (row.gain or 0.0) > 0, row.gain or 0.0
 
 
 def title_of(rows: Sequence[ArmResult]) -> str:
@@ -75,7 +84,7 @@ def title_of(rows: Sequence[ArmResult]) -> str:
     base, others = rows[0], rows[1:]
     if not others:
         return f"{base.name}: {percent(base.robust)} % robust"
-    best = max(others, key=lambda row: row.gain or 0.0)
+    best = max(others, key=_by_gain)
     if best.significant and (best.gain or 0.0) > 0:
         return f"{best.name}: {points(best.gain or 0.0).lstrip('+')} points more robust than {base.name}"
     if all(math.isnan(row.gain_interval[0]) for row in others):
@@ -123,3 +132,23 @@ def headline_caption(rows: Sequence[ArmResult]) -> str:
     over = "seeds; small dots are seeds" if several else "test images"
     gains = f" Numbers: gains over {rows[0].name} in points; gray: not significant." if len(rows) > 1 else ""
     return f"Robust accuracy with 95 % intervals over {over}. Dashed: {rows[0].name}.{gains}"
+
+
+def first_screen(
+    rows: Sequence[ArmResult],
+    gap: Mapping[str, Any] | None,
+    certificates: Mapping[str, Any] | None,
+    certified_caption: str,
+) -> dict[str, Any]:
+    """Figure, caption and sentences of the first screen, about certificates, the gap to more real images, or gains."""
+    if certificates:
+        return {
+            "svg": certificates["svg"],
+            "caption": certified_caption,
+            "sentences": certificates["sentences"][:3],
+        }
+    return {
+        "svg": gap["svg"] if gap else headline_figure(rows),
+        "caption": gap["caption"] if gap else headline_caption(rows),
+        "sentences": short_sentences(rows),
+    }

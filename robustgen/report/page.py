@@ -24,11 +24,8 @@ from robustgen.report.generators import (
     read_qualities,
 )
 from robustgen.report.headline import (
-    ArmResult,
-    headline_caption,
-    headline_figure,
+    first_screen,
     headline_of_run,
-    short_sentences,
     title_of,
 )
 from robustgen.report.questions import by_question
@@ -107,7 +104,7 @@ def render_run(results: Results) -> str:
     recipe, run = results.recipe, results.run
     about = read_json(run.root / "data.json")
     certificates = _certificates(results)
-    gains = certificates["gains"] if certificates else []
+    gains = certificates["sentences"] if certificates else []
     seed = f", seed {recipe['seed']}"
     found = diagnostics.read_diagnostics(results)
     close = read_closeness(results)
@@ -121,7 +118,7 @@ def render_run(results: Results) -> str:
         "page.html.j2",
         title=f"robustgen: {recipe['name']}",
         headline=recipe["name"] if noisy else title_of(rows),
-        first=_first(rows, closed, certificates if noisy else None),
+        first=first_screen(rows, closed, certificates if noisy else None, _CERTIFIED),
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images of {'x'.join(map(str, about['shape'][1:]))}; "
         f"{recipe['train']['architecture']}, {loss['kind']} {against}{seed}",
@@ -184,21 +181,6 @@ def gain_sentences(results: Results) -> list[str]:
     return sentences or [f"{percent(base.robust_accuracy.value)} % robust."]
 
 
-def _first(rows: list[ArmResult], closed: dict[str, Any] | None, certificates: dict[str, Any] | None) -> dict[str, Any]:
-    """Figure, caption and sentences of the first screen, about certificates, the gap to more real images, or gains."""
-    if certificates:
-        return {
-            "svg": certificates["svg"],
-            "caption": _CERTIFIED,
-            "sentences": certificates["gains"][:3],
-        }
-    return {
-        "svg": closed["svg"] if closed else headline_figure(rows),
-        "caption": closed["caption"] if closed else headline_caption(rows),
-        "sentences": short_sentences(rows),
-    }
-
-
 def _certificates(results: Results) -> dict[str, Any] | None:
     """Content of the section on certificates; None for a run without certificates."""
     named = by_name(results)
@@ -206,7 +188,7 @@ def _certificates(results: Results) -> dict[str, Any] | None:
         return None
     usual = name_of(results.recipe, results.baseline)
     return {
-        "gains": certified_gains(named, usual if usual in named else next(iter(named))),
+        "sentences": certified_gains(named, usual if usual in named else next(iter(named))),
         "table": certificates_table(named),
         "svg": certified_figure(named),
         "settings": results.recipe["certification"],

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
+from robustgen.config.losses import FLAT_NAMES, purpose_of
 from robustgen.report.tables import changes_of, loss_of, proxies_of
 
 FEW = 8
@@ -17,15 +18,16 @@ def question_of(recipe: dict[str, Any], arm: str) -> str:
     contents = recipe["arms"][arm]
     changed = {name.split(".")[0] for name in changes_of(contents)}
     generated = bool(proxies_of(contents))
-    if loss_of(recipe, arm) != recipe["train"]["loss"]["kind"]:
+    if purpose_of(loss_of(recipe, arm)) != purpose_of(loss_of(recipe)):
         return "Standard training and training under noise"
     if not changed:
-        return "Which generated images" if generated else "How many real images"
+        more = contents.get("train_images") is not None
+        return "Which generated images" if generated and not more else "How many real images"
     if changed == {"real_share"}:
         return "Which share of real images"
     if changed <= {"augment", "averaging", "ema_decay", "ema_start"}:
         return "Augmentation and weight averaging"
-    if changed <= {"loss", "attack", "statistics", "smooth"}:
+    if changed <= {"loss", "smooth", *FLAT_NAMES}:
         return "Loss and inner attack"
     return OTHER
 

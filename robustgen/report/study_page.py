@@ -11,13 +11,7 @@ from robustgen.records.comparison import compare_arms
 from robustgen.records.tables import Table
 from robustgen.report import gap, study_certificates, study_figures
 from robustgen.report.figures import portions
-from robustgen.report.headline import (
-    headline_caption,
-    headline_figure,
-    headline_of_study,
-    short_sentences,
-    title_of,
-)
+from robustgen.report.headline import first_screen, headline_figure, headline_of_study, title_of
 from robustgen.report.page import failed_stages, render_page, write_page
 from robustgen.report.questions import by_question
 from robustgen.report.study_summary import (
@@ -38,6 +32,8 @@ from robustgen.report.tables import Results, loss_of, name_of, read_results, res
 from robustgen.stats.formatting import percent
 from robustgen.storage.files import differences, read_json
 from robustgen.storage.run_folder import RunDir
+
+_CERTIFIED = "Certified accuracy over the l2 radius: lines are means over seeds, bands span the seeds."
 
 
 def write_reports(folders: Sequence[Path], into: Path, command: str) -> Path:
@@ -77,19 +73,18 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
     rows = headline_of_study(study)
     closed = gap.gap_section(study)
     certificates = study_certificates.certificates_section(study)
+    loss = recipe["train"]["loss"]
+    noisy = purpose_of(loss["kind"]) == "smoothed"
+    against = f"at sigma {loss['sigma']:g}" if noisy else f"against {first.threat}"
     return render_page(
         "study.html.j2",
         title=f"robustgen: {recipe['name']}, {len(study.results)} seeds",
-        headline=title_of(rows),
-        first={
-            "svg": closed["svg"] if closed else headline_figure(rows),
-            "caption": closed["caption"] if closed else headline_caption(rows),
-            "sentences": short_sentences(rows),
-        },
+        headline=recipe["name"] if noisy else title_of(rows),
+        first=first_screen(rows, closed, certificates if noisy else None, _CERTIFIED),
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images; {recipe['train']['architecture']}, "
-        f"{loss_of(recipe)} against {first.threat}; seeds {seeds}",
-        answer=study_sentences(study),
+        f"{loss['kind']} {against}; seeds {seeds}",
+        answer=[*(certificates["sentences"] if noisy and certificates else []), *study_sentences(study)],
         gap=closed,
         arms=_by_question(study),
         chance=round(0.05 * len(others), 1),
@@ -103,6 +98,8 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
         flags=[*missing, *_incomplete(study), *_flags(study)],
         shares=_shares(study),
         certificates=certificates,
+        certificates_first=noisy and bool(certificates),
+        certified_caption=_CERTIFIED,
         training=_training(study),
         generators=_generators(study),
         runs=_linked(folder, study.results.values()),

@@ -138,7 +138,7 @@ def _contents(recipe: dict[str, Any], arm: str) -> tuple[str, list[str]]:
     shown = [f"{name}={value}" for name, value in changes.items() if not (alone and name == "real_share")]
     if proxies and not alone:
         return images, shown
-    return f"{images} images" if images not in ("real", *proxies) else f"{images} only", shown
+    return f"{images} only" if alone or images == "real" else f"{images} images", shown
 
 
 def _real_images(arm: dict[str, Any]) -> str:

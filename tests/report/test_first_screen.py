@@ -9,8 +9,16 @@ import pytest
 from browser import shown
 
 from robustgen.records.tables import Table
+from robustgen.report import headline
 from robustgen.report import page as module
-from robustgen.report.headline import ArmResult, headline_caption, headline_figure, short_sentences, title_of
+from robustgen.report.headline import (
+    ArmResult,
+    _shown,
+    headline_caption,
+    headline_figure,
+    short_sentences,
+    title_of,
+)
 from robustgen.report.page import render_page, template
 from robustgen.report.questions import by_question
 
@@ -26,6 +34,7 @@ LESS = ArmResult("real only, augment=cutmix", 0.354, (0.3, 0.4), -0.14, (-0.2, -
     [
         ([BASE], "real only: 49.4 % robust"),
         ([BASE, MORE, MOST], "real + vdvae: 11.7 points more robust than real only"),
+        ([BASE, MORE, UNSURE, LESS], "real + edm: 9.2 points more robust than real only"),
         ([BASE, LESS], "No arm is significantly more robust than real only"),
         ([BASE, UNSURE, LESS], "No arm is significantly more robust than real only"),
         ([BASE, MORE._replace(gain_interval=(math.nan, math.nan))], "real + edm: 58.5 % robust, real only: 49.4 %"),
@@ -33,6 +42,18 @@ LESS = ArmResult("real only, augment=cutmix", 0.354, (0.3, 0.4), -0.14, (-0.2, -
 )
 def test_the_title_is_the_largest_gain_that_is_significant(rows, title):
     assert title_of(rows) == title
+
+
+def test_the_arm_of_the_title_is_shown_among_many():
+    """It is neither one of the most robust arms nor the best one with changed settings."""
+    rows = {"real": BASE, **{f"g{k}": UNSURE._replace(robust=0.6 + k / 100) for k in range(9)}}
+    rows |= {"wide": UNSURE._replace(robust=0.7), "sure": MORE}
+    changes = {"wide": ["real_share=0.1"], "sure": ["real_share=0.5"]}
+    recipe = {"arms": {name: {"changes": changes.get(name, [])} for name in rows}}
+    found = _shown(recipe, rows, "real")
+    assert len(found) == headline.MOST and found[0] == BASE and MORE in found and rows["g8"] in found
+    assert title_of(found) == "real + edm: 9.2 points more robust than real only"
+    assert _shown(recipe, {"real": BASE}, "real") == [BASE]
 
 
 def test_sentences_are_the_baseline_and_the_largest_gains():
@@ -76,6 +97,17 @@ def test_arms_stand_under_the_question_that_they_answer():
         "Augmentation and weight averaging": ["real", "cutmix", "cutmix-raw"],
         "Other settings": ["real", "slow", "score", "near"],
     }
+    arms |= {
+        "mart": arm("edm", "loss=mart", "beta=5"),
+        "noisy": arm("edm", "loss=stability"),
+        "more": arm() | {"train_images": 500},
+        "more-edm": arm("edm") | {"train_images": 500},
+    }
+    groups = by_question(recipe, list(arms), "real")
+    assert groups["Loss and inner attack"] == ["real", "near", "mart"]
+    assert groups["Standard training and training under noise"] == ["real", "score", "noisy"]
+    assert groups["How many real images"] == ["real", "more", "more-edm"]
+    assert groups["Which generated images"] == ["real", "edm", "ddpm"]
     assert by_question(recipe, ["real", "edm", "slow"], "real") == {"": ["real", "edm", "slow"]}
 
 

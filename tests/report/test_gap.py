@@ -1,5 +1,6 @@
 """The share of a gap that is closed: cases solved on paper, and the section of the report."""
 
+import importlib.util
 import math
 
 import numpy as np
@@ -7,6 +8,7 @@ import pytest
 from small_study import write_run
 from test_report import recipe_of
 
+from conftest import REPOSITORY
 from robustgen.config.recipe import Arm
 from robustgen.planning.costs import cost_of, cost_of_arm, forward_of
 from robustgen.recipes import RECIPES
@@ -106,10 +108,41 @@ def test_the_page_of_several_seeds_has_one_figure_of_the_gap(runs):
     assert "gap" in figures_of(read_study([read_results(run) for run in runs]))
 
 
+def test_documents_have_the_tables_of_the_gap(runs):
+    spec = importlib.util.spec_from_file_location("make_study", REPOSITORY / "docs" / "make_study.py")
+    make_study = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(make_study)
+    study = read_study([read_results(run) for run in runs])
+    section = gap.gap_section(study)
+    assert make_study.table_of(study, "gap", []) == section["table"]
+    assert make_study.table_of(study, "costs", ["edm"]).rows == (section["costs"].rows[-1],)
+
+
 def test_without_more_real_images_there_is_no_gap(runs):
     results = read_results(runs[0])
     few = {arm: verdicts for arm, verdicts in results.verdicts.items() if arm in ("real", "edm")}
     assert gap.gap_section(read_study([type(results)(results.run, results.recipe, few, results.chosen)])) is None
+
+
+@pytest.mark.parametrize(
+    ("train", "counts", "upper"),
+    [
+        (100, {"real": None, "more": 500, "all": "all"}, "all"),
+        (100, {"real": None, "fewer": 50, "more": 500}, "more"),
+        (100, {"real": None, "fewer": 50, "same": 100}, None),
+        (None, {"real": None, "fewer": 50}, None),
+        (None, {"real": None, "all": "all"}, None),
+        (100, {"fewer": 50, "all": "all"}, "all"),
+        (100, {"all": "all", "fewer": 50}, None),  # the first arm is the baseline
+    ],
+)
+def test_the_upper_end_of_the_gap_has_more_real_images_than_the_baseline(runs, train, counts, upper):
+    results = read_results(runs[0])
+    arms = {name: Arm(train_images=count).to_json() for name, count in counts.items()}
+    recipe = {**results.recipe, "arms": arms, "data": {**results.recipe["data"], "train": train}}
+    verdicts = dict.fromkeys(arms, results.verdicts["real"])
+    study = read_study([type(results)(results.run, recipe, verdicts, results.chosen)])
+    assert gap.upper_arm(study) == upper
 
 
 def test_arms_cost_what_they_need_alone():

@@ -154,6 +154,30 @@ def test_certificates_are_averaged_over_seeds_and_paired(study):
     )
 
 
+def test_a_study_of_training_under_noise_begins_with_certificates(tmp_path):
+    """Shares 0.3 and 0.4 are certified, evenly to radius 2 r; the attacked network is not what was trained for."""
+    arms = {"real": Arm(), "edm": Arm(proxy="edm")}
+    for seed in (0, 1):
+        recipe = find_recipe("digits-certified").model_copy(update={"seed": seed, "seeds": (), "arms": arms})
+        write_run(tmp_path / f"seed-{seed}", recipe, {"real": 0.3, "edm": 0.4})
+    folders = [tmp_path / f"seed-{seed}" for seed in (0, 1)]
+    study = read_study([read_results(RunDir(folder)) for folder in folders])
+    found = study_certificates.certificates_section(study)
+    cell = found["table"].rows[1][-1]
+    at = "certified accuracy at l2 radius 0.25, on average over 2 seeds."
+    assert found["sentences"][0].startswith("real only, smoothed: ") and found["sentences"][0].endswith(f" % {at}")
+    assert found["sentences"][1].startswith("real + edm, smoothed: ")
+    assert cell.replace(" (", " points (") in found["sentences"][1]
+    page = write_reports(folders, tmp_path / "report.html", "robustgen report").read_text()
+    assert "<h1>digits-certified</h1>" in page and "stability at sigma 0.25; seeds 0, 1" in page
+    caption = "Certified accuracy over the l2 radius: lines"
+    assert page.count(caption) == 1 and page.index(caption) < page.index(">Results</h2>")
+    assert page.index('<p class="answer">real only, smoothed: ') < page.index(">Results</h2>")
+    alone = Arm(proxy="edm")
+    one = write_run(tmp_path / "one", recipe.model_copy(update={"arms": {"edm": alone}}), {"edm": 0.4})
+    assert '<p class="answer">real + edm, smoothed: average certified radius 0.' in write_report(one).read_text()
+
+
 def _uncertified(run):
     return type(run)(run.run, run.recipe, run.verdicts, run.chosen)
 

@@ -69,6 +69,21 @@ def test_an_arm_may_have_more_real_images_than_the_others():
     assert baseline_of(content, content["arms"]) == "real" and baseline_of(content, ["more", "all"]) == "all"
 
 
+def test_generated_images_alone_are_named_so():
+    phases = ({"proxies": ["edm", "gaussian"], "share": 1},)
+    alone = {"proxy": None, "phases": phases, "changes": ("real_share=0",)}
+    arms = {
+        "two": alone,
+        "one": {"proxy": "edm", "changes": ("real_share=0", "smooth=all")},
+        "most": {"proxy": None, "train_images": "all", "changes": ()},
+    }
+    assert [name_of({"arms": arms}, arm) for arm in arms] == [
+        "edm + gaussian only",
+        "edm only, smooth=all",
+        "all real images",
+    ]
+
+
 @pytest.mark.parametrize("wrong", ["everything", 0, "-3", 1.5, True])
 def test_a_wrong_number_of_real_images_of_an_arm_is_refused(wrong):
     content = SMOKE.to_json()
