@@ -7,6 +7,11 @@ from pathlib import Path
 
 
 def device_named(name: str) -> str:
+    """The device of a name: cpu, cuda or cuda:N as they are; auto is cuda where torch finds a GPU, otherwise cpu.
+
+    Raises:
+        ValueError: another name, or a GPU where torch finds none.
+    """
     if name not in ("auto", "cpu", "cuda") and not name.startswith("cuda:"):
         raise ValueError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:N")
     if name == "cpu":

@@ -140,14 +140,8 @@ def test_a_foreign_model_that_only_predicts_is_certified_but_not_attacked(colore
 
 @pytest.mark.parametrize("function", ["Raises", "Forward"])
 def test_a_foreign_network_that_fails_in_training_is_one_line(colored, function):
-    settings = (
-        "--recipe",
-        "digits-smoke",
-        "--set",
-        f"train.architecture=net.py:{function}",
-        "--set",
-        "train.real_share=1",
-    )
+    own = f"train.architecture=net.py:{function}"
+    settings = ("--recipe", "digits-smoke", "--set", own, "--set", "train.real_share=1")
     code, _, err = colored("train", "--into", "m", *settings)
     assert code == 2 and is_one_line(err) and f"net.py:{function}" in err and "for input (2, 1, 8, 8)" in err, err
 
