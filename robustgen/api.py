@@ -333,7 +333,7 @@ def run(
         recipe: a name (`robustgen list recipes`), a .yaml or .json file, or a Recipe.
         into: the run folder; default runs/RECIPE.
         jobs: stages at a time; default as many as cores, or GPUs.
-        device: "auto", "cpu" or "cuda".
+        device: "auto", "cpu", "cuda" for all GPUs, or "cuda:1".
         changes: settings by name: threat="linf:4/255"; dotted names as `**{"train.loss.beta": 5}`.
 
     Raises:
@@ -347,6 +347,7 @@ def run(
     from robustgen.pipeline.launchers import check_no_jobs
     from robustgen.recipes import find_recipe
     from robustgen.report.tables import read_results
+    from robustgen.runtime.devices import device_named
     from robustgen.storage.files import locked
     from robustgen.storage.run_folder import RunDir
 
@@ -356,8 +357,7 @@ def run(
         raise ValueError(
             f"{settings.name} is a study of several seeds; pass seeds=[] for one run, or use the command robustgen run"
         )
-    if device == "auto":
-        device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device_named(device)
     target = RunDir(Path(into) if into is not None else Path("runs") / settings.name.replace("/", "-"))
     plan = stages(settings, target)
     if not target.recipe.exists():

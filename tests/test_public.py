@@ -91,6 +91,9 @@ def test_run_refuses_what_it_cannot_do(tmp_path):
         robustgen.run("nothing", tmp_path)
     with pytest.raises(ValueError, match="several seeds"):
         robustgen.run(REPOSITORY / "docs/study/digits-ports/recipe.yaml", tmp_path)
+    with pytest.raises(ValueError, match="unknown device 'tpu'; known: auto, cpu, cuda, cuda:N"):
+        robustgen.run("digits-smoke", tmp_path / "run", device="tpu")
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.slow

@@ -50,6 +50,21 @@ _ADVICE = (
 )
 
 
+def image_gradient(value: Tensor, points: Tensor, *, keep_graph: bool = False) -> Tensor:
+    """The gradient of a scalar in `points`, of their shape; `keep_graph` where more gradients of the graph follow.
+
+    Raises:
+        ValueError: `value` does not depend on the points in a way that can be differentiated, though it may on the
+            model's parameters.
+    """
+    gradient = None
+    if value.requires_grad:
+        (gradient,) = torch.autograd.grad(value, points, retain_graph=keep_graph, allow_unused=True)
+    if gradient is None:
+        raise NoGradient()
+    return gradient
+
+
 def value_and_grad(
     model: nn.Module, points: Tensor, targets: Tensor, objective: Objective
 ) -> tuple[Tensor, Tensor, Tensor]:
@@ -65,9 +80,7 @@ def value_and_grad(
         points = points.detach().requires_grad_()
         logits = model(points)
         values = objective(logits, targets)
-        if not values.requires_grad:
-            raise NoGradient()
-        (gradient,) = torch.autograd.grad(values.sum(), points)
+        gradient = image_gradient(values.sum(), points)
     return logits.detach(), values.detach(), gradient
 
 
@@ -87,11 +100,9 @@ def logit_differences(model: nn.Module, points: Tensor, labels: Tensor) -> tuple
     with torch.enable_grad():
         points = points.detach().requires_grad_()
         logits = model(points)
-        if not logits.requires_grad:
-            raise NoGradient()
         others = torch.arange(logits.shape[1] - 1, device=points.device)
         wrong = others + (others >= labels[:, None]).long()
         values = logits.gather(1, wrong) - logits.gather(1, labels[:, None])
         last = values.shape[1] - 1
-        gradients = [torch.autograd.grad(values[:, k].sum(), points, retain_graph=k < last)[0] for k in range(last + 1)]
+        gradients = [image_gradient(values[:, k].sum(), points, keep_graph=k < last) for k in range(last + 1)]
     return values.detach(), torch.stack(gradients, dim=1)

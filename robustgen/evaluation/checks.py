@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor, nn
 
-from robustgen.attacks.common import NoGradient
+from robustgen.attacks.common import NoGradient, image_gradient
 from robustgen.images import check_labels
 from robustgen.records.verdicts import Verdicts
 from robustgen.stats.exact import shows_gain, shows_less, shows_more
@@ -108,9 +108,10 @@ def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Proport
     with torch.enable_grad():
         points = images.detach().requires_grad_()
         loss = nn.functional.cross_entropy(model(points), labels, reduction="sum")
-        if not loss.requires_grad:
+        try:
+            gradient = image_gradient(loss, points)
+        except NoGradient:
             return None
-        (gradient,) = torch.autograd.grad(loss, points)
     return Proportion(int((gradient.flatten(1).abs().amax(1) == 0).sum()), len(images))
 
 

@@ -9,6 +9,7 @@ from typing import cast
 import torch
 from torch import Tensor, fx, nn
 
+from robustgen.attacks.common import NoGradient, image_gradient
 from robustgen.evaluation.prepare import folded, laid_out
 from robustgen.runtime import distributed
 from robustgen.runtime.precision import check_precision, faster
@@ -123,8 +124,6 @@ def low_precision_copy(
 
 def _climb(model: nn.Module, images: Tensor) -> None:
     """One forward and one backward pass, as in an attack."""
-    with torch.enable_grad():
+    with torch.enable_grad(), suppress(NoGradient):
         points = images.detach().requires_grad_()
-        logits = model(points)
-        if logits.requires_grad:  # else there is a red flag for it
-            torch.autograd.grad(logits.sum(), points)
+        image_gradient(model(points).sum(), points)

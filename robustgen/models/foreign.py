@@ -32,7 +32,7 @@ def build_network(reference: Reference, info: DatasetInfo, file: Path | None = N
     """The network as its author wrote it, without normalization; its initialization draws from torch's generator.
 
     A function or class is called with the reference's arguments, and with the number of classes and the shape of the
-    images where it has arguments for them (COUNTS, SHAPES, SIDES, CHANNELS). Naming a network runs its code.
+    images where it has arguments for them (COUNTS, SHAPES, SIDES, _CHANNELS). Naming a network runs its code.
 
     Args:
         file: a copy of the source file to use in place of the reference's.

@@ -75,12 +75,9 @@ def check_accepts(model: nn.Module, place: str, images: Tensor, classes: int | N
     except (MemoryError, torch.OutOfMemoryError):
         raise
     except Exception as error:  # whatever a foreign model raises
-        text = " ".join(without_escapes(str(error)).split())
-        plain = text and isinstance(error, RuntimeError | ValueError)
-        reason = text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")
         raise ValueError(
             f"{place} does not accept these images: for input {tuple(images[:2].shape)} in [0, 1] it raised: "
-            f"{reason}; {_advice(images)}"
+            f"{_words_of(error)}; {_advice(images)}"
         ) from error
     if (
         isinstance(logits, Tensor)
@@ -94,6 +91,44 @@ def check_accepts(model: nn.Module, place: str, images: Tensor, classes: int | N
         )
     if not isinstance(logits, Tensor):
         raise ValueError(f"{place} must return logits, a tensor (N, classes); it returned {type(logits).__name__}")
+
+
+def check_gradient(model: nn.Module, place: str, images: Tensor) -> None:
+    """Run a classifier's backward pass on two images, to find out early whether gradient attacks can use it.
+
+    A model whose output has no gradient passes: its evaluation has a red flag that says so.
+
+    Args:
+        model, place, images: as in `check_accepts`, which the model passed.
+
+    Raises:
+        ValueError: the model raises an error, which the message repeats in one line with the shape of the input; or its
+            output is not of floats.
+    """
+    import torch
+
+    points = images[:2].detach().clone().requires_grad_()
+    try:
+        with torch.enable_grad():
+            logits = model(points)
+            if logits.requires_grad:
+                torch.autograd.grad(logits.sum(), points, allow_unused=True)
+    except (MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # whatever a foreign model raises
+        raise ValueError(
+            f"{place} cannot be attacked: for input {tuple(points.shape)} in [0, 1] that requires a gradient, its "
+            f"forward or backward pass raised: {_words_of(error)}; mend it, or choose another model"
+        ) from error
+    if not logits.is_floating_point():
+        raise ValueError(f"{place} must return logits as floats; it returned {logits.dtype}, which cannot be attacked")
+
+
+def _words_of(error: Exception) -> str:
+    """The message of an error in one line, after its type where that is needed to understand it."""
+    text = " ".join(without_escapes(str(error)).split())
+    plain = text and isinstance(error, RuntimeError | ValueError)
+    return text if plain else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _advice(images: Tensor) -> str:

@@ -7,10 +7,10 @@ from pathlib import Path
 
 
 def device_named(name: str) -> str:
-    """The device of a name: "cpu", "cuda" or "cuda:N"; of "auto" the GPU if there is one.
+    """The device of a name: cpu, cuda or cuda:N as they are; auto is cuda where torch finds a GPU, otherwise cpu.
 
     Raises:
-        ValueError: an unknown name, or there is no GPU.
+        ValueError: another name, or a GPU where torch finds none.
     """
     if name not in ("auto", "cpu", "cuda") and not name.startswith("cuda:"):
         raise ValueError(f"unknown device {name!r}; known: auto, cpu, cuda, cuda:N")

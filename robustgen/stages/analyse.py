@@ -37,13 +37,14 @@ class Analyse:
         from robustgen.datasets import load_test
         from robustgen.images import to_unit
         from robustgen.models.saved import load_classifier
-        from robustgen.models.sources import check_accepts
+        from robustgen.models.sources import check_accepts, check_gradient
         from robustgen.proxy.store import digest_of
 
         model = load_classifier(self.classifier).to(device).requires_grad_(False)
         test = load_test(self.data)
         images = to_unit(test.pixels(device))
         check_accepts(model, str(self.classifier), images, len(test.info.classes))
+        check_gradient(model, str(self.classifier), images)
         subject = Subject(
             model,
             images,

@@ -49,14 +49,16 @@ class Evaluate:
         from robustgen.evaluation.cascade import evaluate, times_file
         from robustgen.evaluation.suites import find_suite
         from robustgen.images import to_unit
-        from robustgen.models.sources import check_accepts
+        from robustgen.models.sources import check_accepts, check_gradient
         from robustgen.runtime.distributed import place, wait_for_all
 
         settings, path = self.config, self.path
         find_suite(settings.suite)
         test, model = load_judged(self.data, self.source)
         model.to(device)
-        check_accepts(model, self.source.place, to_unit(test.pixels(device)[:2]), len(test.info.classes), test.numbered)
+        two = to_unit(test.pixels(device)[:2])
+        check_accepts(model, self.source.place, two, len(test.info.classes), test.numbered)
+        check_gradient(model, self.source.place, two)
         rank, world = place()
         if len(test) < world and not path.exists():
             raise ValueError(f"{len(test)} images are too few for {world} processes; use fewer (--gpus-per-stage 1)")

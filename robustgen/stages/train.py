@@ -11,6 +11,8 @@ from robustgen.config.recipe import Arm, DataConfig, ThreatConfig
 from robustgen.config.training import TrainingConfig
 
 if TYPE_CHECKING:
+    from torch import Tensor, nn
+
     from robustgen.contracts import Progress
     from robustgen.images import ImageSet
     from robustgen.training.classifier import Validate
@@ -58,6 +60,7 @@ class Train:
         source = keep_source(folder, settings.architecture)
         model = build_model(settings.architecture, seen, rng_for(seed, "initialise"), source)
         model = channels_last(model).to(device)
+        self._check_network(model, splits.train, device)
         mixture = Mixture(
             splits.train,
             phase_plans(self.sources, settings),
@@ -118,18 +121,29 @@ class Train:
             f"{'robust' if sigma is None else 'under noise'} {100 * measured.robust.value:.1f} %"
         )
 
+    def _check_network(self, model: nn.Module, train: ImageSet, device: str) -> None:
+        """Find out early whether a network that others wrote accepts the training images, and can be attacked."""
+        from robustgen.models.foreign import Adapted
+        from robustgen.models.sources import check_accepts, check_gradient
+        from robustgen.modes import evaluating
+
+        if not isinstance(model, Adapted):
+            return
+        images = _first_two(train).to(device)
+        with evaluating(model):
+            check_accepts(model, self.config.architecture, images, len(train.info.classes), more=True)
+            if self.config.loss.PURPOSE == "robust":
+                check_gradient(model, self.config.architecture, images)
+
     def _check_standard_classifier(self, train: ImageSet) -> None:
         """Find out early whether the standard classifier of HAT accepts the training images."""
         loss = self.config.loss
         if not isinstance(loss, HATConfig) or loss.standard is None:
             return
-        import numpy as np
-
-        from robustgen.images import to_unit
         from robustgen.models.saved import load_classifier
         from robustgen.models.sources import check_accepts
 
-        check_accepts(load_classifier(Path(loss.standard)), loss.standard, to_unit(train.take(np.arange(2)).pixels()))
+        check_accepts(load_classifier(Path(loss.standard)), loss.standard, _first_two(train))
 
     def _fitting(self, device: str) -> TrainingConfig:
         """The configuration, with as many passes per step as needed to fit the batch on a GPU if `fit_memory`."""
@@ -147,3 +161,11 @@ class Train:
         loss, threat = build_loss(self.config), threat_model(self.threat)
         passes = passes_that_fit(self.config, info, loss, threat, self.folder, device)
         return self.config.model_copy(update={"accumulate": passes})
+
+
+def _first_two(images: ImageSet) -> Tensor:
+    import numpy as np
+
+    from robustgen.images import to_unit
+
+    return to_unit(images.take(np.arange(2)).pixels())

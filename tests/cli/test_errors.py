@@ -38,6 +38,27 @@ class Scores(nn.Module):
 class Branches(Scores):
     def forward(self, x):
         return self.layer(x.flatten(1)) if x.sum() > 1 else -self.layer(x.flatten(1))
+
+class Identity(torch.autograd.Function):
+    @staticmethod
+    def forward(context, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(context, slope):
+        raise KeyError("no backward\\nfor these")
+
+class Forward(Scores):
+    def forward(self, x):
+        return self.layer(Identity.apply(x).flatten(1))
+
+class Overwrites(Scores):
+    def forward(self, x):
+        return self.layer(x.clone().flatten(1) if not x.requires_grad else x.sub_(0.5).flatten(1))
+
+class Votes(Scores):
+    def forward(self, x):
+        return (self.layer(x.flatten(1)) > 0).long()
 """
 
 
@@ -97,6 +118,40 @@ def test_a_classifier_that_does_not_take_a_proxy_sets_images_is_one_line(colored
 def test_whatever_a_foreign_model_does_is_one_line(colored, line, function, said):
     code, _, err = colored(line[0], f"net.py:{function}", "--data", "digits", *line[1:])
     assert code == 2 and is_one_line(err) and said in err, err
+
+
+@pytest.mark.parametrize(
+    ("function", "said"),
+    [
+        ("Forward", "for input (2, 1, 8, 8) in [0, 1] that requires a gradient, its forward or backward pass raised: "
+                    "KeyError: 'no backward"),
+        ("Overwrites", "backward pass raised: a leaf Variable that requires grad is being used in an in-place"),
+        ("Votes", "must return logits as floats; it returned torch.int64"),
+    ],
+)  # fmt: skip
+def test_a_foreign_model_that_only_predicts_is_certified_but_not_attacked(colored, function, said):
+    where = (f"net.py:{function}", "--data", "digits")
+    code, _, err = colored("evaluate", *where, "--threat", "linf:0.1")
+    assert code == 2 and is_one_line(err) and f"net.py:{function}" in err and said in err, err
+    small = ("--set", "certification.selection=2", "--samples", 20, "--images", 2)
+    code, _, err = colored("certify", *where, *small)
+    assert code == 0, err
+
+
+@pytest.mark.parametrize("function", ["Raises", "Forward"])
+def test_a_foreign_network_that_fails_in_training_is_one_line(colored, function):
+    own = f"train.architecture=net.py:{function}"
+    settings = ("--recipe", "digits-smoke", "--set", own, "--set", "train.real_share=1")
+    code, _, err = colored("train", "--into", "m", *settings)
+    assert code == 2 and is_one_line(err) and f"net.py:{function}" in err and "for input (2, 1, 8, 8)" in err, err
+
+
+def test_a_foreign_network_that_cannot_be_attacked_is_trained_plainly(colored):
+    settings = ("--set", "labeller.schedule.total_images=64", "--set", "labeller.architecture=net.py:Forward")
+    code, _, err = colored("train", "--plain", "--into", "m", "--recipe", "digits-smoke", *settings)
+    assert code == 0, err
+    code, _, err = colored("analyse", "step-sweep", "m", "--recipe", "digits-smoke", "--images", 8)
+    assert code == 2 and is_one_line(err) and "m cannot be attacked: for input (2, 1, 8, 8)" in err, err
 
 
 def test_a_program_that_torch_cannot_export_is_one_line(colored):

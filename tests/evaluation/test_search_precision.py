@@ -243,6 +243,20 @@ def test_auto_takes_the_faster_one_and_says_why(network, images, labels, monkeyp
         assert (f"attacks ran in float32: {why}" in verdicts.notes) == (chosen == "float32")
 
 
+def test_auto_times_a_model_without_gradient(network, images, labels, monkeypatch):
+    class Cut(nn.Module):
+        def forward(self, x):
+            return network(x).detach()
+
+    def timed(device, passes, work):
+        return "float32", str([work(which) for which in ("float32", "bfloat16")]), {}
+
+    monkeypatch.setattr(module, "faster", timed)
+    verdicts = evaluate(Cut(), images, labels, EPS, "quick", precision="auto")
+    assert "attacks ran in float32: [None, None]" in verdicts.notes
+    assert any(flag.startswith("no-gradient") for flag in verdicts.flags)
+
+
 def test_parts_of_processes_are_merged(network, images, labels):
     parts = [
         evaluate(network, images[rank::2], labels[rank::2], EPS, "quick", precision="bfloat16") for rank in range(2)

@@ -12,6 +12,7 @@ from safetensors.torch import save_file
 from torch import nn
 
 from conftest import REPOSITORY, real_data
+from robustgen.attacks import FAB, PGD
 from robustgen.attacks.common import NoGradient
 from robustgen.config.recipe import DataConfig
 from robustgen.datasets import load_test
@@ -282,6 +283,29 @@ def test_flags_that_only_an_evaluation_shows():
         slopes_seen = any("found no gradient at the start" in flag for flag in verdicts.flags)
         assert slopes_seen == (not isinstance(model, Cut))  # of what is cut off there is no gradient to look at
     assert any("BPDA" in flag for flag in verdicts.flags) and "BPDA" in str(NoGradient())
+
+
+@pytest.mark.filterwarnings("ignore:.torch.jit.script. is deprecated")
+@pytest.mark.parametrize("scripted", [False, True], ids=["module", "script"])
+def test_a_model_whose_parameters_alone_have_a_gradient_is_judged_with_its_flag(scripted):
+    """Its parameters require gradients, as a TorchScript program's always do, but its input is cut off."""
+
+    class Cut(nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = nn.Linear(64, 4)
+
+        def forward(self, x):
+            return self.layer(x.detach().flatten(1))
+
+    images, labels = quarters(8)  # on so few images the results with and without padding are compared at once
+    model, threat = torch.jit.script(Cut()) if scripted else Cut(), ThreatModel("linf", 0.1)
+    verdicts = evaluate(model.eval(), images, labels, threat, "quick")
+    assert verdicts.finished and [flag.split(":")[0] for flag in verdicts.flags if "BPDA" in flag] == ["no-gradient"]
+    if not scripted:
+        for attack in (PGD(), FAB()):
+            with pytest.raises(NoGradient):
+                attack(model, images, labels, threat)
 
 
 def test_every_flag_has_its_section():
