@@ -19,10 +19,10 @@ CLEAN = (
     "robustgen/stages", "robustgen/attacks", "robustgen/cli", "robustgen/contracts.py", "robustgen/modes.py",
     "robustgen/threat.py", "robustgen/objectives.py", "robustgen/randomness.py", "robustgen/images.py",
     "robustgen/api.py", "robustgen/testing.py", "robustgen/units.py", "robustgen/__init__.py",
-    "README.md", "CONTRIBUTING.md", "docs/index.md", "docs/make_reference.py", "docs/site_hooks.py",
+    "README.md", "CONTRIBUTING.md", "SECURITY.md", "CODE_OF_CONDUCT.md", "docs/index.md", "docs/make_reference.py", "docs/site_hooks.py",
     "docs/tutorials", "docs/how-to", "docs/explanation", "docs/make_tutorials.py", "docs/docstring_fields.py",
     "docs/analyses.md", "docs/architecture.md", "docs/certificates.md",
-    "docs/components.md", "docs/data.md", "docs/diagnostics.md", "docs/extending.md", "docs/flags.md",
+    "docs/clusters.md", "docs/components.md", "docs/data.md", "docs/diagnostics.md", "docs/evaluation.md", "docs/extending.md", "docs/flags.md",
     "docs/generators.md", "docs/glossary.md", "docs/hub.md", "docs/proxies.md", "docs/quality.md",
     "docs/reproduce.md", "docs/study.md", "docs/study", "docs/training.md",
 )  # fmt: skip
