@@ -81,6 +81,10 @@ def test_types_are_written_in_words():
     assert values["seeds"] == "list of integer" and values["arms"] == "NAME: section"
 
 
+SETTLED = ("size", "images", "network", "generated", "labels", "augmentation", "evaluation", "learning rate")
+"""Choices of `run auto` that do not depend on the speed of the machine."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "photos", "audit"])
 def test_a_tutorial_prints_what_its_page_shows(name, tmp_path):
@@ -91,6 +95,9 @@ def test_a_tutorial_prints_what_its_page_shows(name, tmp_path):
     for piece, printed in pieces:
         if piece["output"] is not None:
             assert tutorials.without_numbers(printed) == tutorials.without_numbers(piece["output"]), piece["commands"]
+    planned = [tutorials.without_numbers(printed) for piece, printed in pieces if " run auto " in piece["commands"]]
+    for row in re.findall(rf"^(?:{'|'.join(SETTLED)}) .*", page.read_text(), re.MULTILINE):
+        assert all(tutorials.without_numbers(row) in text for text in planned), row
     for picture in re.findall(r"!\[[^\]]+\]\(([\w.-]+)\)", page.read_text()):
         assert (tmp_path / picture).stat().st_size > 500 and (page.parent / picture).exists()
 
