@@ -1,7 +1,8 @@
-"""Hooks of the documentation site (mkdocs.yml): generated pages, and files of the repository that pages link to."""
+"""Hooks of the documentation site (mkdocs.yml): generated pages, linked files outside docs/, and formulas."""
 
 from __future__ import annotations
 
+import html
 import os
 import re
 import sys
@@ -9,6 +10,7 @@ import tomllib
 from pathlib import Path
 from typing import Any
 
+import latex2mathml.converter
 from mkdocs.structure.files import File, Files
 
 DOCS = Path(__file__).resolve().parent
@@ -18,6 +20,8 @@ sys.path.insert(0, str(DOCS))
 import make_reference  # noqa: E402
 
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)]*)?\)")
+FORMULA = re.compile(r'(?<=class="arithmatex">)\\([(\[])\s*(.*?)\s*\\[)\]](?=</(?:span|div)>)', re.DOTALL)
+"""What pymdownx.arithmatex makes of `$...$` and `$$...$$`."""
 
 
 def on_config(config: Any) -> Any:
@@ -77,3 +81,13 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
         return f"]({link[1]}/report.html)" if (path / "report.html").is_file() else link[0]
 
     return LINK.sub(inside, markdown)
+
+
+def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:
+    """Make MathML of formulas: browsers show it without a script and without a network."""
+
+    def mathml(formula: re.Match[str]) -> str:
+        display = "inline" if formula[1] == "(" else "block"
+        return latex2mathml.converter.convert(html.unescape(formula[2]), display=display)
+
+    return FORMULA.sub(mathml, content)

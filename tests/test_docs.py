@@ -182,6 +182,18 @@ def test_yaml_blocks_are_recipes(tmp_path):
             read_recipe(tmp_path / "mine.yaml", RECIPES)
 
 
+def test_settings_for_options_of_the_ports_are_those_of_their_row():
+    from robustgen.config.loading import override
+    from robustgen.recipes import RECIPES
+
+    row = RECIPES["wang2023/cifar10-linf-wrn-28-10-edm-1m"]
+    table = (DOCS / "how-to" / "migrate.md").read_text().split("| option of the ports |")[1].split("\n\n")[0]
+    settings = re.findall(r"`((?:train\.[\w.]+|threat)=[^`]+)`", table)
+    assert len(settings) >= 15 and override(row, [text.replace('"', "") for text in settings]) == row
+    different = override(row, ["train.ema_start=0", "train.smoothing=0"])
+    assert override(different, [text.replace('"', "") for text in settings]) == row
+
+
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_links_and_named_files_exist(page):
     text = page.read_text()

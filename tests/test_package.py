@@ -8,6 +8,7 @@ import venv
 import zipfile
 
 import pytest
+import yaml
 
 from conftest import REPOSITORY
 
@@ -59,3 +60,19 @@ def test_versions_of_python_are_those_of_the_workflow():
     named = {text.rpartition(" ")[2] for text in project["classifiers"] if re.search(r":: 3\.\d+$", text)}
     workflow = (REPOSITORY / ".github" / "workflows" / "tests.yml").read_text()
     assert set(re.search(r"python: \[(.*)\]", workflow)[1].replace('"', "").split(", ")) == named
+
+
+def test_workflows_and_hooks_name_what_exists():
+    extras = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["optional-dependencies"]
+    targets = set(re.findall(r"^([\w-]+):", (REPOSITORY / "Makefile").read_text(), re.MULTILINE))
+    for file in (REPOSITORY / ".github" / "workflows").glob("*.yml"):
+        text = file.read_text()
+        assert set(re.findall(r"\bmake ([\w-]+)", text)) <= targets, file
+        assert set(re.findall(r"\.\[(\w+)\]", text)) <= set(extras), file
+        installs_torch = re.search(r"\bmake |pip install .*(-e|\$package)", text)
+        assert not installs_torch or "whl/cpu" in text, f"{file} installs the build of torch for GPUs"
+    hooks = yaml.safe_load((REPOSITORY / ".pre-commit-config.yaml").read_text())["repos"][0]["hooks"]
+    tools = {hook["entry"].split()[0] for hook in hooks}
+    assert tools and all(any(tool in name for name in extras["dev"]) for tool in tools)
+    lint = (REPOSITORY / "Makefile").read_text().partition("\nlint:")[2].partition("\n\n")[0]
+    assert all(f"$(BIN)/{tool}" in lint for tool in tools)

@@ -81,6 +81,10 @@ def test_types_are_written_in_words():
     assert values["seeds"] == "list of integer" and values["arms"] == "NAME: section"
 
 
+SETTLED = ("size", "images", "network", "generated", "labels", "augmentation", "evaluation", "learning rate")
+"""Choices of `run auto` that do not depend on the speed of the machine."""
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "photos", "audit"])
 def test_a_tutorial_prints_what_its_page_shows(name, tmp_path):
@@ -91,6 +95,9 @@ def test_a_tutorial_prints_what_its_page_shows(name, tmp_path):
     for piece, printed in pieces:
         if piece["output"] is not None:
             assert tutorials.without_numbers(printed) == tutorials.without_numbers(piece["output"]), piece["commands"]
+    planned = [tutorials.without_numbers(printed) for piece, printed in pieces if " run auto " in piece["commands"]]
+    for row in re.findall(rf"^(?:{'|'.join(SETTLED)}) .*", page.read_text(), re.MULTILINE):
+        assert all(tutorials.without_numbers(row) in text for text in planned), row
     for picture in re.findall(r"!\[[^\]]+\]\(([\w.-]+)\)", page.read_text()):
         assert (tmp_path / picture).stat().st_size > 500 and (page.parent / picture).exists()
 
@@ -120,10 +127,15 @@ and `python two.py` in a sentence.
 
 
 @pytest.mark.slow
-def test_the_site_builds_without_a_warning(tmp_path):
-    if importlib.util.find_spec("mkdocs") is None or importlib.util.find_spec("mkdocstrings") is None:
+def test_the_site_builds_without_a_warning_and_needs_no_other_server(tmp_path):
+    if not all(importlib.util.find_spec(name) for name in ("mkdocs", "mkdocstrings", "latex2mathml")):
         pytest.skip("needs the extra docs: pip install 'robustgen[docs]'; make docs installs it")
-    words = ["-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path / "site")]
+    site = tmp_path / "site"
+    words = ["-m", "mkdocs", "build", "--strict", "--site-dir", str(site)]
     done = subprocess.run([sys.executable, *words], capture_output=True, text=True, cwd=REPOSITORY)
     assert done.returncode == 0, done.stderr
-    assert "Peak learning rate" in (tmp_path / "site" / "reference" / "settings.html").read_text()
+    assert "Peak learning rate" in (site / "reference" / "settings.html").read_text()
+    pages = {path: path.read_text() for path in site.rglob("*.html")}
+    assert not [path for path, text in pages.items() if re.search(r'<script[^>]*src="(https?:)?//', text)]
+    assert not [path for path, text in pages.items() if re.search(r'class="arithmatex">\s*\\[(\[]', text)]
+    assert pages[site / "explanation" / "robust-accuracy.html"].count("<math ") == 3
