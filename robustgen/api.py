@@ -91,7 +91,8 @@ def load_model(
 
     Args:
         place: a folder made by `train`, a weights file, a program of torch.export or TorchScript, "hub:NAME",
-            "FILE.py:NAME", "PACKAGE.MODULE:NAME", "timm:NAME" or "hf:FOLDER".
+            "FILE.py:NAME", "PACKAGE.MODULE:NAME", "timm:NAME", or "hf:FOLDER" of publish or of transformers. A network
+            that its author wrote in a file is built by running that file, or the copy in the folder.
         architecture: required for a weights file.
         weights: a file to load into the function's or the hub's model.
         classes, shape, mean, std: as in `create_model`; a folder made by `train` holds its own.
@@ -100,7 +101,7 @@ def load_model(
     Raises:
         ValueError: nothing found there, or weights that do not fit.
     """
-    from robustgen.config.source import Source
+    from robustgen.config.source import Source, place_of
     from robustgen.models.foreign import Adapted
     from robustgen.models.saved import dataset_info, read_model_json
     from robustgen.models.sources import open_classifier
@@ -110,7 +111,7 @@ def load_model(
         info = dataset_info(read_model_json(Path(place)))
         model = Adapted(copy.deepcopy(network), info.mean, info.std)
         return load_weights(model, Path(place) / "weights.safetensors").eval().requires_grad_(False)
-    source = Source(str(place), None if weights is None else Path(weights), architecture)
+    source = Source(place_of(str(place)), None if weights is None else Path(weights), architecture)
     return open_classifier(source, _info(classes, shape, mean, std))
 
 

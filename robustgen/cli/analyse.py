@@ -16,6 +16,7 @@ from robustgen.cli.app import (
     Seed,
     Sets,
     app,
+    classifier_folder,
     one_stage,
     result_file,
 )
@@ -46,6 +47,7 @@ def analyse_command(
         Path,
         typer.Argument(
             metavar="SUBJECT",
+            callback=classifier_folder,
             help="a folder made by train, or a run: all its arms; or a folder made by sample",
             show_default=False,
         ),
@@ -63,11 +65,23 @@ def analyse_command(
     ] = None,
     labeller: Annotated[
         Path | None,
-        typer.Option("--with", metavar="CLASSIFIER", help="made by train --plain, for conditions", show_default=False),
+        typer.Option(
+            "--with",
+            metavar="CLASSIFIER",
+            callback=classifier_folder,
+            help="made by train --plain, for conditions",
+            show_default=False,
+        ),
     ] = None,
     model: Annotated[
         Path | None,
-        typer.Option("--model", metavar="CLASSIFIER", help="made by train, for transfer", show_default=False),
+        typer.Option(
+            "--model",
+            metavar="CLASSIFIER",
+            callback=classifier_folder,
+            help="made by train, for transfer",
+            show_default=False,
+        ),
     ] = None,
     into: Annotated[
         Path | None,

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any, get_args
 import typer
 from typer.core import TyperGroup
 
+from robustgen.config.source import place_of
 from robustgen.runtime.devices import device_named
 
 if TYPE_CHECKING:
@@ -217,6 +218,11 @@ def precision_named(name: str) -> str:
     if name not in known:
         raise ValueError(f"unknown precision {name!r}; known: {', '.join(known)}")
     return name
+
+
+def classifier_folder(place: Any) -> Any:
+    """Callback of arguments that name a classifier: "hf:FOLDER" of one that publish has written is FOLDER."""
+    return None if place is None else type(place)(place_of(str(place)))
 
 
 def one_stage(

@@ -22,6 +22,7 @@ from robustgen.cli.app import (
     TestFile,
     Weights,
     app,
+    classifier_folder,
     one_stage,
     result_file,
 )
@@ -34,6 +35,7 @@ def certify_command(
         str,
         typer.Argument(
             metavar="MODEL",
+            callback=classifier_folder,
             help="a folder made by train, hub:NAME, a weights file, FILE.py:FUNCTION, MODULE:FUNCTION",
             show_default=False,
         ),

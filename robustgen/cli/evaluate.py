@@ -24,6 +24,7 @@ from robustgen.cli.app import (
     TestFile,
     Weights,
     app,
+    classifier_folder,
     one_stage,
     precision_named,
     result_file,
@@ -38,6 +39,7 @@ def evaluate_command(
         str,
         typer.Argument(
             metavar="MODEL",
+            callback=classifier_folder,
             help="a folder made by train, a run (all its arms), hub:NAME, a weights file, FILE.py:FUNCTION, "
             "MODULE:FUNCTION",
             show_default=False,

@@ -7,7 +7,18 @@ from typing import Annotated
 
 import typer
 
-from robustgen.cli.app import DataPath, Device, DryRun, FromRecipe, Seed, Sets, app, one_stage, result_file
+from robustgen.cli.app import (
+    DataPath,
+    Device,
+    DryRun,
+    FromRecipe,
+    Seed,
+    Sets,
+    app,
+    classifier_folder,
+    one_stage,
+    result_file,
+)
 from robustgen.cli.settings import command_settings
 
 
@@ -15,7 +26,14 @@ from robustgen.cli.settings import command_settings
 def measure_command(
     proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder made by sample", show_default=False)],
     classifier: Annotated[
-        Path, typer.Option("--with", metavar="CLASSIFIER", help="a folder made by train --plain", show_default=False)
+        Path,
+        typer.Option(
+            "--with",
+            metavar="CLASSIFIER",
+            callback=classifier_folder,
+            help="a folder made by train --plain",
+            show_default=False,
+        ),
     ],
     into: Annotated[
         Path | None,

@@ -21,3 +21,12 @@ class Source:
     weights: Path | None = None
     architecture: str | None = None
     normalize: str = "none"
+
+
+def place_of(place: str) -> str:
+    """The folder in "hf:FOLDER" where publish has written the folder; every other place as it is.
+
+    Other folders of Hugging Face are opened by transformers.
+    """
+    folder = place.removeprefix("hf:")
+    return folder if (Path(folder) / "model.json").is_file() else place

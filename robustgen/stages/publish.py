@@ -20,12 +20,13 @@ from robustgen.config.source import Source
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model, hub
 from robustgen.models.catalog import RELEASE_INFOS
-from robustgen.models.saved import dataset_info, load_classifier, read_model_json, save_classifier
+from robustgen.models.saved import NETWORK_SOURCE, dataset_info, load_classifier, read_model_json, save_classifier
 from robustgen.models.sources import check_accepts, open_classifier
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts
-from robustgen.storage.files import atomic_write, first_line, write_json
-from robustgen.storage.weights import load_weights, save_weights
+from robustgen.report.model_card import Training, model_card, read_results_for, results_of, training_of
+from robustgen.storage.files import atomic_write, first_line, read_json, write_json
+from robustgen.storage.weights import load_weights, save_weights, weights_digest
 
 Reopened = Callable[[Tensor], Tensor]
 """Images to logits, by the published file."""
@@ -42,6 +43,10 @@ class PublishedClassifier:
     threat        NORM:EPS; None if unknown
     padding       width of the zero padding around the image before the network
     verdicts      its verdicts under AutoAttack, if it has been evaluated
+    code          file with the code of its network, where the user wrote that
+    training      how it was trained, where that is recorded
+    results       files of its verdicts and certificates, for its card
+    license_name  of the card, such as mit
     """
 
     name: str
@@ -51,6 +56,10 @@ class PublishedClassifier:
     threat: str | None = None
     padding: int = 0
     verdicts: Verdicts | None = None
+    code: Path | None = None
+    training: Training | None = None
+    results: tuple[Path, ...] = ()
+    license_name: str | None = None
 
 
 def subject_of(source: Source, data: DataConfig) -> PublishedClassifier:
@@ -76,6 +85,9 @@ def subject_of(source: Source, data: DataConfig) -> PublishedClassifier:
             about["architecture"],
             about.get("threat"),
             verdicts=verdicts if verdicts is not None and verdicts.finished else None,
+            code=folder / NETWORK_SOURCE if (folder / NETWORK_SOURCE).exists() else None,
+            training=training_of(folder),
+            results=tuple(results_of(folder)),
         )
     if source.place.startswith(hub.PREFIX):
         full, release = hub.find_release(source.place.removeprefix(hub.PREFIX))
@@ -136,12 +148,29 @@ def _safetensors(subject: PublishedClassifier, into: Path, files: list[Path]) ->
         files.append(into)
         write_json(into.with_suffix(".json"), _about(subject))
         files.append(into.with_suffix(".json"))
-    else:
-        files += [into / "weights.safetensors", into / "model.json"]  # first: a failed write leaves neither
-        save_classifier(
-            into, subject.model, architecture, subject.info, threat=subject.threat, published_as=subject.name
-        )
-    return _rebuilt(subject, files[0])
+        return _rebuilt(subject, into)
+    files += [into / "weights.safetensors", into / "model.json"]  # first: a failed write leaves neither
+    if subject.code is not None:
+        files.append(into / NETWORK_SOURCE)
+        into.mkdir(parents=True, exist_ok=True)
+        with atomic_write(into / NETWORK_SOURCE) as file:
+            file.write(subject.code.read_bytes())
+    save_classifier(into, subject.model, architecture, subject.info, threat=subject.threat, published_as=subject.name)
+    return load_classifier(into)
+
+
+def _hf_folder(subject: PublishedClassifier, into: Path, files: list[Path]) -> Reopened:
+    """Write a folder as by safetensors, with a model card, for `huggingface_hub.upload_folder`."""
+    card = into / "README.md"
+    if card.exists():
+        raise ValueError(f"{card} exists and may have been edited; choose a new folder with --into, or move the file")
+    results = read_results_for(subject.results, weights_digest(subject.model))
+    reopened = _safetensors(subject, into, files)
+    files.append(card)
+    about = read_json(into / "model.json")
+    with atomic_write(card) as file:
+        file.write(model_card(into.name, about, results, subject.training, subject.license_name).encode())
+    return reopened
 
 
 def _robustbench(subject: PublishedClassifier, into: Path, files: list[Path]) -> Reopened:
@@ -259,6 +288,7 @@ def _onnx(subject: PublishedClassifier, into: Path, files: list[Path]) -> Reopen
 
 FORMS: dict[str, Callable[[PublishedClassifier, Path, list[Path]], Reopened]] = {
     "safetensors": _safetensors,
+    "hf-folder": _hf_folder,
     "robustbench": _robustbench,
     "torch-export": _torch_export,
     "onnx": _onnx,
@@ -297,5 +327,5 @@ def _about(subject: PublishedClassifier) -> dict[str, Any]:
 
 def _rebuilt(subject: PublishedClassifier, weights: Path) -> Reopened:
     assert subject.architecture is not None
-    model = load_weights(build_model(subject.architecture, subject.info), weights)
+    model = load_weights(build_model(subject.architecture, subject.info, source=subject.code), weights)
     return (nn.Sequential(nn.ZeroPad2d(subject.padding), model) if subject.padding else model).eval()

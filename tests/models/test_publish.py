@@ -162,7 +162,9 @@ def test_a_form_that_gives_other_logits_leaves_nothing(folder, tmp_path, monkeyp
     monkeypatch.setitem(FORMS, "wrong", lambda subject, into, files: lambda images: images.sum() * torch.nan)
     with pytest.raises(ValueError, match="they differ by nan"):
         publish(subject(folder), "wrong", tmp_path / "x")
-    with pytest.raises(ValueError, match="unknown form 'pickle'; known: safetensors, robustbench, torch-export, onnx"):
+    with pytest.raises(
+        ValueError, match="unknown form 'pickle'; known: safetensors, hf-folder, robustbench, torch-export, onnx"
+    ):
         publish(subject(folder), "pickle", tmp_path / "x")
 
 
