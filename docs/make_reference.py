@@ -1,4 +1,4 @@
-"""The reference pages of the documentation site, from the code: commands, settings, and the Python interface.
+"""The reference pages of the documentation site, from the code: commands, settings, files, and the Python interface.
 
 docs/site_hooks.py puts them into the site. No page is typed, so none can differ from the code.
 """
@@ -25,6 +25,11 @@ from robustgen.config.generator_base import GeneratorConfig
 from robustgen.config.generators import GENERATOR_CONFIGS
 from robustgen.config.losses import LOSS_CONFIGS, LossConfig
 from robustgen.config.recipe import Recipe
+from robustgen.records.certificates import Certificates
+from robustgen.records.evaluation_info import EvaluationInfo
+from robustgen.records.loading import OF_CLASSIFIERS, OF_PROXY_SETS
+from robustgen.records.quality import Quality
+from robustgen.records.verdicts import Verdicts
 
 Settings = type[BaseModel]
 KINDS: dict[Settings, dict[str, Any]] = {LossConfig: dict(LOSS_CONFIGS), GeneratorConfig: dict(GENERATOR_CONFIGS)}
@@ -223,11 +228,59 @@ def interfaces_page() -> str:
     return "\n\n".join(lines) + "\n"
 
 
+def files_page() -> str:
+    """The files that stages write, and the columns of each."""
+    files: list[tuple[str, str, type]] = [
+        ("Verdicts", "evaluation/ARM.SUITE.npz of a run, SUITE.npz of a classifier", Verdicts),
+        ("Provenance of verdicts and certificates", "NAME.info.json", EvaluationInfo),
+        ("Certificates", "certification/ARM.npz of a run, certificates.npz of a classifier", Certificates),
+        ("Quality of generated images", "quality/GENERATOR.npz of a run, quality.npz of a proxy set", Quality),
+        *(
+            (f"Analysis {kind}", f"analysis/NAME.{kind}.npz", record)
+            for kind, record in {**OF_CLASSIFIERS, **OF_PROXY_SETS}.items()
+        ),
+    ]
+    lines = [
+        "# Files",
+        "Weights are `.safetensors`, arrays `.npz` that `numpy.load` reads without pickles, settings `.json`. Files "
+        "appear whole: a process that is killed leaves none half written. The folders are those of "
+        "[a run](../architecture.md#files-of-a-run), [a proxy set](../proxies.md) and [a published classifier]"
+        "(../hub.md#publishing-your-own). Below, N is the number of test images and K the number of classes.",
+        "The text `about` in an `.npz` holds what is not an array, as JSON. The class named below reads the file: "
+        "`robustgen.Verdicts.load(path)`.",
+    ]
+    for heading, place, record in files:
+        prose = columns_of(inspect.cleandoc(record.__doc__ or ""))[0]
+        documented = [inspect.cleandoc(vars(base).get("__doc__") or "") for base in reversed(record.__mro__[:-1])]
+        columns = [column for text in documented for column in columns_of(text)[1] if column[0] != "kind"]
+        rows = [f"| `{name}` | {cell(text)} |" for name, text in columns]
+        lines += [f"## {heading}", f"File: {place}. Class: `{record.__module__}.{record.__name__}`.", *prose]
+        lines += ["\n".join(["| column | meaning |", "| --- | --- |", *rows])] if rows else []
+    return "\n\n".join(lines) + "\n"
+
+
+def columns_of(docstring: str) -> tuple[list[str], list[tuple[str, str]]]:
+    """Paragraphs of a docstring, and the list of fields in it: names, two spaces or more, meaning."""
+    prose: list[str] = []
+    columns: list[tuple[str, str]] = []
+    for paragraph in docstring.split("\n\n"):
+        if not re.match(r"\w[\w, ]*?  +\S", paragraph):
+            prose.append(f"```text\n{paragraph}\n```" if paragraph.startswith("    ") else cell(paragraph))
+            continue
+        for line in paragraph.splitlines():
+            if found := re.match(r"(\w[\w, ]*?)  +(\S.*)", line):
+                columns.append((found[1], found[2]))
+            else:
+                columns[-1] = (columns[-1][0], f"{columns[-1][1]} {line.strip()}")
+    return prose, columns
+
+
 PAGES: dict[str, Callable[[], str]] = {
     "reference/commands.md": commands_page,
     "reference/settings.md": settings_page,
     "reference/python.md": python_page,
     "reference/interfaces.md": interfaces_page,
+    "reference/files.md": files_page,
 }
 """Pages by their place in docs/."""
 

@@ -1,13 +1,17 @@
-"""Run the commands of a tutorial in order, and put what they print into its page.
+"""Run the commands of a tutorial in order, put what they print into its page, and make a notebook of the page.
 
 python docs/make_tutorials.py docs/tutorials/digits.md
+python docs/make_tutorials.py --notebooks
 
-A command is an indented line; the block ```text below it holds its output. A block of Python with a title is a file,
-which is written before the commands below it run. Pictures that the page shows are copied next to it.
+The second form runs nothing, and makes the notebooks of all pages. A command is an indented line; the block ```text
+below it holds its output. A block of Python with a title is a file, which is written before the commands below it run.
+Pictures that the page shows are copied next to it. In the notebook, files become cells that write them, commands become
+cells that run them, and pictures are shown by a cell.
 """
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import shlex
@@ -17,6 +21,7 @@ import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 REPOSITORY = Path(__file__).resolve().parent.parent
 PIECE = re.compile(
@@ -26,6 +31,13 @@ PIECE = re.compile(
 )
 PROGRESS = re.compile(r"started$|\d images?/s|\bleft\b")
 """Lines that depend on the speed of the machine: they are left out."""
+PICTURE = re.compile(r"^!\[[^\]]*\]\(([\w.-]+)\)\n", re.MULTILINE)
+NOTEBOOK_LINE = re.compile(r"\s*The lesson is also a \[notebook\]\([\w.-]+\)\.")
+INSTALL = """\
+import importlib.util
+
+if importlib.util.find_spec("robustgen") is None:
+    %pip install --quiet robustgen"""
 DURATION = re.compile(r"(?:\d+ (?:h|min|s)\b ?)+")
 
 
@@ -63,6 +75,54 @@ def without_numbers(text: str) -> str:
     return re.sub(r"[ -]+", " ", re.sub(r"[+-]?\d+(?:[.,]\d+)*(?:e[+-]?\d+)?", "#", text))
 
 
+def notebook_of(text: str) -> dict[str, Any]:
+    """The notebook of a page, in Jupyter's format 4.5."""
+    text = NOTEBOOK_LINE.sub("", text)
+    cells: list[dict[str, Any]] = []
+
+    def add(kind: str, source: str, output: str = "") -> None:
+        cell: dict[str, Any] = {
+            "cell_type": kind,
+            "id": f"cell-{len(cells)}",
+            "metadata": {},
+            "source": source.strip("\n").splitlines(keepends=True),
+        }
+        if kind == "code":
+            shown = [{"name": "stdout", "output_type": "stream", "text": output.splitlines(keepends=True)}]
+            cell |= {"execution_count": None, "outputs": shown if output else []}
+        cells.append(cell)
+
+    def add_prose(prose: str) -> None:
+        """Prose, and a cell for each picture in it."""
+        for number, part in enumerate(PICTURE.split(prose)):
+            if number % 2:
+                add("code", f'from IPython.display import Image\n\nImage("{part}")')
+            elif part.strip():
+                add("markdown", part)
+
+    add("code", INSTALL)
+    at = 0
+    for piece in PIECE.finditer(text):
+        add_prose(text[at : piece.start()])
+        at = piece.end()
+        if piece["file"]:
+            add("code", f"%%writefile {piece['file']}\n{piece['content']}")
+        else:
+            lines = [line.strip() for line in piece["commands"].splitlines()]
+            add("code", "\n".join(f"!{line}" for line in lines), piece["output"] or "")
+    add_prose(text[at:])
+    metadata = {
+        "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
+        "language_info": {"name": "python"},
+    }
+    return {"cells": cells, "metadata": metadata, "nbformat": 4, "nbformat_minor": 5}
+
+
+def write_notebook(page: Path) -> None:
+    notebook = json.dumps(notebook_of(page.read_text()), indent=1, ensure_ascii=False)
+    page.with_suffix(".ipynb").write_text(notebook + "\n")
+
+
 def main(page: Path) -> None:
     text = page.read_text()
     with tempfile.TemporaryDirectory() as name:
@@ -76,7 +136,12 @@ def main(page: Path) -> None:
         for picture in re.findall(r"!\[[^\]]*\]\(([\w.-]+)\)", text):
             shutil.copy(folder / picture, page.parent / picture)
     page.write_text(new)
+    write_notebook(page)
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]).resolve())
+    if sys.argv[1] == "--notebooks":
+        for page in sorted((REPOSITORY / "docs" / "tutorials").glob("*.md")):
+            write_notebook(page)
+    else:
+        main(Path(sys.argv[1]).resolve())

@@ -20,6 +20,7 @@ sys.path.insert(0, str(DOCS))
 import make_reference  # noqa: E402
 
 LINK = re.compile(r"\]\((?!https?:|#|mailto:)([^)#\s]+)(#[^)]*)?\)")
+NOTEBOOK = re.compile(r"\[notebook\]\(([\w-]+\.ipynb)\)")
 FORMULA = re.compile(r'(?<=class="arithmatex">)\\([(\[])\s*(.*?)\s*\\[)\]](?=</(?:span|div)>)', re.DOTALL)
 """What pymdownx.arithmatex makes of `$...$` and `$$...$$`."""
 
@@ -80,7 +81,16 @@ def on_page_markdown(markdown: str, page: Any, config: Any, files: Files) -> str
             return f"]({os.path.relpath(place_of(path), start)}{link[2] or ''})"
         return f"]({link[1]}/report.html)" if (path / "report.html").is_file() else link[0]
 
-    return LINK.sub(inside, markdown)
+    return LINK.sub(inside, with_colab(markdown, page.file.src_uri, config.repo_url))
+
+
+def with_colab(markdown: str, place: str, repository: str | None) -> str:
+    """Next to the link to the notebook of a page one that opens it in Colab, where the repository is on GitHub."""
+    found = re.fullmatch(r"https://github\.com/([\w.-]+/[\w.-]+?)(\.git)?/?", repository or "")
+    if found is None:
+        return markdown
+    folder = f"https://colab.research.google.com/github/{found[1]}/blob/main/docs/{Path(place).parent.as_posix()}"
+    return NOTEBOOK.sub(lambda link: f"{link[0]} ([open in Colab]({folder}/{link[1]}))", markdown)
 
 
 def on_page_content(content: str, page: Any, config: Any, files: Files) -> str:

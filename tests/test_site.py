@@ -1,9 +1,12 @@
 """The documentation site: its order names every page, and its reference every command, setting and public name."""
 
 import importlib.util
+import json
+import os
 import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 import yaml
@@ -73,6 +76,20 @@ def test_the_pages_of_python_have_every_public_name():
     assert named == set(robustgen.__all__) - {"__version__"}
 
 
+def test_the_page_of_files_has_every_column():
+    from dataclasses import fields
+
+    from robustgen.records.certificates import Certificates
+    from robustgen.records.loading import OF_CLASSIFIERS, OF_PROXY_SETS
+    from robustgen.records.verdicts import Verdicts
+
+    page = reference.files_page()
+    for record in (Verdicts, Certificates, *OF_CLASSIFIERS.values(), *OF_PROXY_SETS.values()):
+        section = page.partition(f".{record.__name__}`")[2].partition("\n## ")[0]
+        named = {name for row in re.findall(r"^\| `([\w, ]+)` \|", section, re.MULTILINE) for name in row.split(", ")}
+        assert {field.name for field in fields(record)} <= named, record
+
+
 def test_types_are_written_in_words():
     values = {
         name: reference.values_of(field.annotation, field.metadata) for name, field in Recipe.model_fields.items()
@@ -100,6 +117,51 @@ def test_a_tutorial_prints_what_its_page_shows(name, tmp_path):
         assert all(tutorials.without_numbers(row) in text for text in planned), row
     for picture in re.findall(r"!\[[^\]]+\]\(([\w.-]+)\)", page.read_text()):
         assert (tmp_path / picture).stat().st_size > 500 and (page.parent / picture).exists()
+
+
+@pytest.mark.parametrize("name", ["digits", "photos", "audit"])
+def test_the_notebook_of_a_tutorial_is_that_of_its_page(name):
+    page = DOCS / "tutorials" / f"{name}.md"
+    notebook = json.loads(page.with_suffix(".ipynb").read_text())
+    assert notebook == tutorials.notebook_of(page.read_text()), "run: python docs/make_tutorials.py --notebooks"
+    assert f"]({name}.ipynb)" in page.read_text()
+    code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
+    assert sum("!robustgen " in text for text in code) >= 3 and any(text.startswith("%%writefile") for text in code)
+    commands = [line for text in code for line in text.splitlines() if line.startswith("!")]
+    assert len(commands) == len(re.findall(r"^    (?:robustgen|python) ", page.read_text(), re.MULTILINE))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["digits", "photos", "audit"])
+def test_a_notebook_runs_and_prints_what_its_page_shows(name, tmp_path, monkeypatch):
+    for needed in ("nbclient", "ipykernel"):
+        pytest.importorskip(needed, reason="needs the extra docs: pip install 'robustgen[docs]'; make docs installs it")
+    import nbformat
+    from nbclient import NotebookClient
+
+    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
+    monkeypatch.setenv("COLUMNS", "100")
+    notebook = nbformat.read(DOCS / "tutorials" / f"{name}.ipynb", as_version=4)
+    nbformat.validate(notebook)
+    shown = ["".join(out["text"] for out in cell.get("outputs", ())) for cell in notebook.cells]
+    folder = {"metadata": {"path": str(tmp_path)}}
+    NotebookClient(notebook, timeout=3600, kernel_name="python3", resources=folder).execute()
+    for cell, expected in zip(notebook.cells, shown, strict=True):
+        printed = "".join(out.get("text", "") for out in cell.get("outputs", ()))
+        assert all(
+            tutorials.without_numbers(line) in tutorials.without_numbers(printed) for line in expected.splitlines()
+        ), cell.source
+
+
+def test_colab_opens_the_notebooks_of_a_repository_on_github():
+    if not all(importlib.util.find_spec(name) for name in ("mkdocs", "latex2mathml")):
+        pytest.skip("needs the extra docs: pip install 'robustgen[docs]'; make docs installs it")
+    hooks, text = script("site_hooks"), "also a [notebook](audit.ipynb)."
+    assert hooks.with_colab(text, "tutorials/audit.md", None) == text
+    assert hooks.with_colab(text, "tutorials/audit.md", "https://github.com/us/robustgen") == (
+        "also a [notebook](audit.ipynb) ([open in Colab](https://colab.research.google.com/github/us/robustgen/blob/main/"
+        "docs/tutorials/audit.ipynb))."
+    )
 
 
 def test_files_commands_and_outputs_of_a_tutorial_are_recognized(tmp_path):
