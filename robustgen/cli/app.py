@@ -225,6 +225,18 @@ def classifier_folder(place: Any) -> Any:
     return None if place is None else type(place)(place_of(str(place)))
 
 
+Labeler = Annotated[
+    Path,
+    typer.Option(
+        "--with",
+        metavar="CLASSIFIER",
+        callback=classifier_folder,
+        help="a folder made by train --plain",
+        show_default=False,
+    ),
+]
+
+
 def one_stage(
     name: str,
     folder: Path,

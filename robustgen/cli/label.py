@@ -7,22 +7,13 @@ from typing import Annotated
 
 import typer
 
-from robustgen.cli.app import Device, DryRun, PrecisionOption, app, classifier_folder, one_stage, precision_named
+from robustgen.cli.app import Device, DryRun, Labeler, PrecisionOption, app, one_stage, precision_named
 
 
 @app.command("label")
 def label_command(
     proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder made by sample", show_default=False)],
-    classifier: Annotated[
-        Path,
-        typer.Option(
-            "--with",
-            metavar="CLASSIFIER",
-            callback=classifier_folder,
-            help="a folder made by train --plain",
-            show_default=False,
-        ),
-    ],
+    classifier: Labeler,
     labels: Annotated[
         str, typer.Option("--labels", metavar="WHICH", help="predicted, or condition: the class conditioned on")
     ] = "predicted",

@@ -12,10 +12,10 @@ from robustgen.cli.app import (
     Device,
     DryRun,
     FromRecipe,
+    Labeler,
     Seed,
     Sets,
     app,
-    classifier_folder,
     one_stage,
     result_file,
 )
@@ -25,16 +25,7 @@ from robustgen.cli.settings import command_settings
 @app.command("measure")
 def measure_command(
     proxy: Annotated[Path, typer.Argument(metavar="PROXY", help="a folder made by sample", show_default=False)],
-    classifier: Annotated[
-        Path,
-        typer.Option(
-            "--with",
-            metavar="CLASSIFIER",
-            callback=classifier_folder,
-            help="a folder made by train --plain",
-            show_default=False,
-        ),
-    ],
+    classifier: Labeler,
     into: Annotated[
         Path | None,
         typer.Option("--into", metavar="FILE", help="output file  [PROXY/quality.npz]", show_default=False),
