@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 import yaml
@@ -53,9 +54,10 @@ def seconds_needed(recipe, facts, rate):
     else:
         fit = generator.total_images * rate.diffusion[generator.channels]
         sample = recipe.sampling.count * EVALUATIONS * rate.diffusion[generator.channels] / 3
-    if rate.jobs > 1:
-        return max(robust, fit + sample) + robust + judge
-    return fit + sample + 2 * (robust + judge)
+    labeler = 3 * recipe.labeller.schedule.total_images * rate.passes[network]
+    if rate.jobs > 1:  # the classifier of real images is trained and attacked by the other process
+        return labeler + fit + sample + robust + judge
+    return labeler + fit + sample + 2 * (robust + judge)
 
 
 @pytest.mark.parametrize("facts", [DIGITS, PHOTOS, CIFAR], ids=["digits", "photos", "cifar"])
@@ -77,6 +79,16 @@ def test_the_recipe_fits_the_time_and_is_a_recipe(facts, seconds, rate):
     assert recipe.data.validation + aside < facts.count and recipe.data.test >= 10
     # Every class can keep its images, however seldom a poor standard classifier predicts it.
     assert recipe.labels == "condition" and recipe.keep.per_class * facts.classes <= recipe.sampling.count
+
+
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_without_a_diffusion_model_its_time_goes_to_the_classifiers(jobs):
+    fast = speed(1e-4, jobs)
+    slow = replace(fast, diffusion={})
+    with_edm, with_gaussian = (chosen(DIGITS, 1800, rate, network="wrn-10-2")[0] for rate in (fast, slow))
+    assert "edm" in with_edm.arms and "gaussian" in with_gaussian.arms
+    spent, more = (r.train.schedule.total_images * r.train.loss.passes() for r in (with_edm, with_gaussian))
+    assert 1.15 * spent < more and seconds_needed(with_gaussian, DIGITS, slow) <= 1800
 
 
 def test_more_time_and_more_images_allow_more():

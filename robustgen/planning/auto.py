@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from robustgen.config.generators import AnyGeneratorConfig, EDMConfig, GaussianConfig
 from robustgen.config.losses import InnerAttackConfig, PlainConfig, TRADESConfig
@@ -165,10 +165,11 @@ def choose(
         )
     budget = _Budget(seconds * MARGIN, speed.jobs)
     photographs, side = facts.shape[0] == 3, _side(facts, data)
+    fitted = _generator(facts, speed, budget, fewest, data)
+    budget = replace(budget, diffusion=isinstance(fitted.settings, EDMConfig))
     training = _training(facts, speed, budget, fewest, network)
     judged = _judged(facts, speed, budget, training.network, aside)
-    train = facts.count - validation - (judged if aside else 0)  # images that the time does not allow to judge
-    fitted = _generator(facts, speed, budget, train, data)
+    train = facts.count - validation - (judged if aside else 0)  # with those that the time does not allow to judge
     count = _count(speed, budget, fitted.settings, train)
     real_share = 0.3 if side <= 16 else 0.5
     augment = "crop-flip" if photographs else f"shift-{max(1, side // 8)}"
@@ -189,7 +190,6 @@ def choose(
         validation_steps=20,
     )
     standard = min(3 * training.images, max(40 * train, 150 * batch))
-    diffusion = isinstance(fitted.settings, EDMConfig)
     recipe = Recipe(
         name="auto",
         summary=f"chosen by robustgen run auto for {facts.count} images of {facts.classes} classes",
@@ -214,7 +214,7 @@ def choose(
         sampling=SamplingConfig(
             count=count,
             shard_images=min(count, 100_000),
-            **({"solver": "ipndm", "evaluations": EVALUATIONS} if diffusion else {}),
+            **({"solver": "ipndm", "evaluations": EVALUATIONS} if budget.diffusion else {}),
         ),
         labels="condition",
         keep=KeepConfig(rule="top-confidence", per_class=max(1, count // (2 * facts.classes))),
@@ -255,13 +255,18 @@ def _share_why(share: float) -> str:
 
 @dataclass(frozen=True)
 class _Budget:
-    """Seconds of each stage. With two jobs the classifier of real images trains while the generator does."""
+    """Seconds of each stage. With two jobs the classifier of real images trains while the generator does.
+
+    diffusion  whether a diffusion model is trained; without it, its time goes to the classifiers
+    """
 
     seconds: float
     jobs: int
+    diffusion: bool = True
 
     @property
     def fit(self) -> float:
+        """Of a diffusion model."""
         return self.seconds * (0.3 if self.jobs > 1 else 0.25)
 
     @property
@@ -271,7 +276,9 @@ class _Budget:
     @property
     def train(self) -> float:
         """Of one robust classifier."""
-        return self.seconds * (0.42 if self.jobs > 1 else 0.24)
+        if self.diffusion:
+            return self.seconds * (0.42 if self.jobs > 1 else 0.24)
+        return self.seconds * (0.5 if self.jobs > 1 else 0.33)
 
     @property
     def judge(self) -> float:
