@@ -23,7 +23,10 @@ from robustgen.threat import ThreatModel
 
 
 class CountingModel(nn.Module):
-    """A batch-invariant model that counts the images it sees, and records whether input gradients vanish."""
+    """A batch-invariant model that counts the images it sees, and records whether input gradients vanish.
+
+    Logits have the data type of the images, so that attacks compute in it whatever the model computes in.
+    """
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -51,7 +54,7 @@ class CountingModel(nn.Module):
                 images.register_hook(self._record_gradient)
         else:
             self.forward_only += len(images)
-        return cast(Tensor, self.model(images))
+        return cast(Tensor, self.model(images)).to(images.dtype)
 
     def _record_gradient(self, gradient: Tensor) -> None:
         self.flat = gradient.flatten(1).abs().amax(1) == 0

@@ -185,6 +185,29 @@ def test_nan_logits_are_never_robust():
     assert verdicts.robust[~broken].all()
 
 
+class Computing(nn.Module):
+    """A network that computes in another data type than that of the images, and returns logits in it."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.model, self.dtype = small_network().to(dtype), dtype
+
+    def forward(self, images):
+        return self.model(images.to(self.dtype))
+
+
+@pytest.mark.parametrize("suite", ["quick", "swift"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_model_computes_in_any_data_type(dtype, suite):
+    images = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = small_network()
+    labels = model(images).argmax(1)
+    expected = evaluate(model, images, labels, ThreatModel("linf", 0.02), suite)
+    found = evaluate(Computing(dtype).eval(), images, labels, ThreatModel("linf", 0.02), suite, precision="bfloat16")
+    assert 3 < expected.robust.sum() < 21 and (found.robust != expected.robust).sum() <= 1
+    assert found.precision == "float32" and found.flags == ()
+
+
 def test_a_sound_model_has_no_flags_and_a_guessing_one_has():
     model = small_network()
     images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -210,7 +233,8 @@ def test_an_attack_that_leaves_the_ball_claims_nothing(monkeypatch, halfspace):
     ("change", "message"),
     [
         (lambda x, y: (x[0], y), r"shape \(N, C, H, W\), got torch.float32 of shape \(3, 2, 2\)"),
-        (lambda x, y: ((x * 255).byte(), y), "float images"),
+        (lambda x, y: ((x * 255).byte(), y), "float32 images"),
+        (lambda x, y: (x.half(), y), "float32 images of shape .*, got torch.float16"),
         (lambda x, y: (x[:0], y[:0]), "no images"),
         (lambda x, y: (x * 2, y), r"pixels must lie in \[0, 1\]"),
         (lambda x, y: (torch.where(x > 0.6, torch.nan, x), y), "holds NaN"),
