@@ -56,7 +56,7 @@ class Evaluate:
         find_suite(settings.suite)
         test, model = load_judged(self.data, self.source)
         model.to(device)
-        two = to_unit(test.pixels(device)[:2])
+        two = to_unit(test.pixels(device)[:2]).contiguous()
         check_accepts(model, self.source.place, two, len(test.info.classes), test.numbered)
         check_gradient(model, self.source.place, two)
         rank, world = place()

@@ -24,13 +24,13 @@ def halfspace():
     return model, images, labels
 
 
-def small_network(seed=0):
+def small_network(seed=0, channels=1):
     """A convolutional network with something to attack."""
-    info = DatasetInfo("x", ("a", "b", "c", "d"), (1, 8, 8), (0.5,), (0.3,))
+    info = DatasetInfo("x", ("a", "b", "c", "d"), (channels, 8, 8), (0.5,) * channels, (0.3,) * channels)
     model = build_model("wrn-10-1", info, rng_for(seed))
     nn.init.normal_(model.logits.weight, std=0.3, generator=torch.Generator().manual_seed(seed))
     model.train()
-    model(torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(7)))
+    model(torch.rand(64, channels, 8, 8, generator=torch.Generator().manual_seed(7)))
     return model.eval()
 
 
@@ -78,6 +78,28 @@ def test_neither_batch_size_nor_order_changes_a_verdict(norm):
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(rows(whole), rows(other), strict=True))
     seeded = evaluate(model, images, labels, threat, "quick", seed=1)
     assert not np.array_equal(rows(whole)[4], rows(seeded)[4], equal_nan=True)
+
+
+def test_the_memory_format_of_images_changes_nothing():
+    """Images of files are channels-last; kernels depend on it, and padding would make them contiguous."""
+    model = small_network(channels=3)
+    images = torch.rand(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels, threat = model(images).argmax(1), ThreatModel("linf", 0.02)
+    whole = evaluate(model, images, labels, threat, "quick")
+    images = images.contiguous(memory_format=torch.channels_last)
+    for size in (32, 7):
+        other = evaluate(model, images, labels, threat, "quick", batch_size=size)
+        assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(rows(whole), rows(other), strict=True)), size
+    images = images[:1].clone(memory_format=torch.channels_last)
+    one = evaluate(nn.Sequential(Viewed(), model), images, labels[:1], threat, "quick")
+    assert one.margin[0] == whole.margin[0] or np.isnan(whole.margin[0])
+
+
+class Viewed(nn.Module):
+    """What a view requires of its input: contiguous images."""
+
+    def forward(self, images):
+        return images.view(len(images), -1).view(images.shape)
 
 
 def test_broken_off_and_taken_up_equals_unbroken(tmp_path, monkeypatch):
