@@ -265,6 +265,8 @@ def test_parts_of_processes_are_merged(network, images, labels):
     assert whole.precision == "bfloat16"
     assert np.array_equal(whole.repeated, parts[0].repeated + parts[1].repeated)
     assert np.array_equal(whole.band[1::2], parts[1].band)
+    with pytest.raises(ValueError, match=r"in bfloat16, part 1 quick at linf:.* in float32"):
+        Verdicts.merge([parts[0], replace(parts[1], precision="float32")])
 
 
 def shortened(attack):
