@@ -165,12 +165,13 @@ class Searcher:
     def _doubtful(self, found: AttackResult, logits: Tensor, rows: np.ndarray) -> Tensor:
         """(N,) bool: the original model does not confirm a success, or some margin came within the band of 0.
 
-        The band of each image widens to twice the difference of the two precisions at the point that was found.
+        Where an attack reports no margins, one may have. The band of each image widens to twice the difference of the
+        two precisions at the point that was found.
         """
         labels = self.labels[torch.from_numpy(rows).to(self.images.device)]
         low, exact = margin(self.fast(found.points), labels), margin(logits, labels)
         band = torch.from_numpy(self.verdicts.band[rows]).to(low.device)
         band = torch.maximum(band, 2 * (low - exact).abs().nan_to_num(torch.inf))
         self.verdicts.band[rows] = band.cpu().numpy()
-        highest = low if found.margin is None else torch.maximum(low, found.margin)
+        highest = torch.full_like(low, torch.inf) if found.margin is None else torch.maximum(low, found.margin)
         return ~self.broken(found.points, logits, rows) & ((found.step >= 0) | ~(highest < -band))

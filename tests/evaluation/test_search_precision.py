@@ -182,10 +182,12 @@ class Claims:
 
     def search(self, model, images, targets, threat, rng=None):
         step = torch.full((len(images),), -1)
-        return AttackResult(images, step, torch.full((len(images),), self.reached))
+        return AttackResult(images, step, None if self.reached is None else torch.full((len(images),), self.reached))
 
 
-@pytest.mark.parametrize(("reached", "again"), [(-1e9, False), (-1e-9, True), (float("nan"), True), (1.0, True)])
+@pytest.mark.parametrize(
+    ("reached", "again"), [(-1e9, False), (-1e-9, True), (float("nan"), True), (1.0, True), (None, True)]
+)
 def test_the_largest_margin_of_a_run_tells_whether_it_is_made_again(
     network, images, labels, reached, again, monkeypatch
 ):
