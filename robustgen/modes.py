@@ -90,10 +90,12 @@ def batch_invariant(function: Callable[..., Tensor], *inputs: Tensor) -> Tensor:
     """`function(*inputs)`, computed so that a row of the result does not depend on the number of rows in the batch.
 
     Matrix and convolution kernels are chosen by size: below 8 rows other kernels sum in another order. So the
-    batch is padded to a multiple of 16 rows with copies of the first, which are removed from the result.
+    batch is padded to a multiple of 16 rows with copies of the first, which are removed from the result. Kernels are
+    chosen by memory format too, and padding would change it: inputs are made contiguous.
     Bit-exact on CPUs for networks of convolutions, linear layers and per-image normalization
     (tested); on GPUs kernels may still vary.
     """
+    inputs = tuple(x.contiguous() for x in inputs)
     count = len(inputs[0])
     filler = -count % 16
     if not filler or not count:
@@ -126,6 +128,7 @@ class BatchInvariant(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         if images.device.type != "cpu" or not len(images) % 16:
             return batch_invariant(self.model, images)
+        images = images.contiguous()
         size = self._size_for(images)
         return cast(Tensor, self.model(_filled(images, size)))[: len(images)]
 

@@ -19,7 +19,7 @@ class AttackResult(NamedTuple):
     step    (N,) number of steps after which an adversarial example was found, -1 where the attack failed; the caller
             verifies it
     margin  (N,) largest margin, `objectives.margin`, of the iterates within the threat model; None if the attack does
-            not report it
+            not report it: what it did not break in bfloat16 is then always searched again in float32
     """
 
     points: Tensor

@@ -77,6 +77,7 @@ def evaluate(
         raise ValueError(f"expected one row number for each of {len(images)} images, got {len(rows)}")
     if keep_images and path is None:
         raise ValueError("keep_images requires a path to save them at; pass path")
+    images = images.contiguous()  # as `modes.BatchInvariant` does
     ids = content_ids(images.cpu().numpy())
     training = training_flag(model)
     with evaluating(model), torch.no_grad(), rng_for(seed, "evaluate", "torch").seeding_torch():

@@ -13,10 +13,10 @@ from robustgen.stats.intervals import PairedDifference, Proportion
 
 
 def check_images(images: Tensor, labels: Tensor) -> None:
-    """Raise ValueError unless images are (N, C, H, W) floats in [0, 1] with one label each."""
-    if images.ndim != 4 or not images.is_floating_point():
+    """Raise ValueError unless images are (N, C, H, W), float32 or float64, in [0, 1], with one label each."""
+    if images.ndim != 4 or images.dtype not in (torch.float32, torch.float64):
         raise ValueError(
-            f"expected float images of shape (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}"
+            f"expected float32 images of shape (N, C, H, W), got {images.dtype} of shape {tuple(images.shape)}"
         )
     if not len(images):
         raise ValueError("there are no images to evaluate")
@@ -70,13 +70,13 @@ def flags_of(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -
             f"nan-logits: {broken} of {count} clean images give NaN or infinite logits; they count as broken, not as "
             "robust"
         )
-    again = torch.nan_to_num(model(images))
+    again = torch.nan_to_num(model(images).to(logits.dtype))
     repeatable = torch.allclose(again, clean, rtol=1e-4, atol=1e-4)
     if not repeatable:
         flags.append(
             "random-logits: the model returns different logits for the same images; use the suite autoattack-rand"
         )
-    elif count > 1 and not _close(torch.nan_to_num(model(images[: count // 2])), clean[: count // 2]):
+    elif count > 1 and not _close(model(images[: count // 2]), clean[: count // 2]):
         flags.append(
             "batch-dependence: an image's logits depend on the other images of the batch (batch statistics?); attacks "
             "then change several images at once, and a verdict does not belong to one image"
@@ -98,7 +98,7 @@ def flags_of(model: nn.Module, images: Tensor, labels: Tensor, logits: Tensor) -
 
 
 def _close(first: Tensor, second: Tensor) -> bool:
-    return torch.allclose(first, second, rtol=1e-3, atol=1e-3)
+    return torch.allclose(torch.nan_to_num(first.to(second.dtype)), second, rtol=1e-3, atol=1e-3)
 
 
 def _zero_gradients(model: nn.Module, images: Tensor, labels: Tensor) -> Proportion | None:

@@ -10,12 +10,14 @@ import torch
 from torch import Tensor, fx, nn
 
 from robustgen.attacks.common import NoGradient, image_gradient
-from robustgen.evaluation.prepare import folded, laid_out
+from robustgen.evaluation.prepare import agrees, folded, laid_out
 from robustgen.runtime import distributed
 from robustgen.runtime.precision import check_precision, faster
 
 CLOSE = 0.05
 """Largest difference of the copy's logits, as a fraction of the largest logit."""
+CLOSE_GRADIENT = 0.5
+"""The same of input gradients, by their length."""
 
 
 class _InBfloat16(nn.Module):
@@ -35,7 +37,8 @@ def in_bfloat16(model: nn.Module, images: Tensor) -> nn.Module | None:
     Batch norms are folded and the layout is channels-last, as in `prepare.prepared`. The first and the last convolution
     or linear layer stay in float32, so that neither images nor logits are rounded to 8 bits; where the model cannot be
     traced, all of it is cast. None for models with parameters other than float32, for those whose passes fail in
-    bfloat16, forward or backward, and where the copy's logits of `images` differ by more than `CLOSE`.
+    bfloat16, forward or backward, and where the copy's logits of `images` differ by more than `CLOSE`, or its gradients
+    by more than `CLOSE_GRADIENT`.
     """
     if any(parameter.is_floating_point() and parameter.dtype != torch.float32 for parameter in model.parameters()):
         return None
@@ -43,17 +46,9 @@ def in_bfloat16(model: nn.Module, images: Tensor) -> nn.Module | None:
     for attempt in attempts:
         with suppress(Exception):  # foreign code may raise anything when it is copied, traced or called
             candidate = attempt(model)
-            if _close(candidate, model, images):
-                _climb(candidate, images)
+            if agrees(candidate, model, images, CLOSE, CLOSE_GRADIENT):
                 return candidate
     return None
-
-
-@torch.no_grad()
-def _close(candidate: nn.Module, model: nn.Module, images: Tensor) -> bool:
-    expected, got = model(images), candidate(images)
-    same_kind = got.shape == expected.shape and got.dtype == torch.float32
-    return same_kind and bool((got - expected).abs().max() <= CLOSE * expected.abs().max())
 
 
 def _middle_cast(model: nn.Module) -> nn.Module:

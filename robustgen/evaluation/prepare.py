@@ -9,10 +9,13 @@ import torch
 from torch import Tensor, fx, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from robustgen.attacks.common import NoGradient, image_gradient
 from robustgen.modes import channels_last
 
 TOLERANCE = 1e-3
 """Largest difference of the copy's logits, as a fraction of the largest logit."""
+GRADIENT_TOLERANCE = 0.05
+"""Length of the difference of the two input gradients, as a fraction of the gradient's length."""
 
 
 class _Affine(nn.Module):
@@ -39,24 +42,50 @@ def prepared(model: nn.Module, images: Tensor) -> nn.Module:
     """A copy in evaluation mode, without parameter gradients, channels-last, with batch norms folded.
 
     A batch norm directly after a convolution whose output is not used elsewhere is folded into its weights; others
-    become one multiply-add. If a model cannot be copied or traced, or the copy's logits for `images` differ, the last
-    step that works is used, at worst the model itself.
+    become one multiply-add. If a model cannot be copied or traced, or the copy's logits or gradients differ for
+    `images`, the last step that works is used, at worst the model itself. Tracing sees only the forward pass: it loses
+    `torch.no_grad`, and the gradients that a `torch.autograd.Function` defines.
     """
     best = model
     for attempt in (laid_out, folded):
         try:
             candidate = attempt(model)
-            if _same(candidate, model, images):
+            if agrees(candidate, model, images, TOLERANCE, GRADIENT_TOLERANCE):
                 best = candidate
         except Exception:  # foreign code may raise anything when it is copied, traced or called
             continue
     return best
 
 
-@torch.no_grad()
-def _same(candidate: nn.Module, model: nn.Module, images: Tensor) -> bool:
-    expected, got = model(images), candidate(images)
-    return got.shape == expected.shape and bool((got - expected).abs().max() <= TOLERANCE * expected.abs().max())
+def agrees(candidate: nn.Module, model: nn.Module, images: Tensor, tolerance: float, gradient_tolerance: float) -> bool:
+    """Whether a copy has a model's logits and input gradients of these images, within fractions as `TOLERANCE` says.
+
+    Where the model has no gradient, any gradient of the copy will do: attacks on the copy lose nothing by it.
+
+    Raises:
+        Exception: whatever a pass of the copy can raise, forward or backward.
+    """
+    logits, gradient = _answers(model, images)
+    copied, copied_gradient = _answers(candidate, images)
+    if (copied.shape, copied.dtype) != (logits.shape, logits.dtype):
+        return False
+    if not (copied - logits).abs().max() <= tolerance * logits.abs().max():
+        return False
+    if gradient is None or copied_gradient is None:
+        return gradient is None
+    return bool((copied_gradient - gradient).norm() <= gradient_tolerance * gradient.norm())
+
+
+def _answers(model: nn.Module, images: Tensor) -> tuple[Tensor, Tensor | None]:
+    """Logits of images, and the gradient of the sum of their squares; None if they have none."""
+    with torch.enable_grad():
+        points = images.detach().requires_grad_()
+        logits = model(points)
+        try:
+            gradient = image_gradient(logits.square().sum(), points)
+        except NoGradient:
+            return logits.detach(), None
+    return logits.detach(), gradient
 
 
 def laid_out(model: nn.Module) -> nn.Module:

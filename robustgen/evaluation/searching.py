@@ -23,7 +23,10 @@ from robustgen.threat import ThreatModel
 
 
 class CountingModel(nn.Module):
-    """A batch-invariant model that counts the images it sees, and records whether input gradients vanish."""
+    """A batch-invariant model that counts the images it sees, and records whether input gradients vanish.
+
+    Logits have the data type of the images, so that attacks compute in it whatever the model computes in.
+    """
 
     def __init__(self, model: nn.Module):
         super().__init__()
@@ -51,7 +54,7 @@ class CountingModel(nn.Module):
                 images.register_hook(self._record_gradient)
         else:
             self.forward_only += len(images)
-        return cast(Tensor, self.model(images))
+        return cast(Tensor, self.model(images)).to(images.dtype)
 
     def _record_gradient(self, gradient: Tensor) -> None:
         self.flat = gradient.flatten(1).abs().amax(1) == 0
@@ -162,12 +165,13 @@ class Searcher:
     def _doubtful(self, found: AttackResult, logits: Tensor, rows: np.ndarray) -> Tensor:
         """(N,) bool: the original model does not confirm a success, or some margin came within the band of 0.
 
-        The band of each image widens to twice the difference of the two precisions at the point that was found.
+        Where an attack reports no margins, one may have. The band of each image widens to twice the difference of the
+        two precisions at the point that was found.
         """
         labels = self.labels[torch.from_numpy(rows).to(self.images.device)]
         low, exact = margin(self.fast(found.points), labels), margin(logits, labels)
         band = torch.from_numpy(self.verdicts.band[rows]).to(low.device)
         band = torch.maximum(band, 2 * (low - exact).abs().nan_to_num(torch.inf))
         self.verdicts.band[rows] = band.cpu().numpy()
-        highest = low if found.margin is None else torch.maximum(low, found.margin)
+        highest = torch.full_like(low, torch.inf) if found.margin is None else torch.maximum(low, found.margin)
         return ~self.broken(found.points, logits, rows) & ((found.step >= 0) | ~(highest < -band))

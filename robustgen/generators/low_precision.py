@@ -13,6 +13,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd.function import once_differentiable
 
 LARGE = 1024
 """Positions from which PyTorch's group norm sums over whole rows of channels; its forward pass is then the faster."""
@@ -66,6 +67,7 @@ class _GroupNorm(torch.autograd.Function):
         return y
 
     @staticmethod
+    @once_differentiable  # mean and rstd are saved as numbers: a second derivative would take them for constants
     def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, Tensor, Tensor, None, None]:
         x, weight, mean, rstd = ctx.saved_tensors
         groups, channels = mean.shape[1], x.shape[1]

@@ -126,10 +126,11 @@ class Verdicts:
             first.suite, first.threat, first.attacks, np.zeros(count), np.zeros(count), first.clean_logits.shape[1]
         )
         for number, part in enumerate(parts):
-            if (part.suite, part.threat, part.made_for) != (first.suite, first.threat, first.made_for):
+            if any(getattr(part, name) != getattr(first, name) for name in _SAME):
                 raise ValueError(
-                    f"expected parts of one evaluation, {first.suite} at {first.threat}, got {part.suite} at "
-                    f"{part.threat} of another model or seed in part {number}"
+                    "parts of one evaluation agree in model, seed, suite, radius and precision: part 0 is "
+                    f"{first.suite} at {first.threat} in {first.precision}, part {number} {part.suite} at "
+                    f"{part.threat} in {part.precision}"
                 )
             if len(part) != len(range(number, count, len(parts))):
                 raise ValueError(
@@ -270,5 +271,7 @@ _ROWS = (
 )  # fmt: skip
 _NUMBERS = ("clean_logits", "distance", "margin", "broken_logits")
 _SUMS = ("passes", "rejected", "flat")
+_SAME = ("suite", "threat", "made_for", "precision")
+"""What parts of one evaluation have in common."""
 _LOW = ("band", "repeated")
 """Saved where attacks searched in a lower precision."""

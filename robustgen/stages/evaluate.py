@@ -56,7 +56,7 @@ class Evaluate:
         find_suite(settings.suite)
         test, model = load_judged(self.data, self.source)
         model.to(device)
-        two = to_unit(test.pixels(device)[:2])
+        two = to_unit(test.pixels(device)[:2]).contiguous()
         check_accepts(model, self.source.place, two, len(test.info.classes), test.numbered)
         check_gradient(model, self.source.place, two)
         rank, world = place()
@@ -101,12 +101,19 @@ class Evaluate:
 
 
 def merge_parts(path: Path, parts: list[Path]) -> None:
-    """Merge the results of P processes, where part p holds every P-th image: images, seconds, then verdicts."""
+    """Merge the results of P processes, where part p holds every P-th image: images, seconds, then verdicts.
+
+    Red flags of a finished evaluation are those of all images, not of the shares.
+    """
     import numpy as np
 
     from robustgen.evaluation.cascade import times_file
+    from robustgen.evaluation.checks import flags_after
 
-    whole = Verdicts.merge([Verdicts.load(part) for part in parts])
+    shares = [Verdicts.load(part) for part in parts]
+    whole = Verdicts.merge(shares)
+    of_shares = {flag for share in shares for flag in flags_after(share)}
+    whole.flags = (*(flag for flag in whole.flags if flag not in of_shares), *flags_after(whole))
     if adversarial_file(parts[0]).exists():
         kept = [np.load(adversarial_file(part)) for part in parts]
         images = np.empty((len(whole), *kept[0].shape[1:]), dtype=kept[0].dtype)

@@ -24,13 +24,13 @@ def halfspace():
     return model, images, labels
 
 
-def small_network(seed=0):
+def small_network(seed=0, channels=1):
     """A convolutional network with something to attack."""
-    info = DatasetInfo("x", ("a", "b", "c", "d"), (1, 8, 8), (0.5,), (0.3,))
+    info = DatasetInfo("x", ("a", "b", "c", "d"), (channels, 8, 8), (0.5,) * channels, (0.3,) * channels)
     model = build_model("wrn-10-1", info, rng_for(seed))
     nn.init.normal_(model.logits.weight, std=0.3, generator=torch.Generator().manual_seed(seed))
     model.train()
-    model(torch.rand(64, 1, 8, 8, generator=torch.Generator().manual_seed(7)))
+    model(torch.rand(64, channels, 8, 8, generator=torch.Generator().manual_seed(7)))
     return model.eval()
 
 
@@ -78,6 +78,28 @@ def test_neither_batch_size_nor_order_changes_a_verdict(norm):
     assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(rows(whole), rows(other), strict=True))
     seeded = evaluate(model, images, labels, threat, "quick", seed=1)
     assert not np.array_equal(rows(whole)[4], rows(seeded)[4], equal_nan=True)
+
+
+def test_the_memory_format_of_images_changes_nothing():
+    """Images of files are channels-last; kernels depend on it, and padding would make them contiguous."""
+    model = small_network(channels=3)
+    images = torch.rand(32, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    labels, threat = model(images).argmax(1), ThreatModel("linf", 0.02)
+    whole = evaluate(model, images, labels, threat, "quick")
+    images = images.contiguous(memory_format=torch.channels_last)
+    for size in (32, 7):
+        other = evaluate(model, images, labels, threat, "quick", batch_size=size)
+        assert all(np.array_equal(a, b, equal_nan=True) for a, b in zip(rows(whole), rows(other), strict=True)), size
+    images = images[:1].clone(memory_format=torch.channels_last)
+    one = evaluate(nn.Sequential(Viewed(), model), images, labels[:1], threat, "quick")
+    assert one.margin[0] == whole.margin[0] or np.isnan(whole.margin[0])
+
+
+class Viewed(nn.Module):
+    """What a view requires of its input: contiguous images."""
+
+    def forward(self, images):
+        return images.view(len(images), -1).view(images.shape)
 
 
 def test_broken_off_and_taken_up_equals_unbroken(tmp_path, monkeypatch):
@@ -185,6 +207,29 @@ def test_nan_logits_are_never_robust():
     assert verdicts.robust[~broken].all()
 
 
+class Computing(nn.Module):
+    """A network that computes in another data type than that of the images, and returns logits in it."""
+
+    def __init__(self, dtype):
+        super().__init__()
+        self.model, self.dtype = small_network().to(dtype), dtype
+
+    def forward(self, images):
+        return self.model(images.to(self.dtype))
+
+
+@pytest.mark.parametrize("suite", ["quick", "swift"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16])
+def test_a_model_computes_in_any_data_type(dtype, suite):
+    images = torch.rand(24, 1, 8, 8, generator=torch.Generator().manual_seed(0))
+    model = small_network()
+    labels = model(images).argmax(1)
+    expected = evaluate(model, images, labels, ThreatModel("linf", 0.02), suite)
+    found = evaluate(Computing(dtype).eval(), images, labels, ThreatModel("linf", 0.02), suite, precision="bfloat16")
+    assert 3 < expected.robust.sum() < 21 and (found.robust != expected.robust).sum() <= 1
+    assert found.precision == "float32" and found.flags == ()
+
+
 def test_a_sound_model_has_no_flags_and_a_guessing_one_has():
     model = small_network()
     images = torch.rand(40, 1, 8, 8, generator=torch.Generator().manual_seed(0))
@@ -210,7 +255,8 @@ def test_an_attack_that_leaves_the_ball_claims_nothing(monkeypatch, halfspace):
     ("change", "message"),
     [
         (lambda x, y: (x[0], y), r"shape \(N, C, H, W\), got torch.float32 of shape \(3, 2, 2\)"),
-        (lambda x, y: ((x * 255).byte(), y), "float images"),
+        (lambda x, y: ((x * 255).byte(), y), "float32 images"),
+        (lambda x, y: (x.half(), y), "float32 images of shape .*, got torch.float16"),
         (lambda x, y: (x[:0], y[:0]), "no images"),
         (lambda x, y: (x * 2, y), r"pixels must lie in \[0, 1\]"),
         (lambda x, y: (torch.where(x > 0.6, torch.nan, x), y), "holds NaN"),

@@ -7,12 +7,15 @@ import numpy as np
 import pytest
 import torch
 
+from robustgen.evaluation.cascade import times_file
 from robustgen.evaluation.checks import flags_after, flags_of
 from robustgen.records.record import BROKEN, ROBUST, About
 from robustgen.records.sweeps import RadiusSweepRecord, StepSweepRecord
 from robustgen.records.verdicts import UNBROKEN, Verdicts
+from robustgen.stages.evaluate import merge_parts
 from robustgen.stats.exact import FLAG_LEVEL, shows_gain, shows_less, shows_more, shows_other
 from robustgen.stats.intervals import PairedDifference, Proportion
+from robustgen.storage.files import write_json
 
 
 def test_tests_agree_with_sums_on_paper():
@@ -137,3 +140,18 @@ def test_steps_that_have_not_converged(falls, flagged):
     found = sweep(StepSweepRecord, [standing(50), standing(50 - falls)], [10, 20])
     assert bool(found.flags) == flagged
     assert replace(found, stands=found.stands[:, :1], values=found.values[:1]).flags == ()
+
+
+def test_red_flags_of_several_processes_are_those_of_all_images(tmp_path):
+    """One share is all wrong, and near chance alone; together they are not."""
+    parts = [tmp_path / f"part-{number}.npz" for number in range(2)]
+    for number, path in enumerate(parts):
+        labels = np.zeros(20, dtype=np.int64)
+        part = Verdicts.unjudged("quick", "linf:0", ("clean",), np.arange(20), labels, 4)
+        part.clean_prediction[:] = 1 - number
+        part.flags = ("nan-logits: some", *flags_after(part))
+        part.save(path)
+        write_json(times_file(path), {})
+    assert any(flag.startswith("near-chance") for flag in Verdicts.load(parts[0]).flags)
+    merge_parts(tmp_path / "whole.npz", parts)
+    assert Verdicts.load(tmp_path / "whole.npz").flags == ("nan-logits: some",)

@@ -182,10 +182,12 @@ class Claims:
 
     def search(self, model, images, targets, threat, rng=None):
         step = torch.full((len(images),), -1)
-        return AttackResult(images, step, torch.full((len(images),), self.reached))
+        return AttackResult(images, step, None if self.reached is None else torch.full((len(images),), self.reached))
 
 
-@pytest.mark.parametrize(("reached", "again"), [(-1e9, False), (-1e-9, True), (float("nan"), True), (1.0, True)])
+@pytest.mark.parametrize(
+    ("reached", "again"), [(-1e9, False), (-1e-9, True), (float("nan"), True), (1.0, True), (None, True)]
+)
 def test_the_largest_margin_of_a_run_tells_whether_it_is_made_again(
     network, images, labels, reached, again, monkeypatch
 ):
@@ -265,6 +267,8 @@ def test_parts_of_processes_are_merged(network, images, labels):
     assert whole.precision == "bfloat16"
     assert np.array_equal(whole.repeated, parts[0].repeated + parts[1].repeated)
     assert np.array_equal(whole.band[1::2], parts[1].band)
+    with pytest.raises(ValueError, match=r"in bfloat16, part 1 quick at linf:.* in float32"):
+        Verdicts.merge([parts[0], replace(parts[1], precision="float32")])
 
 
 def shortened(attack):

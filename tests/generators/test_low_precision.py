@@ -43,6 +43,14 @@ def test_group_norm_in_bfloat16_is_float32s_up_to_rounding(side, groups, channel
     torch.testing.assert_close(ours.bias.grad, theirs.bias.grad, rtol=1e-4, atol=1e-4)
 
 
+def test_group_norm_in_bfloat16_has_no_second_derivative():
+    """An error, where statistics taken for constants would give a wrong one."""
+    images = drawn("x", 2, 8, 4, 4).bfloat16().requires_grad_()
+    (slope,) = torch.autograd.grad(GroupNorm(2, 8)(images).square().sum(), images, create_graph=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        slope.square().sum().backward()
+
+
 def test_group_norm_of_an_image_does_not_depend_on_its_batch():
     _, ours = norms(4, 16)
     images = drawn("x", 48, 16, 8, 8).bfloat16()

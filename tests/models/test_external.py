@@ -19,6 +19,7 @@ from robustgen.datasets import load_test
 from robustgen.datasets.folder import load as load_folder
 from robustgen.evaluation.cascade import evaluate, times_file
 from robustgen.evaluation.checks import FLAGS, flags_of
+from robustgen.evaluation.precision import in_bfloat16
 from robustgen.evaluation.prepare import prepared
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
@@ -192,6 +193,54 @@ def test_the_prepared_copy_answers_alike_and_leaves_the_model_alone():
             return x.flatten(1)[:, :4] * (2 if float(x.sum()) > 0 else 1)  # cannot be traced
 
     assert torch.equal(prepared(Stubborn(), images)(images), Stubborn()(images))
+
+
+class StraightThrough(torch.autograd.Function):
+    """Rounds to eighths; its gradient is that of the identity."""
+
+    @staticmethod
+    def forward(ctx, x):
+        return (x * 8).round() / 8
+
+    @staticmethod
+    def backward(ctx, gradient):
+        return gradient
+
+
+class Rounded(nn.Module):
+    """A network on rounded images, with a differentiable stand-in for rounding, in one of two usual ways."""
+
+    def __init__(self, way):
+        super().__init__()
+        self.way, self.layer = way, nn.Linear(64, 4)
+
+    def forward(self, images):
+        if self.way == "function":
+            return self.layer(StraightThrough.apply(images).flatten(1))
+        with torch.no_grad():
+            change = (images * 8).round() / 8 - images
+        return self.layer((images + change).flatten(1))
+
+
+@pytest.mark.parametrize("way", ["function", "no_grad"])
+def test_copies_keep_the_gradient_that_a_model_defines(way):
+    """Tracing alone would lose it: what is left is the gradient of rounding, zero."""
+    torch.manual_seed(0)
+    model, images = Rounded(way).eval(), torch.rand(16, 1, 8, 8)
+
+    def gradient(network):
+        points = images.clone().requires_grad_()
+        return torch.autograd.grad(network(points).square().sum(), points)[0]
+
+    expected = gradient(model)
+    assert expected.abs().max() > 0.01
+    assert torch.allclose(gradient(prepared(model, images)), expected, rtol=1e-4, atol=1e-6)
+    low = in_bfloat16(model, images)
+    assert low is None or (gradient(low) - expected).norm() < 0.5 * expected.norm()
+    labels = model(images).argmax(1)
+    threat = ThreatModel("linf", 0.5)
+    for precision in ("float32", "bfloat16"):
+        assert not evaluate(model, images, labels, threat, "quick", precision=precision).robust.any()
 
 
 class Sound(nn.Module):
