@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping
 from typing import ClassVar, Literal
 
-from pydantic import model_validator
+from pydantic import field_validator, model_validator
 
 from robustgen.config.base import Config, Count, Fraction01, NotNegative, Positive, Precision, TrainingBudget
 from robustgen.config.losses import AnyLossConfig, TRADESConfig, from_flat
@@ -109,6 +109,12 @@ class TrainingConfig(Config):
 
     RENAMED: ClassVar[Mapping[str, str]] = {"averaging": "ema_decay", "averaging_start": "ema_start"}
     """Names of version 0.1, which files on disk still have, and the current ones."""
+
+    @field_validator("augment", "smooth", mode="before")
+    @classmethod
+    def _none_is_a_name(cls, value: object) -> object:
+        """`--set train.augment=none` arrives as None."""
+        return "none" if value is None else value
 
     @model_validator(mode="before")
     @classmethod

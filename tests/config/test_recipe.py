@@ -29,6 +29,8 @@ def test_settings_are_changed_by_dotted_names():
     assert changed.data.train is None and changed.seed == 3
     assert override(DIGITS, ["threat.eps=8/255"]).threat.eps == 8 / 255
     assert override(DIGITS, []) == DIGITS
+    named = override(DIGITS, ["train.augment=none", "train.smooth=none", "labeller.augment=none"])
+    assert (named.train.augment, named.train.smooth, named.labeller.augment) == ("none", "none", "none")
 
 
 @pytest.mark.parametrize(
