@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from robustgen.config.recipe import DataConfig, Recipe, ThreatConfig
-    from robustgen.planning.auto import Choice
+    from robustgen.planning.facts import Choice
 
 FILE = "auto.yaml"
 

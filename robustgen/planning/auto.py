@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
 from dataclasses import dataclass, replace
 
 from robustgen.config.generators import AnyGeneratorConfig, EDMConfig, GaussianConfig
@@ -20,6 +19,7 @@ from robustgen.config.recipe import (
     ThreatConfig,
 )
 from robustgen.config.training import ScheduleConfig, TrainingConfig
+from robustgen.planning.facts import Choice, ImageFacts, Speed
 
 AUTO_NETWORKS = ("wrn-10-1", "wrn-10-2", "wrn-16-2", "wrn-16-4", "preact-resnet-18", "wrn-28-10")
 """Built-in networks to choose from, smallest first."""
@@ -35,51 +35,6 @@ LOW_RATE = 0.05
 """Peak learning rate of networks without normalization layers, which the 0.2 of the others makes diverge."""
 EVALUATIONS = 10
 """Network evaluations of a sampled image, with the solver ipndm."""
-
-
-@dataclass(frozen=True)
-class ImageFacts:
-    """What is known of a user's images.
-
-    count, test     training images, and those of a test set of its own (0 where there is none)
-    shape           (channels, height, width)
-    classes         their number
-    rarest, largest images of the rarest and of the most frequent class
-    """
-
-    count: int
-    test: int
-    shape: tuple[int, int, int]
-    classes: int
-    rarest: int
-    largest: int
-
-
-@dataclass(frozen=True)
-class Speed:
-    """What was measured on the device, at the chosen size of images.
-
-    passes   seconds of a forward pass an image, by network; a training pass counts as three
-    diffusion  seconds of a training image, by channels of the diffusion model
-    jobs     stages that run side by side without slowing each other down
-    device   cpu or cuda
-    normalized  whether the network has normalization layers; one of the user's own may have none
-    """
-
-    passes: Mapping[str, float]
-    diffusion: Mapping[int, float]
-    jobs: int
-    device: str
-    normalized: bool = True
-
-
-@dataclass(frozen=True)
-class Choice:
-    """A setting that was chosen, and why."""
-
-    what: str
-    value: str
-    why: str
 
 
 def slowest_pass(seconds: float) -> float:
@@ -172,7 +127,7 @@ def choose(
     train = facts.count - validation - (judged if aside else 0)  # with those that the time does not allow to judge
     count = _count(speed, budget, fitted.settings, train)
     real_share = 0.3 if side <= 16 else 0.5
-    augment = "crop-flip" if photographs else f"shift-{max(1, side // 8)}"
+    augment, augment_why = _augmentation(photographs, side)
     batch = _batch(train)
     robust = TrainingConfig(
         architecture=training.network,
@@ -236,7 +191,7 @@ def choose(
         Choice("generated", f"{count:,} images", "of each class the half of which a standard classifier is surest"),
         Choice("labels", "condition", "those that the generator was asked for: every class has its share"),
         Choice("real images", f"{real_share:.0%} of a batch", _share_why(real_share)),
-        Choice("augmentation", augment, "photographs" if photographs else "gray images may be characters: no flips"),
+        Choice("augmentation", augment, augment_why),
         Choice("evaluation", f"swift, {judged} images", _judged_why(judged)),
     ]
     if not speed.normalized:
@@ -247,6 +202,15 @@ def choose(
 def _judged_why(judged: int) -> str:
     points = 196 * math.sqrt(0.25 / judged)
     return f"close to AutoAttack at a tenth of its cost; so many give an accuracy to {points:.0f} points"
+
+
+def _augmentation(photographs: bool, side: int) -> tuple[str, str]:
+    """Pad by 4 pixels of 32, as in the papers, and in proportion for smaller images."""
+    if photographs:
+        return "crop-flip" if side >= 32 else f"crop-flip-{max(1, side // 8)}", "photographs"
+    if side < 16:
+        return "none", "gray images may be characters: no flips; a shift would cut off strokes at the border"
+    return f"shift-{side // 8}", "gray images may be characters: no flips"
 
 
 def _share_why(share: float) -> str:

@@ -9,15 +9,8 @@ from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from robustgen.config.recipe import DataConfig
-from robustgen.planning.auto import (
-    AUTO_NETWORKS,
-    CHANNELS,
-    ImageFacts,
-    Speed,
-    diffusion_network,
-    slowest_diffusion,
-    slowest_pass,
-)
+from robustgen.planning.auto import AUTO_NETWORKS, CHANNELS, diffusion_network, slowest_diffusion, slowest_pass
+from robustgen.planning.facts import ImageFacts, Speed
 
 if TYPE_CHECKING:
     from robustgen.images import DatasetInfo
