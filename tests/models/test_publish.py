@@ -216,7 +216,8 @@ def test_the_command_line_publishes_and_can_be_repeated(folder, robustgen, tmp_p
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("publish nowhere --to onnx --into x", "unknown what images nowhere is for: publish needs --data"),
+        ("publish nowhere --to onnx --into x", "timm:NAME or hf:FOLDER, got nowhere, which does not exist"),
+        ("publish net.py:make --to onnx --into x", "unknown what images net.py:make is for: publish needs --data"),
         (
             "publish nowhere --to onnx --into x --data digits",
             "timm:NAME or hf:FOLDER, got nowhere, which does not exist",
