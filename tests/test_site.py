@@ -133,6 +133,15 @@ def test_the_notebook_of_a_tutorial_is_that_of_its_page(name):
     assert len(commands) == len(re.findall(r"^    (?:robustgen|python) ", page.read_text(), re.MULTILINE))
 
 
+def test_the_first_cell_finds_commands_in_the_environment_of_the_kernel(monkeypatch):
+    monkeypatch.setenv("PATH", "elsewhere")
+    exec(tutorials.PREPARE, {})
+    assert os.environ["PATH"] == os.pathsep.join([str(Path(sys.executable).parent), "elsewhere"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="install robustgen for this kernel first"):
+        exec(tutorials.PREPARE, {})
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["digits", "photos", "audit"])
 def test_a_notebook_runs_and_prints_what_its_page_shows(name, tmp_path, monkeypatch):
@@ -141,7 +150,6 @@ def test_a_notebook_runs_and_prints_what_its_page_shows(name, tmp_path, monkeypa
     import nbformat
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     monkeypatch.setenv("COLUMNS", "100")
     notebook = nbformat.read(DOCS / "tutorials" / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)

@@ -197,7 +197,7 @@ def _use(about: Mapping[str, Any]) -> str:
     shape = ", ".join(map(str, about["shape"]))
     return f"""## Use
 
-    pip install robustgen huggingface_hub
+With robustgen and `huggingface_hub` installed:
 
 ```python
 import robustgen
