@@ -114,7 +114,7 @@ def notebook_of(text: str) -> dict[str, Any]:
             add("code", f"%%writefile {piece['file']}\n{piece['content']}")
         else:
             lines = [line.strip() for line in piece["commands"].splitlines()]
-            add("code", "\n".join(["%%sh", *lines]), piece["output"] or "")
+            add("code", "\n".join(["%%sh -e", *lines]), piece["output"] or "")
     add_prose(text[at:])
     metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

@@ -126,10 +126,10 @@ def test_the_notebook_of_a_tutorial_is_that_of_its_page(name):
     assert notebook == tutorials.notebook_of(page.read_text()), "run: python docs/make_tutorials.py --notebooks"
     assert f"]({name}.ipynb)" in page.read_text()
     code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert sum("%%sh\nrobustgen " in text for text in code) >= 3 and any(
+    assert sum("%%sh -e\nrobustgen " in text for text in code) >= 3 and any(
         text.startswith("%%writefile") for text in code
     )
-    commands = [line for text in code if text.startswith("%%sh\n") for line in text.splitlines()[1:]]
+    commands = [line for text in code if text.startswith("%%sh -e\n") for line in text.splitlines()[1:]]
     assert len(commands) == len(re.findall(r"^    (?:robustgen|python) ", page.read_text(), re.MULTILINE))
 
 
