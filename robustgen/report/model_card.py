@@ -236,8 +236,9 @@ def _evaluation(results: Sequence[Evaluation | Certification]) -> list[str]:
             rows.append((f"{own.sigma:g}", f"{len(own):,}", *cells))
         columns = ("noise", "images", "average certified radius", "certified % at that radius", "95 %")
         texts.append("Randomized smoothing, l2:\n\n" + _table(columns, rows))
-    commands = [repeat_command(replace(found, info=EvaluationInfo(model=_FOLDER))) for found in results]
-    return [*texts, "To repeat:\n\n" + "\n".join(f"    {command}" for command in commands)]
+    commands = dict.fromkeys(repeat_command(replace(found, info=EvaluationInfo(model=_FOLDER))) for found in results)
+    words = "To repeat, with the images in the place of NAME=PATH:\n\n"
+    return [*texts, words + "\n".join(f"    {command}" for command in commands)]
 
 
 def _trained(training: Training | None, architecture: str) -> list[str]:
