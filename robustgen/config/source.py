@@ -24,7 +24,7 @@ class Source:
 
 
 def not_there(place: str) -> str:
-    """The message for a place that is no model."""
+    """The error for a model that does not exist: the forms that are expected."""
     return (
         "expected a folder written by train, a file of weights or a program, hub:NAME, FILE.py:NAME, "
         f"PACKAGE.MODULE:NAME, timm:NAME or hf:FOLDER, got {place}, which does not exist"
