@@ -33,11 +33,16 @@ PROGRESS = re.compile(r"started$|\d images?/s|\bleft\b")
 """Lines that depend on the speed of the machine: they are left out."""
 PICTURE = re.compile(r"^!\[[^\]]*\]\(([\w.-]+)\)\n", re.MULTILINE)
 NOTEBOOK_LINE = re.compile(r"\s*The lesson is also a \[notebook\]\([\w.-]+\)\.")
-INSTALL = """\
+PREPARE = """\
 import importlib.util
+import os
+import sys
+from pathlib import Path
 
 if importlib.util.find_spec("robustgen") is None:
-    %pip install --quiet robustgen"""
+    raise ModuleNotFoundError("install robustgen for this kernel first: pip install . in a clone of its repository")
+os.environ["PATH"] = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])"""
+"""The first cell: commands of the cells below are those of the kernel's own environment."""
 DURATION = re.compile(r"(?:\d+ (?:h|min|s)\b ?)+")
 
 
@@ -100,7 +105,7 @@ def notebook_of(text: str) -> dict[str, Any]:
             elif part.strip():
                 add("markdown", part)
 
-    add("code", INSTALL)
+    add("code", PREPARE)
     at = 0
     for piece in PIECE.finditer(text):
         add_prose(text[at : piece.start()])
@@ -109,7 +114,7 @@ def notebook_of(text: str) -> dict[str, Any]:
             add("code", f"%%writefile {piece['file']}\n{piece['content']}")
         else:
             lines = [line.strip() for line in piece["commands"].splitlines()]
-            add("code", "\n".join(["%%sh", *lines]), piece["output"] or "")
+            add("code", "\n".join(["%%sh -e", *lines]), piece["output"] or "")
     add_prose(text[at:])
     metadata = {
         "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},

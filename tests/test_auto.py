@@ -14,7 +14,7 @@ from robustgen.config.recipe import DataConfig, ThreatConfig
 from robustgen.pipeline.graph import check_recipe
 from robustgen.planning.auto import EVALUATIONS, SWIFT_PASSES, choose, choose_side, seconds_of
 from robustgen.planning.facts import ImageFacts, Speed
-from robustgen.stages.auto import keep_better
+from robustgen.stages.auto import keep_better, measure_speed
 from robustgen.storage.files import write_json
 from robustgen.storage.run_folder import RunDir
 
@@ -135,6 +135,20 @@ def test_a_network_without_normalization_learns_slower():
     assert recipe.train.schedule.peak_lr == recipe.labeller.schedule.peak_lr == 0.05
     assert any(choice.why == "the network has no normalization layers" for choice in choices)
     assert chosen(PHOTOS, 3600, speed(2e-5))[0].train.schedule.peak_lr == 0.2
+
+
+@pytest.mark.parametrize(
+    ("layers", "message"),
+    [
+        ("nn.Flatten(), nn.Linear(64, 10)", r"does not accept these images: for input \(2, 3, 8, 8\)"),
+        ("nn.Flatten(), nn.Linear(192, 3)", r"returns \(2, 3\) for 2 images, expected \(2, 4\)"),
+    ],
+)
+def test_a_network_that_does_not_suit_the_images_is_refused_before_it_is_timed(layers, message, tmp_path):
+    path = tmp_path / "net.py"
+    path.write_text(f"from torch import nn\ndef make():\n    return nn.Sequential({layers})\n")
+    with pytest.raises(ValueError, match=message):
+        measure_speed(ImageFacts(60, 0, (3, 8, 8), 4, 15, 15), 8, "cpu", 1, f"{path}:make", 60)
 
 
 def test_the_numbers_of_images_that_are_named_are_those_of_the_run():

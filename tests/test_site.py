@@ -126,11 +126,20 @@ def test_the_notebook_of_a_tutorial_is_that_of_its_page(name):
     assert notebook == tutorials.notebook_of(page.read_text()), "run: python docs/make_tutorials.py --notebooks"
     assert f"]({name}.ipynb)" in page.read_text()
     code = ["".join(cell["source"]) for cell in notebook["cells"] if cell["cell_type"] == "code"]
-    assert sum("%%sh\nrobustgen " in text for text in code) >= 3 and any(
+    assert sum("%%sh -e\nrobustgen " in text for text in code) >= 3 and any(
         text.startswith("%%writefile") for text in code
     )
-    commands = [line for text in code if text.startswith("%%sh\n") for line in text.splitlines()[1:]]
+    commands = [line for text in code if text.startswith("%%sh -e\n") for line in text.splitlines()[1:]]
     assert len(commands) == len(re.findall(r"^    (?:robustgen|python) ", page.read_text(), re.MULTILINE))
+
+
+def test_the_first_cell_finds_commands_in_the_environment_of_the_kernel(monkeypatch):
+    monkeypatch.setenv("PATH", "elsewhere")
+    exec(tutorials.PREPARE, {})
+    assert os.environ["PATH"] == os.pathsep.join([str(Path(sys.executable).parent), "elsewhere"])
+    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
+    with pytest.raises(ModuleNotFoundError, match="install robustgen for this kernel first"):
+        exec(tutorials.PREPARE, {})
 
 
 @pytest.mark.slow
@@ -141,7 +150,6 @@ def test_a_notebook_runs_and_prints_what_its_page_shows(name, tmp_path, monkeypa
     import nbformat
     from nbclient import NotebookClient
 
-    monkeypatch.setenv("PATH", os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]]))
     monkeypatch.setenv("COLUMNS", "100")
     notebook = nbformat.read(DOCS / "tutorials" / f"{name}.ipynb", as_version=4)
     nbformat.validate(notebook)

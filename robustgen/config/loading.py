@@ -96,7 +96,7 @@ def unknown_recipe(name: str, known: Mapping[str, Recipe]) -> str:
     close = difflib.get_close_matches(name, [row for row in known if "/" in row], n=3) if "/" in name else []
     hint = f"did you mean {' or '.join(close)}? " if close else ""
     rows = sum("/" in row for row in known)
-    others = f", and {rows} rows of papers (robustgen list recipes)" if rows else ""
+    others = f", and {rows} recipes of papers (robustgen list recipes)" if rows else ""
     return f"{hint}known: {', '.join(row for row in known if '/' not in row)}{others}"
 
 

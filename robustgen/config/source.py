@@ -23,6 +23,14 @@ class Source:
     normalize: str = "none"
 
 
+def not_there(place: str) -> str:
+    """The error for a model that does not exist: the forms that are expected."""
+    return (
+        "expected a folder written by train, a file of weights or a program, hub:NAME, FILE.py:NAME, "
+        f"PACKAGE.MODULE:NAME, timm:NAME or hf:FOLDER, got {place}, which does not exist"
+    )
+
+
 def place_of(place: str) -> str:
     """The folder in "hf:FOLDER" where publish has written the folder; every other place as it is.
 

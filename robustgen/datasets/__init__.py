@@ -166,10 +166,16 @@ def _order(data: DataConfig, images: ImageSet) -> np.ndarray:
     return rng_for(data.split_seed, "split", data.name).permutation(len(images))
 
 
+def unknown_dataset(name: str) -> str:
+    """What is known in place of an unknown dataset; the path of images that exist needs its layout."""
+    hint = f"did you mean --data {kind_of_images(Path(name))}={name}? " if Path(name).exists() else ""
+    return f"unknown data set {name!r}; {hint}known: {', '.join(DATASETS)}"
+
+
 def load_all(data: DataConfig) -> Loaded:
     """All images that a dataset has to train on, and its own test images where it has any."""
     if data.name not in DATASETS:
-        raise ValueError(f"unknown data set {data.name!r}; known: {', '.join(DATASETS)}")
+        raise ValueError(unknown_dataset(data.name))
     images, test = _read(data.name, Path(data.path) if data.path else None, data)
     if data.test_path is not None:
         test = in_classes(_test_of(data), images.info.classes, images.origin)

@@ -97,12 +97,16 @@ def _find(folder: Path, fewest: int = 2) -> Pictures:
     classes = tuple(sorted(places))
     per_class = [_images_below(places[name]) for name in classes]
     count = sum(map(len, per_class))
+    loose = sum(entry.suffix.lower() in SUFFIXES and not _ignored(entry) for entry in folder.iterdir())
     if len(classes) < fewest or not count:
-        raise ValueError(f"{folder} holds {len(classes)} class folders and {count} images; expected FOLDER/CLASS/*.png")
+        outside = f", and {loose} outside of them" if loose else ""
+        raise ValueError(
+            f"{folder} holds {len(classes)} class folders and {count} images in them{outside}; expected "
+            f"FOLDER/CLASS/*.png with at least {fewest} {'classes' if fewest > 1 else 'class'}"
+        )
     for name, files in zip(classes, per_class, strict=True):
         if not files:
             raise ValueError(f"{places[name]} holds no images")
-    loose = sum(entry.suffix.lower() in SUFFIXES and not _ignored(entry) for entry in folder.iterdir())
     notes = (f"{folder}: {loose} images outside the folders of classes are left out",) if loose else ()
     files = [file for files in per_class for file in files]
     labels = np.repeat(np.arange(len(classes)), list(map(len, per_class)))

@@ -144,7 +144,7 @@ def load(path: Path | None = None, size: int | None = None, how: Reading | None 
     """
     how = how or Reading()
     if path is None:
-        raise ValueError("data set npz needs its file; say which with --set data.path=FILE.npz")
+        raise ValueError("data set npz needs its file; name it: --data npz=FILE.npz, or --set data.path=FILE.npz")
     parts = parts_of(array_names(path), how) if path.suffix != ".npy" else ()
     first = "train" if "train" in parts else next(iter(parts), "")
     images = read_arrays(path, how, first)

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from torch import nn
 
+from robustgen.config.source import not_there
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model
 from robustgen.models.foreign import adapted, build_network, open_program
@@ -39,12 +40,18 @@ def load_external(
     if not Path(source).is_file():
         reference = Reference.parse(source)
         if reference is None:
-            raise ValueError(
-                f"expected a folder written by train, a file of weights or a program, hub:NAME, FILE.py:NAME, "
-                f"PACKAGE.MODULE:NAME, timm:NAME or hf:FOLDER, got {source}, which does not exist"
-            )
+            raise ValueError(not_there(source))
+        if architecture is not None:
+            raise ValueError(f"the architecture of {source} is known; leave out --architecture")
         network = build_network(reference, info)
         return adapted(network if weights is None else load_weights(network, weights), info)
+    if weights is not None:
+        raise ValueError(
+            f"{source} is a file of weights or a program, but --weights {weights} is given too; leave one of them out, "
+            "or name the network: FILE.py:NAME"
+        )
+    if source.endswith(".py"):
+        raise ValueError(f"{source} is a file of Python; expected the name of a function or class in it: {source}:NAME")
     if architecture is None:
         program = open_program(Path(source))
         if program is not None:

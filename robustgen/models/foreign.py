@@ -73,9 +73,8 @@ def find_network(reference: Reference) -> None:
         if not _library("timm", "timm").is_model(reference.name):
             raise ValueError(f"timm knows no network {reference.name!r}; timm.list_models() lists them")
     elif reference.where == "hf":
+        _check_folder(reference)
         _library("transformers", "transformers")
-        if not (Path(reference.name) / "config.json").is_file():
-            raise ValueError(f"{reference}: expected a folder with config.json and weights, there is none")
     else:
         find_code(reference)
 
@@ -107,9 +106,8 @@ def _from_timm(reference: Reference, info: DatasetInfo) -> nn.Module:
 
 
 def _from_hugging_face(reference: Reference, info: DatasetInfo) -> nn.Module:
+    _check_folder(reference)
     transformers = _library("transformers", "transformers")
-    if not (Path(reference.name) / "config.json").is_file():
-        raise ValueError(f"{reference}: expected a folder with config.json and weights, there is none")
     try:
         model = transformers.AutoModelForImageClassification.from_pretrained(
             reference.name, local_files_only=True, trust_remote_code=False
@@ -120,6 +118,19 @@ def _from_hugging_face(reference: Reference, info: DatasetInfo) -> nn.Module:
         raise ValueError(f"{reference} has {model.config.num_labels} classes, the images have {len(info.classes)}")
     assert isinstance(model, nn.Module)
     return model
+
+
+def _check_folder(reference: Reference) -> None:
+    """Raise ValueError unless a reference to Hugging Face names a folder on this machine that transformers can open."""
+    folder = Path(reference.name)
+    if reference.name and (folder / "config.json").is_file():
+        return
+    found = f"{folder} has no config.json" if reference.name and folder.is_dir() else "there is no such folder"
+    raise ValueError(
+        f"{reference}: expected hf:FOLDER, a folder on this machine with config.json (of transformers) or model.json "
+        f"(of robustgen publish) and weights, but {found}; download OWNER/NAME with: hf download OWNER/NAME "
+        "--local-dir FOLDER"
+    )
 
 
 def _library(name: str, extra: str) -> Any:

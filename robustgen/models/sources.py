@@ -26,17 +26,26 @@ def open_classifier(source: Source, info: DatasetInfo) -> nn.Module:
     from robustgen.models.saved import load_classifier
 
     if Path(source.place).is_dir():
-        for given, name in ((source.weights, "--weights"), (source.architecture, "--architecture")):
-            if given is not None:
-                raise ValueError(f"{source.place} is a folder written by train, which needs no {name}; leave it out")
+        check_folder_alone(source)
         return load_classifier(Path(source.place)).requires_grad_(False)
     model = load_external(source.place, info, source.weights, source.architecture)
     if source.normalize != "none":
         if source.architecture is not None or source.place.startswith("hub:"):
             raise ValueError(f"{source.place} includes normalization; leave out --normalize")
-        model = with_normalization(model, *_normalization(source.normalize, info))
+        model = with_normalization(model, *normalization_of(source, info))
     model.eval()
     return model if any(map(is_scripted, model.modules())) else model.requires_grad_(False)
+
+
+def check_folder_alone(source: Source) -> None:
+    """Raise ValueError if options are given with a folder written by train, which says all by itself."""
+    given = {
+        "--weights": source.weights is not None,
+        "--architecture": source.architecture is not None,
+        "--normalize": source.normalize != "none",
+    }
+    for name in (name for name, there in given.items() if there):
+        raise ValueError(f"{source.place} is a folder written by train, which needs no {name}; leave it out")
 
 
 def images_known_to(source: Source) -> DatasetInfo | None:
@@ -138,8 +147,9 @@ def _advice(images: Tensor) -> str:
     return other
 
 
-def _normalization(text: str, info: DatasetInfo) -> tuple[Sequence[float], Sequence[float]]:
-    """Mean and standard deviation per channel: those of the dataset, or those given."""
+def normalization_of(source: Source, info: DatasetInfo) -> tuple[Sequence[float], Sequence[float]]:
+    """Mean and standard deviation per channel of `--normalize`: those of the dataset, or those given."""
+    text = source.normalize
     if text == "data":
         return info.mean, info.std
     mean, slash, std = text.partition("/")

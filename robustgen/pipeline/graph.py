@@ -245,7 +245,7 @@ def check_recipe(recipe: Recipe) -> None:
         ValueError: an unknown dataset, architecture, augmentation, solver or suite; names the known ones.
     """
     from robustgen.augment import build_augmentation
-    from robustgen.datasets import DATASETS
+    from robustgen.datasets import DATASETS, unknown_dataset
     from robustgen.evaluation.suites import find_suite
     from robustgen.images import DatasetInfo
     from robustgen.models import build_model
@@ -253,7 +253,7 @@ def check_recipe(recipe: Recipe) -> None:
     from robustgen.storage.references import Reference
 
     if recipe.data.name not in DATASETS:
-        raise ValueError(f"unknown data set {recipe.data.name!r}; known: {', '.join(DATASETS)}")
+        raise ValueError(unknown_dataset(recipe.data.name))
     find_suite(recipe.evaluation.suite)
     _check_generators(recipe)
     for training in (recipe.labeller, *map(recipe.training, recipe.arms)):

@@ -235,11 +235,17 @@ def repeat_command(found: Evaluation | Certification) -> str:
             f"--samples {own.samples} --alpha {own.alpha:g} --seed {own.seed}"
         )
     verdicts, (_, seed, eps) = found.verdicts, made_for(found.verdicts)
-    norm = verdicts.threat.partition(":")[0]
+    norm, _, shown = verdicts.threat.partition(":")
     return (
-        f"robustgen evaluate {model} --data NAME=PATH --threat {norm}:{eps or verdicts.threat.partition(':')[2]} "
+        f"robustgen evaluate {model} --data NAME=PATH --threat {norm}:{_exact(shown, eps)} "
         f"--suite {verdicts.suite} --seed {seed or 'N'}"
     )
+
+
+def _exact(shown: str, eps: str) -> str:
+    """A radius as it is shown, such as 8/255, where that is all of it; else with all its digits, where recorded."""
+    above, _, below = shown.partition("/")
+    return shown if not eps or float(above) / float(below or 1) == float(eps) else eps
 
 
 def made_for(verdicts: Verdicts) -> tuple[str, str, str]:

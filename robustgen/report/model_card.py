@@ -138,7 +138,7 @@ def model_card(
         f"{about['dataset']} in {len(about['classes'])} classes; network {about['architecture']}. {_purpose(about)}",
         _use(about),
         "\n\n".join(["## Evaluation", *_evaluation(results)]),
-        "\n\n".join(["## Training", *_trained(training)]),
+        "\n\n".join(["## Training", *_trained(training, about["architecture"])]),
         "## Limits\n\nA robust accuracy holds for its threat model and its test images, and is an upper bound: other "
         "attacks may break more. It says nothing about other perturbations, such as rotations or other radii.",
     ]
@@ -197,7 +197,7 @@ def _use(about: Mapping[str, Any]) -> str:
     shape = ", ".join(map(str, about["shape"]))
     return f"""## Use
 
-    pip install robustgen huggingface_hub
+With robustgen and `huggingface_hub` installed:
 
 ```python
 import robustgen
@@ -236,11 +236,13 @@ def _evaluation(results: Sequence[Evaluation | Certification]) -> list[str]:
             rows.append((f"{own.sigma:g}", f"{len(own):,}", *cells))
         columns = ("noise", "images", "average certified radius", "certified % at that radius", "95 %")
         texts.append("Randomized smoothing, l2:\n\n" + _table(columns, rows))
-    commands = [repeat_command(replace(found, info=EvaluationInfo(model=_FOLDER))) for found in results]
-    return [*texts, "To repeat:\n\n" + "\n".join(f"    {command}" for command in commands)]
+    commands = dict.fromkeys(repeat_command(replace(found, info=EvaluationInfo(model=_FOLDER))) for found in results)
+    words = "To repeat, with the images in the place of NAME=PATH:\n\n"
+    return [*texts, words + "\n".join(f"    {command}" for command in commands)]
 
 
-def _trained(training: Training | None) -> list[str]:
+def _trained(training: Training | None, architecture: str) -> list[str]:
+    """How it was trained; `architecture` names the network as its `model.json` does, without folders of a machine."""
     if training is None:
         return ["Not recorded."]
     data, proxies = training.data, training.images.proxies
@@ -249,7 +251,7 @@ def _trained(training: Training | None) -> list[str]:
     names = ", ".join(Path(name).name for name in proxies)
     generated = f"Generated images were mixed in: {names}." if proxies else "No generated images."
     usual = {**TrainingConfig(schedule=training.settings.schedule).to_json(), "schedule": {}}
-    changed = _changed(training.settings.to_json(), usual)
+    changed = _changed({**training.settings.to_json(), "architecture": architecture}, usual)
     settings = yaml.safe_dump({"train": changed}, sort_keys=False)
     return [
         f"Real training images of {data['name']}: {images}. {generated}",

@@ -80,11 +80,14 @@ def _classifier_seconds(name: str, info: DatasetInfo, device: str, batch: int) -
     import torch
 
     from robustgen.models import build_model
+    from robustgen.models.sources import check_accepts
     from robustgen.modes import channels_last
     from robustgen.randomness import rng_for
 
-    model = channels_last(build_model(name, info, rng_for(0, "auto"))).to(device).train()
+    model = channels_last(build_model(name, info, rng_for(0, "auto"))).to(device).eval()
     images = torch.rand(batch, *info.shape, device=device).contiguous(memory_format=torch.channels_last)
+    check_accepts(model, name, images, len(info.classes), more=True)
+    model.train()
     return _seconds(lambda: model(images).float().logsumexp(1).mean().backward(), device) / batch
 
 

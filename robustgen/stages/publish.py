@@ -8,7 +8,7 @@ import logging
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -20,13 +20,17 @@ from robustgen.config.source import Source
 from robustgen.images import DatasetInfo
 from robustgen.models import build_model, hub
 from robustgen.models.catalog import RELEASE_INFOS
+from robustgen.models.foreign import Adapted
 from robustgen.models.saved import NETWORK_SOURCE, dataset_info, load_classifier, read_model_json, save_classifier
-from robustgen.models.sources import check_accepts, open_classifier
+from robustgen.models.sources import check_accepts, check_folder_alone, normalization_of, open_classifier
+from robustgen.models.wide_resnet import Normalize
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts
 from robustgen.report.model_card import Training, model_card, read_results_for, results_of, training_of
 from robustgen.storage.files import atomic_write, first_line, read_json, write_json
+from robustgen.storage.references import Reference
 from robustgen.storage.weights import load_weights, save_weights, weights_digest
+from robustgen.units import show_names
 
 Reopened = Callable[[Tensor], Tensor]
 """Images to logits, by the published file."""
@@ -39,7 +43,7 @@ class PublishedClassifier:
     name          its name
     model         in evaluation mode
     info          the dataset it was trained for
-    architecture  a name for `build_model`; None for external networks
+    architecture  a name for `build_model`, which puts `info`'s normalization in front; None for programs
     threat        NORM:EPS; None if unknown
     padding       width of the zero padding around the image before the network
     verdicts      its verdicts under AutoAttack, if it has been evaluated
@@ -69,12 +73,11 @@ def subject_of(source: Source, data: DataConfig) -> PublishedClassifier:
         data: the images it classifies, for a model of another source; not loaded otherwise.
 
     Raises:
-        ValueError: no classifier there, or weights that do not fit.
+        ValueError: no classifier there, options that it does not need, or weights that do not fit.
     """
-    from robustgen.datasets import load_test
-
     folder = Path(source.place)
     if folder.is_dir():
+        check_folder_alone(source)
         about = read_model_json(folder)
         path = folder / "autoattack.npz"
         verdicts = Verdicts.load(path) if path.exists() else None
@@ -90,6 +93,8 @@ def subject_of(source: Source, data: DataConfig) -> PublishedClassifier:
             results=tuple(results_of(folder)),
         )
     if source.place.startswith(hub.PREFIX):
+        if source.architecture is not None or source.normalize != "none":
+            raise ValueError(f"{source.place} is known; leave out --architecture and --normalize")
         full, release = hub.find_release(source.place.removeprefix(hub.PREFIX))
         model = hub.open_release(release, source.weights or hub.locate(full, release)).eval()
         return PublishedClassifier(
@@ -100,10 +105,28 @@ def subject_of(source: Source, data: DataConfig) -> PublishedClassifier:
             release.threat,
             release.padding,
         )
+    return _subject_from_elsewhere(source, data)
+
+
+def _subject_from_elsewhere(source: Source, data: DataConfig) -> PublishedClassifier:
+    """A weights file, a program, or a network of the user's own, whose file is published with it."""
+    from robustgen.datasets import load_test
+
     info = load_test(data).info
-    own = source.architecture if source.normalize == "none" else None
-    name = source.place if ":" in source.place else folder.stem
-    return PublishedClassifier(name, open_classifier(source, info), info, own)
+    model = open_classifier(source, info)
+    named = source.architecture or source.place
+    reference = Reference.parse(named)
+    name = Path(source.place).name if ":" in source.place else Path(source.place).stem
+    if reference is None:
+        return PublishedClassifier(name, model, info, source.architecture)
+    if reference.where == "hf":  # a folder on this machine
+        return PublishedClassifier(name, model, info, None)
+    if source.normalize == "none":
+        seen = info.unnormalized()
+    else:
+        mean, std = normalization_of(source, info)
+        seen = replace(info, mean=tuple(mean), std=tuple(std))
+    return PublishedClassifier(name, model, seen, str(reference), code=reference.file)
 
 
 def publish(subject: PublishedClassifier, form: str, into: Path) -> str:
@@ -143,34 +166,72 @@ def _safetensors(subject: PublishedClassifier, into: Path, files: list[Path]) ->
         raise ValueError(
             f"{subject.name} pads its images, which model.json cannot describe; publish it as torch-export"
         )
+    model = _as_built(subject)
     if into.suffix == ".safetensors":
-        save_weights(into, subject.model)
+        save_weights(into, model)
         files.append(into)
         write_json(into.with_suffix(".json"), _about(subject))
         files.append(into.with_suffix(".json"))
         return _rebuilt(subject, into)
+    if (into / "asked.json").exists():
+        raise ValueError(
+            f"{into} is a folder written by train, which would be overwritten; choose another one with --into"
+        )
     files += [into / "weights.safetensors", into / "model.json"]  # first: a failed write leaves neither
     if subject.code is not None:
         files.append(into / NETWORK_SOURCE)
         into.mkdir(parents=True, exist_ok=True)
         with atomic_write(into / NETWORK_SOURCE) as file:
             file.write(subject.code.read_bytes())
-    save_classifier(into, subject.model, architecture, subject.info, threat=subject.threat, published_as=subject.name)
+    save_classifier(into, model, architecture, subject.info, threat=subject.threat, published_as=subject.name)
     return load_classifier(into)
+
+
+def _as_built(subject: PublishedClassifier) -> nn.Module:
+    """The model as `build_model` builds it: a network of the user's own stands behind normalization, in `Adapted`."""
+    model = subject.model
+    if Reference.parse(subject.architecture or "") is None:
+        return model
+    if isinstance(model, Adapted) and isinstance(model.normalize, Normalize):
+        return model  # trained here
+    if isinstance(model, nn.Sequential) and isinstance(model[0], Normalize):
+        model = model[1]  # `with_normalization`; `info` has its numbers
+    return Adapted(model.network if isinstance(model, Adapted) else model, subject.info.mean, subject.info.std)
 
 
 def _hf_folder(subject: PublishedClassifier, into: Path, files: list[Path]) -> Reopened:
     """Write a folder as by safetensors, with a model card, for `huggingface_hub.upload_folder`."""
+    if into.suffix == ".safetensors" or into.is_file():
+        raise ValueError(f"hf-folder needs a folder, got the name of a file with --into {into}")
     card = into / "README.md"
     if card.exists():
         raise ValueError(f"{card} exists and may have been edited; choose a new folder with --into, or move the file")
+    if others := _other_files(into):
+        raise ValueError(
+            f"{into} holds {show_names(others)}, which would be uploaded too; choose a new folder with --into"
+        )
     results = read_results_for(subject.results, weights_digest(subject.model))
-    reopened = _safetensors(subject, into, files)
+    reopened = _safetensors(_without_folders(subject), into, files)
     files.append(card)
     about = read_json(into / "model.json")
     with atomic_write(card) as file:
         file.write(model_card(into.name, about, results, subject.training, subject.license_name).encode())
     return reopened
+
+
+def _other_files(into: Path) -> list[str]:
+    """Names in a folder that publish does not write; hidden ones are those of git and the hub."""
+    own = {"weights.safetensors", "model.json", NETWORK_SOURCE}
+    found = into.iterdir() if into.is_dir() else ()
+    return sorted(path.name for path in found if path.name not in own and not path.name.startswith("."))
+
+
+def _without_folders(subject: PublishedClassifier) -> PublishedClassifier:
+    """The classifier with its network named by the published copy of its file, not by a path of this machine."""
+    reference = Reference.parse(subject.architecture or "")
+    if reference is None or subject.code is None:
+        return subject
+    return replace(subject, architecture=str(replace(reference, where=NETWORK_SOURCE)))
 
 
 def _robustbench(subject: PublishedClassifier, into: Path, files: list[Path]) -> Reopened:

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from robustgen.config.recipe import DataConfig, Recipe, ThreatConfig
+from robustgen.config.source import not_there
 from robustgen.storage.files import read_json
 from robustgen.storage.run_folder import RunDir
 
@@ -61,10 +62,15 @@ def trained_for(place: str) -> Origin:
 
     A folder made by the command train keeps them in `asked.json`, a classifier of a run in the run's recipe, a
     published folder in `model.json`, a model of the hub in the catalog.
+
+    Raises:
+        ValueError: there is no such file, folder or published model.
     """
     folder = Path(place)
     if place.startswith("hub:"):
         return _of_the_hub(place)
+    if ":" not in place and not folder.exists():
+        raise ValueError(not_there(place))
     if not (folder / "model.json").exists():
         return Origin()
     model = read_json(folder / "model.json")

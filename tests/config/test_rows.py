@@ -191,7 +191,7 @@ def test_the_command_line_knows_rows(robustgen):
     code, said, _ = robustgen("show", CUTMIX_DDPM, "--scale", "tiny", "--set", "train.loss.beta=2")
     assert re.search(r"train\.loss\.beta +2\.0", said) and re.search(r"train\.architecture +wrn-10-1", said)
     code, _, said = robustgen("run", CUTMIX_DDPM + "x")
-    assert code == 2 and f"did you mean {CUTMIX_DDPM}" in said and "rows of papers" in said and len(said) < 700
+    assert code == 2 and f"did you mean {CUTMIX_DDPM}" in said and "recipes of papers" in said and len(said) < 700
     code, _, said = robustgen("run", "digits", "--scale", "small")
     assert code == 2 and "unknown scale 'small'; known: tiny" in said
 

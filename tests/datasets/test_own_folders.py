@@ -198,8 +198,8 @@ def test_a_folder_of_test_images_alone(tmp_path):
     ("names", "message"),
     [
         ((), "holds 0 class folders and 0 images"),
-        (("a.png", "b.png"), "holds 0 class folders and 0 images"),
-        (("only/a.png",), "holds 1 class folders and 1 images"),
+        (("a.png", "b.png"), "0 images in them, and 2 outside of them; expected FOLDER/CLASS"),
+        (("only/a.png",), "holds 1 class folders and 1 images in them; expected .* with at least 2 classes"),
         (("a/x.png", "b/x.txt"), "b holds no images"),
         (("train/a/x.png", "train/b/x.png", "test/a/x.png", "test/c/x.png"), "only the second c"),
     ],

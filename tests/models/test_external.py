@@ -391,6 +391,9 @@ def test_models_come_from_functions_and_weights_files(tmp_path):
         (lambda: load_external("hub:Wang2023Better", INFO), "known: Wang2023Better_WRN-28-10"),
         (lambda: load_external("nothing", INFO), "expected a folder written by train"),
         (lambda: load_external(str(tmp_path / "wrn.pt"), INFO), "--architecture"),
+        (lambda: load_external(str(tmp_path / "net.py"), INFO), r"function or class in it: .*net\.py:NAME"),
+        (lambda: load_external(spec, INFO, architecture="wrn-10-1"), "is known; leave out --architecture"),
+        (lambda: load_external(str(tmp_path / "wrn.pt"), INFO, tmp_path / "w.pt", "wrn-10-1"), "leave one of them out"),
         (
             lambda: load_external(spec, INFO, tmp_path / "short.pt"),
             r"other shapes: 1.weight is \(4, 63\), expected \(4, 64\)",

@@ -174,7 +174,7 @@ def test_a_network_initializes_itself_and_the_seed_decides(networks):
         ("net.py:ViT(widht=3)", "fails: TypeError: .*widht"),
         ("missing.py:make", "there is no file missing.py"),
         ("nowhere.nothing:make", "cannot import nowhere.nothing"),
-        ("hf:nowhere", "config.json|transformers is needed"),
+        ("hf:nowhere", "but there is no such folder; download OWNER/NAME with: hf download"),
     ],
 )
 def test_what_cannot_be_built_is_one_line(networks, reference, message):

@@ -116,6 +116,59 @@ def test_a_card_names_only_results_of_its_own_model(trained):
     assert (trained / "models" / "own" / "weights.safetensors").exists()
 
 
+def test_an_audited_network_is_published_with_its_verdicts_and_without_the_paths_of_its_machine(trained):
+    (trained / "plain.py").write_text(
+        "from torch import nn\ndef make():\n    return nn.Sequential(nn.Flatten(), nn.Linear(64, 10))\n"
+    )
+    net = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(64, 10))
+    torch.save(net.state_dict(), trained / "plain.pt")
+    images = torch.rand(3, 1, 8, 8)
+    ways = {
+        "function": (f"{trained}/plain.py:make", "--weights", "plain.pt"),
+        "weights": ("plain.pt", "--architecture", f"{trained}/plain.py:make"),
+        "normalized": (f"{trained}/plain.py:make", "--weights", "plain.pt", "--normalize", "0.5/0.25"),
+    }
+    for name, words in ways.items():
+        judge = ["--data", "digits", "--threat", "linf:0.1", "--suite", "quick", "--images", "5"]
+        command(trained, "evaluate", *words, *judge, "--into", f"{name}.npz")
+        end = ["--data", "digits", "--to", "hf-folder", "--results", f"{name}.npz", "--into", f"up/{name}"]
+        command(trained, "publish", *words, *end)
+        folder = trained / "up" / name
+        model, scaled = package.load_model(f"hf:{folder}"), (images - 0.5) / 0.25 if name == "normalized" else images
+        torch.testing.assert_close(model(images), net(scaled))
+        card = (folder / "README.md").read_text()
+        assert "| quick | linf 0.1 | 5 |" in card and "No threat model is recorded" in card
+        assert all(str(trained) not in text for text in (card, (folder / "model.json").read_text()))
+    command(trained, "publish", "plain.pt", "--architecture", "plain.py:make", "--data", "digits",
+            "--to", "safetensors", "--into", "plain.safetensors")  # fmt: skip
+
+
+@pytest.mark.parametrize("option", ["--weights", "--architecture", "--normalize"])
+def test_a_folder_needs_no_options_of_other_sources(trained, option):
+    line = ["publish", "models/own", option, "data", "--to", "hf-folder", "--into", "up/options"]
+    said = command(trained, *line, code=2)
+    assert f"models/own is a folder written by train, which needs no {option}; leave it out" in said
+    assert not (trained / "up" / "options").exists()
+
+
+def test_a_folder_with_other_files_is_not_published_into(trained):
+    weights = (trained / "models" / "own" / "weights.safetensors").read_bytes()
+    shutil.copytree(trained / "models" / "own", trained / "second")
+    (trained / "second" / "weights.safetensors").write_bytes(b"mine")
+    (trained / "cloned" / ".git").mkdir(parents=True)
+    refused = {
+        ("models", "hf-folder"): "models holds own, which would be uploaded too",
+        ("second", "hf-folder"): "which would be uploaded too",
+        ("second", "safetensors"): "second is a folder written by train, which would be overwritten",
+        ("card.safetensors", "hf-folder"): "hf-folder needs a folder, got the name of a file",
+    }
+    for (into, form), message in refused.items():
+        assert message in command(trained, "publish", "models/own", "--to", form, "--into", into, code=2)
+    assert (trained / "second" / "weights.safetensors").read_bytes() == b"mine"
+    command(trained, "publish", "models/own", "--to", "hf-folder", "--into", "cloned")
+    assert (trained / "cloned" / "weights.safetensors").read_bytes() == weights
+
+
 def test_an_edited_card_is_never_overwritten(trained):
     line = ["publish", "models/own", "--to", "hf-folder", "--into", "edited"]
     assert "Note: the card names no license" in command(trained, *line)

@@ -195,8 +195,11 @@ def test_models_of_the_hub_and_of_others_are_published(tmp_path, monkeypatch):
     )
     code = subject_of(Source(f"{tmp_path / 'net.py'}:make", normalize="data"), data)
     publish(code, "torch-export", tmp_path / "code.pt2")
+    publish(code, "safetensors", tmp_path / "code")
+    torch.testing.assert_close(load_classifier(tmp_path / "code")(IMAGES), code.model(IMAGES))
+    program = subject_of(Source(str(tmp_path / "code.pt2")), data)
     with pytest.raises(ValueError, match="needs a network that robustgen builds by name"):
-        publish(code, "safetensors", tmp_path / "code")
+        publish(program, "safetensors", tmp_path / "program")
 
 
 def test_the_command_line_publishes_and_can_be_repeated(folder, robustgen, tmp_path):
@@ -213,7 +216,8 @@ def test_the_command_line_publishes_and_can_be_repeated(folder, robustgen, tmp_p
 @pytest.mark.parametrize(
     ("line", "message"),
     [
-        ("publish nowhere --to onnx --into x", "unknown what images nowhere is for: publish needs --data"),
+        ("publish nowhere --to onnx --into x", "timm:NAME or hf:FOLDER, got nowhere, which does not exist"),
+        ("publish net.py:make --to onnx --into x", "unknown what images net.py:make is for: publish needs --data"),
         (
             "publish nowhere --to onnx --into x --data digits",
             "timm:NAME or hf:FOLDER, got nowhere, which does not exist",

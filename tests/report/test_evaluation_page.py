@@ -205,6 +205,22 @@ def test_a_file_alone_says_what_is_missing_in_its_command(tmp_path, path):
     assert "words in capitals" in render_evaluation(found) and "Adversarial examples" not in render_evaluation(found)
 
 
+@pytest.mark.parametrize(
+    ("shown", "eps", "said"),
+    [
+        ("8/255", "0.03137254901960784", "8/255"),
+        ("8/255", "0.0313", "0.0313"),
+        ("0.05", "0.05", "0.05"),
+        ("0.5", "", "0.5"),
+    ],
+)
+def test_a_command_has_the_radius_as_it_is_shown_where_that_is_exact(shown, eps, said, path):
+    found = read_result(path)
+    made = f"0 seed 3 eps {eps}" if eps else "0"
+    old = replace(found, verdicts=replace(found.verdicts, threat=f"linf:{shown}", made_for=made), info=EvaluationInfo())
+    assert f" --threat linf:{said} --suite" in repeat_command(old)
+
+
 @pytest.mark.parametrize("broken", [0.0, 1.0])
 def test_one_image_has_a_page(broken, tmp_path):
     found = saved(drawn(1, 10, broken=broken, seed=1), tmp_path)
