@@ -70,6 +70,9 @@ def test_every_command_is_understood(page, line, tmp_path):
                 (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
                 whole = re.fullmatch(r"runs/[\w-]+", word)
                 (tmp_path / word).symlink_to(run if whole else run / "classifiers" / "edm-0")
+        for word in words:
+            if re.fullmatch(r"[\w-]+\.(pt|safetensors)", word) and "--into" not in words[: words.index(word)]:
+                (tmp_path / word).write_bytes(b"")
     for word in words if words[0] in ("show", "report") else ():
         if word.endswith(".npz"):
             (tmp_path / word).parent.mkdir(parents=True, exist_ok=True)
