@@ -269,7 +269,9 @@ def test_normalization_is_put_in_front_unless_told_otherwise(networks):
 
 def test_hugging_face_and_timm_networks(tmp_path):
     """Both are optional; where one is absent the error says how to install it."""
-    for name, reference in (("timm", "timm:resnet10t"), ("transformers", "hf:nowhere")):
+    (tmp_path / "theirs").mkdir()
+    (tmp_path / "theirs" / "config.json").write_text("{}")
+    for name, reference in (("timm", "timm:resnet10t"), ("transformers", f"hf:{tmp_path / 'theirs'}")):
         try:
             __import__(name)
         except ImportError:
