@@ -92,7 +92,7 @@ def publish_command(
 
     if form != "hf-folder" and (results or license_name):
         raise ValueError(f"--results and --license are for the card of --to hf-folder, not of {form}; leave them out")
-    if license_name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.-]*", license_name):
+    if license_name is not None and not re.fullmatch(r"[a-z0-9][a-z0-9.+-]*", license_name):
         raise ValueError(
             f"--license: expected a name as on Hugging Face, such as mit or cc-by-4.0, got {license_name!r}"
         )
