@@ -158,6 +158,7 @@ def test_a_notebook_runs_and_prints_what_its_page_shows(name, tmp_path, monkeypa
     NotebookClient(notebook, timeout=3600, kernel_name="python3", resources=folder).execute()
     for cell, expected in zip(notebook.cells, shown, strict=True):
         printed = "".join(out.get("text", "") for out in cell.get("outputs", ()))
+        printed = re.sub(r"\x1b\[[\d;]*m", "", printed)  # kernels ask for colors
         assert all(
             tutorials.without_numbers(line) in tutorials.without_numbers(printed) for line in expected.splitlines()
         ), cell.source
