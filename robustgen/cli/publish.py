@@ -128,7 +128,7 @@ class Publish:
         if self.into.resolve() == Path(self.source.place).resolve():
             raise ValueError(f"--into {self.into} is the folder that is published; choose another one")
         subject = subject_of(self.source, self.data)
-        subject = replace(subject, results=(*subject.results, *self.results), license_name=self.license_name)
+        subject = replace(subject, results=self.results, license_name=self.license_name)
         said = publish(subject, self.form, self.into)
         if self.form == "hf-folder" and self.license_name is None:
             said += "\nNote: the card names no license; Hugging Face asks for one: add --license, or edit README.md"

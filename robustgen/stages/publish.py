@@ -26,7 +26,7 @@ from robustgen.models.sources import check_accepts, check_folder_alone, normaliz
 from robustgen.models.wide_resnet import Normalize
 from robustgen.randomness import rng_for
 from robustgen.records.verdicts import Verdicts
-from robustgen.report.model_card import Training, model_card, read_results_for, results_of, training_of
+from robustgen.report.model_card import model_card, read_results_for, results_of, training_of
 from robustgen.storage.files import atomic_write, first_line, read_json, write_json
 from robustgen.storage.references import Reference
 from robustgen.storage.weights import load_weights, save_weights, weights_digest
@@ -48,8 +48,8 @@ class PublishedClassifier:
     padding       width of the zero padding around the image before the network
     verdicts      its verdicts under AutoAttack, if it has been evaluated
     code          file with the code of its network, where the user wrote that
-    training      how it was trained, where that is recorded
-    results       files of its verdicts and certificates, for its card
+    folder        made by train, where it comes from one; its card says what the folder records
+    results       further files of verdicts and certificates, for its card
     license_name  of the card, such as mit
     """
 
@@ -61,7 +61,7 @@ class PublishedClassifier:
     padding: int = 0
     verdicts: Verdicts | None = None
     code: Path | None = None
-    training: Training | None = None
+    folder: Path | None = None
     results: tuple[Path, ...] = ()
     license_name: str | None = None
 
@@ -89,8 +89,7 @@ def subject_of(source: Source, data: DataConfig) -> PublishedClassifier:
             about.get("threat"),
             verdicts=verdicts if verdicts is not None and verdicts.finished else None,
             code=folder / NETWORK_SOURCE if (folder / NETWORK_SOURCE).exists() else None,
-            training=training_of(folder),
-            results=tuple(results_of(folder)),
+            folder=folder,
         )
     if source.place.startswith(hub.PREFIX):
         if source.architecture is not None or source.normalize != "none":
@@ -210,12 +209,14 @@ def _hf_folder(subject: PublishedClassifier, into: Path, files: list[Path]) -> R
         raise ValueError(
             f"{into} holds {show_names(others)}, which would be uploaded too; choose a new folder with --into"
         )
-    results = read_results_for(subject.results, weights_digest(subject.model))
+    recorded = [] if subject.folder is None else results_of(subject.folder)
+    results = read_results_for([*recorded, *subject.results], weights_digest(subject.model))
+    training = None if subject.folder is None else training_of(subject.folder)
     reopened = _safetensors(_without_folders(subject), into, files)
     files.append(card)
     about = read_json(into / "model.json")
     with atomic_write(card) as file:
-        file.write(model_card(into.name, about, results, subject.training, subject.license_name).encode())
+        file.write(model_card(into.name, about, results, training, subject.license_name).encode())
     return reopened
 
 

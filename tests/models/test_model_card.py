@@ -183,3 +183,14 @@ def test_a_place_of_hugging_face_is_a_folder_only_where_publish_wrote_it(tmp_pat
     (tmp_path / "ours" / "model.json").write_text(json.dumps({}))
     assert place_of(f"hf:{tmp_path}/ours") == f"{tmp_path}/ours"
     assert place_of(f"hf:{tmp_path}") == f"hf:{tmp_path}" and place_of("models/own") == "models/own"
+
+
+def test_only_the_card_reads_verdicts(trained):
+    verdicts = trained / "models" / "own" / "quick.npz"
+    whole = verdicts.read_bytes()
+    verdicts.write_bytes(whole[:100])
+    line = ["publish", "models/own", "--to"]
+    command(trained, *line, "safetensors", "--into", "weights")
+    said = command(trained, *line, "hf-folder", "--into", "card", code=2)
+    assert "quick.npz" in said and not (trained / "card").exists()
+    verdicts.write_bytes(whole)
