@@ -4,8 +4,6 @@ import importlib.util
 import re
 import resource
 import shlex
-import subprocess
-import sys
 import time
 from pathlib import Path
 
@@ -57,7 +55,7 @@ def test_the_pages_have_commands():
 
 
 @pytest.mark.parametrize(("page", "line"), [pair for pair in ONCE if pair[1].startswith("robustgen")])
-def test_every_command_is_understood(page, line, tmp_path):
+def test_every_command_is_understood(page, line, tmp_path, robustgen):
     """Dry, in a folder with what the pages assume; the slow tests run the main ones in full."""
     for name in ("mine.yaml", "walk.yaml"):
         (tmp_path / name).write_text("base: digits-smoke\nthreat: linf:0.1\n")
@@ -81,9 +79,9 @@ def test_every_command_is_understood(page, line, tmp_path):
             )
     if words[0] not in READ_ONLY and "--help" not in words and "--dry-run" not in words and words[0] not in FILES_READ:
         words.append("--dry-run")
-    done = subprocess.run([sys.executable, "-m", "robustgen", *words], capture_output=True, text=True, cwd=tmp_path)
-    missing_run = words[0] in FILES_READ and "is not a run folder" in done.stderr
-    assert done.returncode == 0 or missing_run, f"{page}: {line}\n{done.stderr}"
+    code, _, said = robustgen(*words)
+    missing_run = words[0] in FILES_READ and "is not a run folder" in said
+    assert code == 0 or missing_run, f"{page}: {line}\n{said}"
 
 
 @pytest.mark.parametrize(("page", "line"), [pair for pair in ONCE if not pair[1].startswith("robustgen")])
