@@ -76,7 +76,7 @@ def aa_mt_each(norm: str, classes: int) -> dict[str, Attack]:
 
 
 def swift(norm: str, classes: int) -> dict[str, Attack]:
-    """Our own, for research: close to autoattack at a tenth of its passes or less (docs/evaluation.md)."""
+    """Our own, for research: close to autoattack at 2 to 4 % of its passes (docs/evaluation.md)."""
     return {"swift": Swift()}
 
 

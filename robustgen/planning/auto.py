@@ -27,7 +27,7 @@ CHANNELS = (16, 32, 64, 128)
 """Widths of the diffusion model to choose from."""
 MARGIN = 0.85
 """Share of the time that is planned; the rest is for loading, labels, metrics and the report."""
-SWIFT_PASSES = 700.0
+SWIFT_PASSES = 400.0
 """Cost of the suite swift in forward passes an image, a gradient counting as two (`docs/evaluation.md`)."""
 SHORTEST, SHORTEST_DIFFUSION = 25_600, 50_000
 """Images that the shortest useful training of a classifier, and of a diffusion model, sees."""
@@ -201,7 +201,7 @@ def choose(
 
 def _judged_why(judged: int) -> str:
     points = 196 * math.sqrt(0.25 / judged)
-    return f"close to AutoAttack at a tenth of its cost; so many give an accuracy to {points:.0f} points"
+    return f"close to AutoAttack at a twentieth of its cost; so many give an accuracy to {points:.0f} points"
 
 
 def _augmentation(photographs: bool, side: int) -> tuple[str, str]:

@@ -80,7 +80,7 @@ def test_flags_equal_those_of_the_reference_autoattack(norm, monkeypatch):
     assert np.array_equal(whole.robust, reference[f"{prefix}/autoattack-union"])
     swift = evaluate(model, images, labels, threat, "swift")
     assert np.array_equal(swift.robust, whole.robust)
-    assert swift.passes.sum() < 0.1 * whole.passes.sum()
+    assert swift.passes.sum() < 0.05 * whole.passes.sum()
 
 
 @pytest.mark.slow
@@ -102,7 +102,7 @@ def test_parity_on_256_images(name, norm, monkeypatch):
     assert abs(whole.robust.mean() - reference[f"{prefix}/autoattack-union"].mean()) <= 0.005
     swift = evaluate(model, images, labels, threat, "swift")
     assert abs(swift.robust.mean() - whole.robust.mean()) <= 0.003
-    assert swift.passes.sum() < 0.1 * whole.passes.sum()
+    assert swift.passes.sum() < 0.05 * whole.passes.sum()
 
 
 @pytest.mark.slow
