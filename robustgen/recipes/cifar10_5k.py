@@ -74,7 +74,7 @@ CPU = Recipe(
     train=TrainingConfig(
         architecture="wrn-16-2",
         loss=AdversarialConfig(attack=InnerAttackConfig(optimizer="n-fgsm")),
-        schedule=ScheduleConfig(total_images=1_500 * 128, batch_size=128, peak_lr=0.2, warmup=0.1),
+        schedule=ScheduleConfig(total_images=4_500 * 128, batch_size=128, peak_lr=0.2, warmup=0.1),
         precision="bfloat16",
         real_share=0.5,
         models=1,
