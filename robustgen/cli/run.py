@@ -50,6 +50,15 @@ def run_command(
     ] = None,
     dry_run: DryRun = False,
     threat: ThreatText = None,
+    arms: Annotated[
+        str | None,
+        typer.Option(
+            "--arms",
+            metavar="NAMES",
+            help="make only what these arms need, such as real,edm; repeat without it for the rest",
+            show_default=False,
+        ),
+    ] = None,
     on: Annotated[
         str | None,
         typer.Option("--on", metavar="PLACE", help="slurm: a job a stage  [this machine]", show_default=False),
@@ -103,6 +112,7 @@ def run_command(
       robustgen run digits
       robustgen run digits --set train.loss.beta=5 --into runs/beta5
       robustgen run cifar10-mini --data cifar10=data/cifar10 --gpus 4 --gpus-per-stage 2
+      robustgen run cifar10-5k-cpu --data cifar10=data/cifar10 --arms real,all
       robustgen run rebuffi2021/cifar10-linf-wrn-28-10-cutmix-ddpm --scale tiny
       robustgen run cifar10-mini --on slurm --partition gpu --nodes 2 --gpus-per-node 8 --time 12:00:00
       robustgen run auto --data folder=photos --threat linf:4/255 --time 2h
@@ -120,13 +130,16 @@ def run_command(
             _check_launcher(on)
         cluster = _cluster(recipe, {**asked, "time": time}, resources or [])
         time = None
-    how = How(device_named(device) if on is None else device, jobs, gpus, gpus_per_stage, dry_run, on, cluster)
+    chosen = _names(arms)
+    how = How(device_named(device) if on is None else device, jobs, gpus, gpus_per_stage, dry_run, on, cluster, chosen)
     if recipe == "auto":
         from robustgen.config.loading import override
 
         folder = into or Path("runs") / "auto"
         if on:
             raise ValueError("run auto measures this machine: leave out --on, or run FOLDER/auto.yaml with it")
+        if chosen:
+            raise ValueError("run auto compares its arms: leave out --arms")
         if scale:
             raise ValueError("run auto chooses its own scale: leave out --scale, or give a shorter --time")
         settings = auto_recipe(folder, data, threat, time, network, how.device, jobs, keep=not dry_run)
@@ -142,6 +155,14 @@ def run_command(
         run_study(settings, folder, how)
         return
     run_one(settings.model_copy(update={"seeds": ()}), folder, how)
+
+
+def _names(text: str | None) -> tuple[str, ...]:
+    """The arms named by --arms; none without it."""
+    names = tuple(dict.fromkeys(filter(None, map(str.strip, (text or "").split(",")))))
+    if text is not None and not names:
+        raise ValueError(f"--arms {text!r}: expected names of arms, such as real,edm")
+    return names
 
 
 def _refuse_options(on: str | None, here: dict[str, Any], there: dict[str, Any]) -> None:

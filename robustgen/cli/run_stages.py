@@ -31,6 +31,7 @@ class How:
     dry_run    only print what would be done
     on         the cluster whose jobs execute them; None: this machine
     cluster    what its jobs ask for
+    arms       make only the stages that these arms need; empty: all
     """
 
     device: str
@@ -40,6 +41,7 @@ class How:
     dry_run: bool
     on: str | None = None
     cluster: Cluster | None = None
+    arms: tuple[str, ...] = ()
 
     def devices(self, plan: Sequence[Node]) -> Devices | None:
         """The devices of this machine that the stages share, if there are several."""
@@ -110,9 +112,8 @@ def _execute(runs: Sequence[tuple[Recipe, RunDir]], how: How) -> None:
             for recipe, target in runs:
                 target.ensure_recipe(recipe.to_json(), with_defaults)
             try:
-                run_jobs(
-                    how.on, how.cluster, how.device, [OnCluster(r, target, stages(r, target)) for r, target in runs]
-                )
+                planned = [OnCluster(recipe, target, stages(recipe, target, how.arms)) for recipe, target in runs]
+                run_jobs(how.on, how.cluster, how.device, planned)
             except KeyboardInterrupt:
                 again = f"repeat the command to follow them, robustgen stop {runs[0][1].root} cancels them"
                 print(f"\nThe jobs go on; {again}.", file=sys.stderr)
@@ -121,7 +122,7 @@ def _execute(runs: Sequence[tuple[Recipe, RunDir]], how: How) -> None:
     for recipe, target in runs:
         if len(runs) > 1:
             print(f"Seed {recipe.seed}", flush=True)
-        plan = stages(recipe, target)
+        plan = stages(recipe, target, how.arms)
         devices = how.devices(plan)
         check_no_jobs(target)
         with locked(target.root):
@@ -136,7 +137,7 @@ def _print_plan(settings: Recipe, target: RunDir, how: How) -> None:
     from robustgen.pipeline.launchers import launcher
 
     check_recipe(settings)
-    plan = stages(settings, target)
+    plan = stages(settings, target, how.arms)
     if how.on is not None and how.cluster is not None:
         there = launcher(how.on)
         where, lines = how.on, there.describe_jobs(there.jobs_for(how.cluster, settings, plan))
@@ -147,6 +148,8 @@ def _print_plan(settings: Recipe, target: RunDir, how: How) -> None:
         width = max(22, *(len(stage.name) + 2 for stage in plan))
         lines = [f"{stage.name:<{width}}{'done' if stage.finished else 'to do'}" for stage in plan]
     print(f"{settings.name} into {target.root}, on {where}")
+    if how.arms:
+        settings = settings.model_copy(update={"arms": {arm: settings.arms[arm] for arm in how.arms}})
     print("\n".join(f"  {line}" for line in [*inventory.head_of(settings)[1:], *lines]))
 
 
@@ -172,4 +175,8 @@ def _print_results(settings: Recipe, target: RunDir, keep_best: bool) -> None:
         from robustgen.stages.auto import keep_better
 
         print(keep_better(target, results.chosen))
-    print(f"Report: {target.report}")
+    if target.report.exists():
+        print(f"Report: {target.report}")
+    else:
+        missing = [arm for arm in settings.arms if arm not in results.verdicts]
+        print(f"Not made yet: {', '.join([*missing, 'report'])}; repeat the command without --arms")

@@ -84,8 +84,14 @@ def widest(stage_list: Sequence[Node]) -> int:
     return max(map(found.count, found))
 
 
-def stages(recipe: Recipe, run: RunDir) -> list[Node]:
-    """All stages of a run, each after the stages that it depends on."""
+def stages(recipe: Recipe, run: RunDir, arms: Sequence[str] = ()) -> list[Node]:
+    """All stages of a run, each after the stages that it depends on; or those that some arms need, without the report.
+
+    Raises:
+        ValueError: unknown arm; names the known ones.
+    """
+    if unknown := [arm for arm in arms if arm not in recipe.arms]:
+        raise ValueError(f"{recipe.name} has no arm {unknown[0]!r}; known: {', '.join(recipe.arms)}")
     labeller = Train(recipe.labeller, recipe.data, recipe.threat, Arm(), run.labeller, recipe.seed)
     found = [
         Node("data", (), run.data, Describe(recipe.data, run.data, run.real_samples)),
@@ -104,6 +110,11 @@ def stages(recipe: Recipe, run: RunDir) -> list[Node]:
         found += _judged_images(recipe, run, name)
     for arm in recipe.arms:
         found += _arm(recipe, run, arm)
+    if arms:
+        wanted = {node.name for arm in arms for node in _arm(recipe, run, arm)}
+        for node in reversed(found):
+            wanted.update(node.needs if node.name in wanted else ())
+        return [node for node in found if node.name in wanted]
     needed = {need for node in found for need in node.needs}
     last = tuple(node.name for node in found if node.name not in needed or node.name.startswith("evaluate "))
     return [*found, Node("report", last, run.report, Report(run))]

@@ -221,12 +221,19 @@ def test_ones_own_images_go_through_the_whole_chain(robustgen, tmp_path):
     images = rng.integers(0, 80, (180, 8, 8, 3))
     images[np.arange(180), labels * 2] += 150
     write_npz(tmp_path / "mine.npz", images.astype(np.uint8), labels)
-    code, out, err = robustgen(
+    line = (
         "run", "digits-smoke", "--data", "npz=mine.npz", "--into", "r", "--jobs", 1,
         "--set", "labeller.schedule.total_images=256", "--set", "generators.edm.total_images=256",
         "--set", "train.schedule.total_images=256", "--set", "train.models=1", "--set", "data.train=60",
     )  # fmt: skip
+    code, out, err = robustgen(*line, "--arms", "gaussian")
     assert code == 0, err
+    assert [path.name for path in (tmp_path / "r" / "classifiers").iterdir()] == ["gaussian-0"]
+    assert "real + gaussian" in out and "Not made yet: real, edm, report; repeat" in out
+    assert not (tmp_path / "r" / "generators" / "edm").exists() and not (tmp_path / "r" / "report.html").exists()
+    code, out, err = robustgen(*line)
+    assert code == 0, err
+    assert "train gaussian-0: done before" in out + err
     assert "real + edm" in out and (tmp_path / "r" / "report.html").exists()
     code, out, _ = robustgen("show", "r")
     assert code == 0 and "real + gaussian" in out

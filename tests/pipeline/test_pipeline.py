@@ -198,6 +198,17 @@ def test_stages_need_only_earlier_ones_and_unused_generators_are_left_out():
     assert names[-1] == "report"
 
 
+def test_only_what_some_arms_need_is_planned():
+    run, recipe = RunDir("r"), RECIPES["digits-smoke"]
+    names = [stage.name for stage in stages(recipe, run, ("real",))]
+    assert names == ["data", "train real-0", "train real-1", "evaluate real"]
+    both = [stage.name for stage in stages(recipe, run, ("edm", "real"))]
+    assert "keep edm" in both and "labeller" in both and "train real-0" in both
+    assert not {"fit gaussian", "measure edm", "report"} & set(both)
+    with pytest.raises(ValueError, match="digits-smoke has no arm 'nope'; known: real, gaussian, edm"):
+        stages(recipe, run, ("real", "nope"))
+
+
 def test_what_ranks_by_discriminators_is_scored_first_and_certificates_are_of_the_arms_named(tmp_path):
     changes = {
         "keep": KeepConfig(rule="discriminator", per_class=5),
