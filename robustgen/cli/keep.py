@@ -44,11 +44,11 @@ def keep_command(
       robustgen keep proxies/edm --per-class 500
       robustgen keep proxies/edm --rule boundary --per-class 100 --without-copies
     """
-    from robustgen.config.recipe import KeepConfig
+    from robustgen.config.recipe import SelectionConfig
     from robustgen.stages.keep import Keep
 
     config = checked(
-        KeepConfig, rule=rule, per_class=per_class, confidence=confidence, uniform=uniform, column=column,
+        SelectionConfig, rule=rule, per_class=per_class, confidence=confidence, uniform=uniform, column=column,
         without_copies=without_copies,
     )  # fmt: skip
     one_stage("keep", proxy, Keep(proxy, config), "cpu", dry_run)

@@ -104,7 +104,7 @@ def _merge(content: dict[str, Any], changes: Mapping[str, Any], origin: str, par
     for name, value in sorted(changes.items(), key=lambda item: item[0] != "loss"):
         key, *inner, _ = todays_names([str(name), ""], content)
         place = f"{parent}.{key}" if parent else key
-        open_ended = parent in ("generators", "arms", "published", "sampling.special")
+        open_ended = parent in ("generators", "arms", "published", "sampling.special", "keep.special")
         if key not in content and not open_ended:
             raise ValueError(f"{origin}: {unknown(place, place, key, content)}")
         if open_ended and value is None and key in content:

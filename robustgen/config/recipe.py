@@ -6,7 +6,7 @@ Plain data: no torch here. Names of architectures, solvers ... are checked when 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
 from pydantic import BeforeValidator, Field, ValidationError, model_validator
 
@@ -97,8 +97,8 @@ class SamplingConfig(SamplerConfig):
         return self.special.get(generator, common)
 
 
-class KeepConfig(Config):
-    """Which generated images are used for training."""
+class SelectionConfig(Config):
+    """Which images of a proxy set are used for training."""
 
     rule: Literal["top-confidence", "above-confidence", "balanced", "boundary", "discriminator", "by-column", "all"] = (
         "top-confidence"
@@ -119,10 +119,22 @@ class KeepConfig(Config):
     """Exclude images that `robustgen check` marked as duplicates or copies of real images."""
 
     @model_validator(mode="after")
-    def _names_its_column(self) -> KeepConfig:
+    def _names_its_column(self) -> Self:
         if (self.rule == "by-column") != (self.column is not None):
             raise ValueError("rule by-column and a column go together; give both or neither")
         return self
+
+
+class KeepConfig(SelectionConfig):
+    """Which generated images are used for training."""
+
+    special: dict[str, SelectionConfig] = {}
+    """Rules of single generators, by name."""
+
+    def of(self, generator: str) -> SelectionConfig:
+        """The rule of one generator."""
+        common = SelectionConfig(**{name: getattr(self, name) for name in SelectionConfig.model_fields})
+        return self.special.get(generator, common)
 
 
 class Phase(Config):
@@ -305,6 +317,8 @@ class Recipe(Config):
                 raise ValueError(f"certification.arms: unknown arm {name!r}; known: {', '.join(self.arms)}")
         for name in self.sampling.special:
             self._must_be_a_generator(name, "sampling.special")
+        for name in self.keep.special:
+            self._must_be_a_generator(name, "keep.special")
         for draw in (self.sampling, *self.sampling.special.values()):
             if draw.guide is not None and "/" not in draw.guide:
                 self._must_be_a_generator(draw.guide, "sampling: guide")

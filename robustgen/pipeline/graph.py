@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, ClassVar
 
 from robustgen.config.generators import ECTConfig
 from robustgen.config.losses import HATConfig
-from robustgen.config.recipe import Arm, KeepConfig, Recipe
+from robustgen.config.recipe import Arm, Recipe, SelectionConfig
 from robustgen.config.source import Source
 from robustgen.config.training import TrainingConfig
 from robustgen.runtime.distributed import place
@@ -103,10 +103,10 @@ def stages(recipe: Recipe, run: RunDir, arms: Sequence[str] = ()) -> list[Node]:
         found.append(_fit(recipe, run, name))
         if name in sampled:
             found.append(_sample(recipe, run, name))
-            found += _labeled(recipe, run, name, f"sample {name}", recipe.labels, recipe.keep)
+            found += _labeled(recipe, run, name, f"sample {name}", recipe.labels, recipe.keep.of(name))
             found += _judged_images(recipe, run, name)
     for name in _published(recipe):
-        found += _labeled(recipe, run, name, f"import {name}", "condition", KeepConfig(rule="all"))
+        found += _labeled(recipe, run, name, f"import {name}", "condition", SelectionConfig(rule="all"))
         found += _judged_images(recipe, run, name)
     for arm in recipe.arms:
         found += _arm(recipe, run, arm)
@@ -149,7 +149,7 @@ def _sample(recipe: Recipe, run: RunDir, name: str) -> Node:
     return Node(f"sample {name}", (f"fit {name}", *guide), proxy / "manifest.json", stage)
 
 
-def _labeled(recipe: Recipe, run: RunDir, name: str, made: str, labels: str, rule: KeepConfig) -> list[Node]:
+def _labeled(recipe: Recipe, run: RunDir, name: str, made: str, labels: str, rule: SelectionConfig) -> list[Node]:
     """The stages that pseudo-label a proxy set and select from it, after the stage that generates it."""
     proxy = run.proxy(name)
     label = Label(proxy, run.labeller, labels, recipe.label_precision)

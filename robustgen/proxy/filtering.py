@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from robustgen.config.recipe import KeepConfig
+from robustgen.config.recipe import SelectionConfig
 from robustgen.proxy.ranking import check_class_counts, top_per_class
 from robustgen.proxy.store import ProxySet, chunks, class_counts
 from robustgen.randomness import rng_for
@@ -23,7 +23,7 @@ class SelectionInput:
     """
 
     proxies: ProxySet
-    settings: KeepConfig
+    settings: SelectionConfig
     among: np.ndarray | None
 
     def best(self, scores: np.ndarray, count: int, among: np.ndarray | None = None) -> np.ndarray:
@@ -114,7 +114,7 @@ def uniform_scores(proxies: ProxySet, *place: object) -> np.ndarray:
     return drawn
 
 
-def keep(proxies: ProxySet, settings: KeepConfig) -> None:
+def keep(proxies: ProxySet, settings: SelectionConfig) -> None:
     """Mark the images that are used in the column `kept`.
 
     Raises:

@@ -17,6 +17,7 @@ from robustgen.config.recipe import (
     MeasureConfig,
     Recipe,
     SamplingConfig,
+    SelectionConfig,
     ThreatConfig,
 )
 from robustgen.config.training import ScheduleConfig, TrainingConfig
@@ -68,9 +69,9 @@ CPU = Recipe(
         "gaussian": GaussianConfig(),
         "augmented": AugmentedConfig(augment="crop-flip"),
     },
-    sampling=SamplingConfig(count=15_000, solver="ipndm", evaluations=10, shard_images=2_500, precision="auto"),
+    sampling=SamplingConfig(count=40_000, solver="ipndm", evaluations=10, shard_images=2_500, precision="auto"),
     label_precision="auto",
-    keep=KeepConfig(rule="all"),
+    keep=KeepConfig(rule="all", special={"edm": SelectionConfig(rule="top-confidence", per_class=700)}),
     train=TrainingConfig(
         architecture="wrn-16-2",
         loss=AdversarialConfig(attack=InnerAttackConfig(optimizer="n-fgsm")),
@@ -116,6 +117,7 @@ GPU = CPU.model_copy(
             "augmented": AugmentedConfig(augment="crop-flip"),
         },
         "sampling": SamplingConfig(count=50_000, solver="ipndm", evaluations=10, shard_images=10_000, precision="auto"),
+        "keep": KeepConfig(rule="all"),
         "train": CPU.train.model_copy(
             update={
                 "architecture": "preact-resnet-18",

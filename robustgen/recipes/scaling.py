@@ -76,7 +76,9 @@ def scaled(recipe: Recipe, scale: str) -> Recipe:
             # A labeler this inaccurate may predict some class for no image, and then balancing fails.
             "keep": KeepConfig(rule="all", without_copies=recipe.keep.without_copies)
             if recipe.labels == "predicted" or name not in CLASS_COUNTS
-            else recipe.keep.model_copy(update={"per_class": max(1, KEPT // classes), "confidence": 0.0}),
+            else recipe.keep.model_copy(
+                update={"per_class": max(1, KEPT // classes), "confidence": 0.0, "special": {}}
+            ),
             "train": _training(recipe.train),
             "evaluation": recipe.evaluation.model_copy(update={"suite": "quick", "batch_size": 64}),
             "measure": recipe.measure and recipe.measure.model_copy(update={"judged": 64}),

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from robustgen.config.recipe import KeepConfig
+from robustgen.config.recipe import SelectionConfig
 from robustgen.stages.common import preview
 from robustgen.storage.arrays import save_arrays
 
@@ -19,7 +19,7 @@ class Keep:
     """Mark the selected images of a labeled proxy set, and save a preview of them."""
 
     proxy: Path
-    config: KeepConfig
+    config: SelectionConfig
 
     def __call__(self, device: str, progress: Progress) -> str:
         from robustgen.proxy.filtering import keep

@@ -13,8 +13,16 @@ import numpy as np
 import pytest
 
 from robustgen.config.generators import ECTConfig, EDMConfig
-from robustgen.config.loading import override
-from robustgen.config.recipe import Arm, CertificationConfig, KeepConfig, MeasureConfig, Recipe, SamplingConfig
+from robustgen.config.loading import override, read_recipe
+from robustgen.config.recipe import (
+    Arm,
+    CertificationConfig,
+    KeepConfig,
+    MeasureConfig,
+    Recipe,
+    SamplingConfig,
+    SelectionConfig,
+)
 from robustgen.config.sampler import SamplerConfig
 from robustgen.pipeline.graph import stages
 from robustgen.pipeline.scheduler import plan_jobs
@@ -196,6 +204,19 @@ def test_stages_need_only_earlier_ones_and_unused_generators_are_left_out():
     for i, stage in enumerate(plan):
         assert set(stage.needs) <= set(names[:i])
     assert names[-1] == "report"
+
+
+def test_a_generator_may_have_its_own_rule_of_selection(tmp_path):
+    special = KeepConfig(rule="all", special={"edm": SelectionConfig(per_class=5)})
+    recipe = RECIPES["digits-smoke"].model_copy(update={"keep": special})
+    rules = {stage.name: stage.stage.config for stage in stages(recipe, RunDir("r")) if stage.kind == "keep"}
+    assert rules == {"keep gaussian": SelectionConfig(rule="all"), "keep edm": SelectionConfig(per_class=5)}
+    (tmp_path / "mine.yaml").write_text("base: digits-smoke\nkeep: {special: {edm: {rule: balanced, per_class: 3}}}\n")
+    read = read_recipe(tmp_path / "mine.yaml", RECIPES)
+    assert read.keep.of("edm").rule == "balanced" and read.keep.of("gaussian").rule == "all"
+    (tmp_path / "mine.yaml").write_text("base: digits-smoke\nkeep: {special: {nobody: {rule: all}}}\n")
+    with pytest.raises(ValueError, match=r"keep\.special names generator .nobody."):
+        read_recipe(tmp_path / "mine.yaml", RECIPES)
 
 
 def test_only_what_some_arms_need_is_planned():

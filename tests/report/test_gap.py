@@ -153,5 +153,5 @@ def test_arms_cost_what_they_need_alone():
     assert real.flops == pytest.approx(seen * forward_of("wrn-16-2"))
     evaluation = recipe.generators["edm"].evaluation_flops(32)
     assert edm.fit == 3 * evaluation * recipe.generators["edm"].total_images
-    assert edm.sample == 15_000 * 10 * evaluation
+    assert edm.sample == 40_000 * 10 * evaluation
     assert cost_of(recipe).fit == edm.fit
