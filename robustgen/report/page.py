@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import html
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -253,11 +254,18 @@ def _flow(results: Results, counts: dict[str, int]) -> list[str]:
             f"generators: {', '.join(proxies)}",
             f"{recipe['sampling']['count']:,} samples of each",
             f"pseudo-labels by {recipe['labeller']['architecture']}",
-            "all kept" if recipe["keep"]["rule"] == "all" else f"kept: {recipe['keep']['rule']}",
+            _selection(recipe["keep"], proxies),
             f"batches {100 * recipe['train']['real_share']:.0f} % real",
         ]
     steps += [f"{loss_of(recipe)}, weights averaged", f"best of {recipe['train']['models']} by validation"]
     return [*steps, recipe["evaluation"]["suite"]]
+
+
+def _selection(keep: dict[str, Any], proxies: Iterable[str]) -> str:
+    """The rule of selection, and the rules of generators that have their own: "all kept, of edm: top-confidence"."""
+    common = "all kept" if keep["rule"] == "all" else f"kept: {keep['rule']}"
+    own = [f"of {name}: {keep['special'][name]['rule']}" for name in proxies if name in keep["special"]]
+    return ", ".join([common, *own])
 
 
 def _pictures(results: Results) -> list[dict[str, str]]:

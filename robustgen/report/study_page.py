@@ -69,6 +69,7 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
     recipe, first = study.recipe, next(iter(study.results.values()))
     about = read_json(first.run.root / "data.json")
     seeds = ", ".join(map(str, study.results))
+    noun = "seeds" if len(study.results) > 1 else "seed"
     others = [arm for arm in study.arms if arm != study.baseline]
     rows = headline_of_study(study)
     closed = gap.gap_section(study)
@@ -78,12 +79,12 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
     against = f"at sigma {loss['sigma']:g}" if noisy else f"against {first.threat}"
     return render_page(
         "study.html.j2",
-        title=f"robustgen: {recipe['name']}, {len(study.results)} seeds",
+        title=f"robustgen: {recipe['name']}, {len(study.results)} {noun}",
         headline=recipe["name"] if noisy else title_of(rows),
         first=first_screen(rows, closed, certificates if noisy else None, _CERTIFIED),
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images; {recipe['train']['architecture']}, "
-        f"{loss['kind']} {against}; seeds {seeds}",
+        f"{loss['kind']} {against}; {noun} {seeds}",
         answer=[*(certificates["sentences"] if noisy and certificates else []), *study_sentences(study)],
         gap=closed,
         arms=_by_question(study),

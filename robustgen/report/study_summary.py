@@ -96,7 +96,8 @@ def study_sentences(study: Study, most: int = 8) -> list[str]:
     """The results as sentences: arms without changed settings, the best arm with changed settings, and then the other
     arms with significant gains or losses."""
     base = study.robust(study.baseline)
-    sentences = [f"{study.name(study.baseline)}: {percent(base.mean)} % robust on average over {len(base)} seeds."]
+    over = f" on average over {len(base)} seeds" if len(base) > 1 else ""
+    sentences = [f"{study.name(study.baseline)}: {percent(base.mean)} % robust{over}."]
     others = {arm: study.robust(arm).mean for arm in study.alike if arm != study.baseline}
     mentioned = mentioned_arms(study.recipe, others, most)
     for arm in mentioned:

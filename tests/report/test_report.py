@@ -21,7 +21,7 @@ from robustgen.records.verdicts import UNBROKEN, Verdicts, adversarial_file
 from robustgen.report import by_class as mistakes
 from robustgen.report import study_certificates
 from robustgen.report.generators import generators_table, neighbors_figure, read_qualities
-from robustgen.report.page import write_report
+from robustgen.report.page import render_run, write_report
 from robustgen.report.study_page import run_names, write_reports
 from robustgen.report.study_summary import (
     arms_table,
@@ -231,6 +231,18 @@ def test_only_finished_seeds_count_and_the_page_says_what_is_missing(runs, tmp_p
         write_reports([tmp_path / "nowhere"], tmp_path / "page.html", "x")
     with pytest.raises(ValueError, match="has been evaluated yet"):
         write_reports([folders[2]], tmp_path / "page.html", "x")
+
+
+def test_the_page_says_which_generators_have_their_own_rule_of_selection(runs, tmp_path):
+    shutil.copytree(runs[0].root, tmp_path / "run")
+    recipe = read_json(tmp_path / "run" / "recipe.json")
+    recipe["keep"] = {"rule": "all", "special": {"edm": {"rule": "top-confidence", "per_class": 7}}}
+    write_json(tmp_path / "run" / "recipe.json", recipe)
+    assert "all kept, of edm: top-confidence" in render_run(read_results(RunDir(tmp_path / "run")))
+    recipe["keep"] = {"rule": "balanced"}
+    write_json(tmp_path / "run" / "recipe.json", recipe)
+    page = render_run(read_results(RunDir(tmp_path / "run")))
+    assert "kept: balanced" in page and "of edm:" not in page
 
 
 def test_different_runs_stand_side_by_side_and_are_paired_on_the_same_images(runs, tmp_path):
