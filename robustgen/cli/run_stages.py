@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -97,6 +97,8 @@ def run_study(settings: Recipe, folder: Path, how: How) -> None:
         for stage, why in target.failed_stages().items():
             print(f"Not made (seed {recipe.seed}, {stage}): {why}")
     print(f"Report: {page}")
+    if how.arms:
+        _print_rest(settings, set.intersection(*(set(read_results(target).verdicts) for _, target in runs)))
 
 
 def _execute(runs: Sequence[tuple[Recipe, RunDir]], how: How) -> None:
@@ -178,5 +180,11 @@ def _print_results(settings: Recipe, target: RunDir, keep_best: bool) -> None:
     if target.report.exists():
         print(f"Report: {target.report}")
     else:
-        missing = [arm for arm in settings.arms if arm not in results.verdicts]
-        print(f"Not made yet: {', '.join([*missing, 'report'])}; repeat the command without --arms")
+        _print_rest(settings, results.verdicts, "report")
+
+
+def _print_rest(settings: Recipe, evaluated: Collection[str], *more: str) -> None:
+    """Say what a command with --arms has left out."""
+    rest = [*(arm for arm in settings.arms if arm not in evaluated), *more]
+    if rest:
+        print(f"Not made yet: {', '.join(rest)}; repeat the command without --arms")

@@ -239,6 +239,16 @@ def test_ones_own_images_go_through_the_whole_chain(robustgen, tmp_path):
     assert code == 0 and "real + gaussian" in out
 
 
+def test_seeds_may_be_made_for_some_arms_first(robustgen, tmp_path):
+    (tmp_path / "two.yaml").write_text("base: digits-smoke\nseeds: [0, 1]\n")
+    line = ("run", "two.yaml", "--into", "s", "--jobs", 1, "--arms", "real",
+            "--set", "train.schedule.total_images=128", "--set", "train.models=1")  # fmt: skip
+    code, out, err = robustgen(*line)
+    assert code == 0, err
+    assert "Not made yet: gaussian, edm; repeat" in out and (tmp_path / "s" / "seed-1" / "evaluation").is_dir()
+    assert not (tmp_path / "s" / "seed-0" / "generators").exists()
+
+
 def test_generated_images_are_measured_and_analysed(parts, robustgen, monkeypatch):
     monkeypatch.chdir(parts)
     code, out, _ = robustgen("measure", "proxies/edm", "--with", "models/labeller", *SMALL)
