@@ -74,6 +74,9 @@ def test_the_first_class_that_breaks_an_image_gives_its_result_in_any_batch():
     swift, threat = Swift(first=1), ThreatModel("linf", 0.1)
     whole = swift.search(model, images, labels, threat, rng)
     assert (whole.step < 0).any() and (whole.step > 9).any(), "some stand, some fall to an ascent after others"
+    one = Swift(first=1, targets=1).search(model, images, labels, threat, rng)
+    fell = one.step >= 0
+    assert fell.any() and torch.equal(one.step[fell], whole.step[fell]), "classes after the first change nothing then"
     for rows in ([3], list(range(7)), list(range(23, -1, -1))):
         index = torch.tensor(rows)
         part = swift.search(model, images[index], labels[index], threat, rng.rows(index))
