@@ -241,4 +241,10 @@ def test_tables_of_studies_are_those_of_their_records():
 
 
 def test_studies_that_are_told_of_are_there():
-    assert {folder.name for folder in STUDIES} == {"digits-study", "digits-long", "digits-ports", "cifar10-study"}
+    assert {folder.name for folder in STUDIES} == {
+        "digits-study",
+        "digits-long",
+        "digits-ports",
+        "cifar10-study",
+        "cifar10-5k-cpu",
+    }
