@@ -1,8 +1,10 @@
 """The claim on photographs: how much of the gap between 5,000 and all real images of CIFAR-10 generated images close.
 
-Every arm sees the same number of images in training, has the same network, attack and selection. The generator is
-fitted to the same 5,000 images. `real` and `all` are the ends of the gap; `real-cutmix` is the best heuristic
-augmentation of arXiv:2103.01946; `augmented` mixes in augmented training images as if they were generated.
+Every arm sees the same number of images in training, and has the same network, attack and early stopping. The
+generator is fitted to the same 5,000 images; on a CPU it is small, so that only the images are kept of which the
+labeler is surest.
+`real` and `all` are the ends of the gap; `real-cutmix` is the best heuristic augmentation of arXiv:2103.01946;
+`augmented` mixes in augmented training images as if they were generated.
 """
 
 from __future__ import annotations
