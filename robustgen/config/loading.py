@@ -13,8 +13,9 @@ from pydantic import ValidationError
 
 from robustgen.config.cluster import Cluster, cluster_of
 from robustgen.config.losses import switched
-from robustgen.config.parsing import assign, explain, is_loss, todays_names, unknown
-from robustgen.config.recipe import Recipe
+from robustgen.config.parsing import OPEN_ENDED, assign, explain, is_loss, todays_names, unknown
+from robustgen.config.recipe import Recipe, SelectionConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.units import show_value
 
 
@@ -41,11 +42,15 @@ def with_defaults(content: Any) -> Any:
 def override(recipe: Recipe, assignments: Iterable[str]) -> Recipe:
     """A recipe with dotted settings changed: `override(recipe, ["train.loss.beta=5", "threat=linf:8/255"])`.
 
+    Arms, generators, published sets and special settings may be added as a whole, 'arms.name={"proxy": "edm"}', and
+    removed: "arms.name=none". Special settings of a generator begin with the defaults.
+
     Raises:
         ValueError: not of the form a.b=c, an unknown setting (the known ones are named), or an invalid value.
     """
     content = recipe.to_json()
-    assign(content, assignments)
+    defaults = {"sampling.special": SamplerConfig().to_json(), "keep.special": SelectionConfig().to_json()}
+    assign(content, assignments, defaults=defaults)
     return from_content(content, "--set")
 
 
@@ -104,7 +109,7 @@ def _merge(content: dict[str, Any], changes: Mapping[str, Any], origin: str, par
     for name, value in sorted(changes.items(), key=lambda item: item[0] != "loss"):
         key, *inner, _ = todays_names([str(name), ""], content)
         place = f"{parent}.{key}" if parent else key
-        open_ended = parent in ("generators", "arms", "published", "sampling.special", "keep.special")
+        open_ended = parent in OPEN_ENDED
         if key not in content and not open_ended:
             raise ValueError(f"{origin}: {unknown(place, place, key, content)}")
         if open_ended and value is None and key in content:

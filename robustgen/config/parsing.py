@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 from pydantic import ValidationError
@@ -15,12 +16,15 @@ from robustgen.config.losses import FLAT_NAMES, OLD_GROUPS, switched
 from robustgen.config.training import TrainingConfig
 from robustgen.units import show_value
 
+OPEN_ENDED = ("generators", "arms", "published", "sampling.special", "keep.special")
+"""Settings of a recipe whose entries have names of the user's choice. An entry set to none is removed."""
+
 
 def explain(error: ValidationError, prefix: str = "") -> str:
     """A validation error as one line: which setting, what was expected, what came."""
     lines = []
     for problem in error.errors():
-        place = ".".join(_shown(step) for step in problem["loc"] if step not in GENERATOR_CONFIGS)
+        place = ".".join(map(_shown, _without_kinds(problem["loc"])))
         place = ".".join(filter(None, [prefix, place]))
         message = problem["msg"].removeprefix("Value error, ")
         message = message[:1].lower() + message[1:]
@@ -29,14 +33,28 @@ def explain(error: ValidationError, prefix: str = "") -> str:
     return "; ".join(lines)
 
 
+def _without_kinds(place: tuple[int | str, ...]) -> list[int | str]:
+    """A place without the kinds of generators that pydantic adds: first, or after the name of a generator."""
+    added = {0} | {index + 2 for index, step in enumerate(place) if step == "generators"}
+    return [step for index, step in enumerate(place) if not (index in added and step in GENERATOR_CONFIGS)]
+
+
 def _shown(step: object) -> str:
     """The name of a setting as it is where it can be one."""
     text = str(step)
     return text if len(text) <= 60 and text.isprintable() else show_value(text)
 
 
-def assign(content: dict[str, Any], assignments: Iterable[str], example: str = "train.loss.beta=5") -> None:
+def assign(
+    content: dict[str, Any],
+    assignments: Iterable[str],
+    example: str = "train.loss.beta=5",
+    defaults: Mapping[str, dict[str, Any]] = MappingProxyType({}),
+) -> None:
     """Change JSON-like content in place by assignments "a.b=c"; a loss is changed before its settings.
+
+    Args:
+        defaults: settings of a new entry, by the place of its entries.
 
     Raises:
         ValueError: not of that form, or an unknown setting (the known ones are named).
@@ -48,19 +66,23 @@ def assign(content: dict[str, Any], assignments: Iterable[str], example: str = "
             raise ValueError(f"expected SETTING=VALUE such as {example}, got {assignment!r}")
         pairs.append((place.strip(), text.strip()))
     for place, text in sorted(pairs, key=lambda pair: not _chooses_loss(pair[0])):
-        _assign(content, place, text)
+        _assign(content, place, text, defaults)
 
 
 def _chooses_loss(place: str) -> bool:
     return place.split(".")[-1] == "loss" or place.split(".")[-2:] == ["loss", "kind"]
 
 
-def _assign(content: dict[str, Any], place: str, text: str) -> None:
+def _assign(content: dict[str, Any], place: str, text: str, defaults: Mapping[str, dict[str, Any]]) -> None:
     here, steps, walked = content, place.split("."), list[str]()
     while True:
         steps = [*todays_names(steps, here)]
-        step = steps.pop(0)
+        step, parent = steps.pop(0), ".".join(walked)
         walked.append(step)
+        if steps and parent in defaults and step not in here:
+            here[step] = dict(defaults[parent])
+        if not steps and parent in OPEN_ENDED and _replaces_entry(here, step, _value(text, False)):
+            return
         if step not in here or (steps and not isinstance(here[step], dict)):
             raise ValueError(unknown(place, ".".join(walked), step, here))
         if step == "loss" and is_loss(here[step]) and steps in ([], ["kind"]):
@@ -70,6 +92,14 @@ def _assign(content: dict[str, Any], place: str, text: str) -> None:
             here[step] = _value(text, isinstance(here[step], list))
             return
         here = here[step]
+
+
+def _replaces_entry(entries: dict[str, Any], name: str, value: Any) -> bool:
+    """Set an entry to a whole object or list, or remove it if the value is none; whether it was one of these."""
+    if isinstance(value, dict | list):
+        entries[name] = value
+        return True
+    return value is None and entries.pop(name, None) is not None
 
 
 def is_loss(content: object) -> bool:

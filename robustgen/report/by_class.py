@@ -82,7 +82,9 @@ def by_class_section(results: Results, classes: list[str]) -> dict[str, Any]:
         "sentences": [f"{name_of(results.recipe, arm)}: {worst(results.verdicts[arm], classes)}." for arm in two],
         "table": Table(("class", "images", *(name_of(results.recipe, arm) for arm in arms)), rows),
         "left_out": len(order) - len(rows),
-        "confusions": [_heat(results, arm, classes) for arm in two] if few else [],
+        "confusions": [{"name": name_of(results.recipe, arm), **heat(results.verdicts[arm], classes)} for arm in two]
+        if few
+        else [],
         "examples": [found for arm in two if (found := _examples(results, arm, classes)) is not None],
     }
 
@@ -99,15 +101,13 @@ def shown_arms(results: Results) -> list[str]:
     return [arm for arm in results.verdicts if len(results.verdicts) <= MOST_ARMS or arm in kept]
 
 
-def _heat(results: Results, arm: str, classes: list[str]) -> dict[str, Any]:
-    """A confusion matrix; each cell has a count, its percentage of the row (for shading), and whether it is correct."""
-    counts = confusion(results.verdicts[arm])
-    shares = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    rows = [
-        (classes[k], [(int(count), round(share), k == j) for j, (count, share) in enumerate(pairs)])
-        for k, pairs in enumerate(zip(line, part, strict=True) for line, part in zip(counts, shares, strict=True))
-    ]
-    return {"name": name_of(results.recipe, arm), "columns": classes, "rows": rows}
+def heat(verdicts: Verdicts, classes: list[str]) -> dict[str, Any]:
+    """The confusion matrix for a page; a cell is a count, its percentage of the row, and whether it is correct."""
+    counts = confusion(verdicts)
+    shares: Any = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
+    size = range(len(classes))
+    rows = [(classes[k], [(int(counts[k, j]), round(float(shares[k, j])), k == j) for j in size]) for k in size]
+    return {"columns": classes, "rows": rows}
 
 
 def _examples(results: Results, arm: str, classes: list[str]) -> dict[str, str] | None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -307,10 +306,3 @@ def _time(seconds: float) -> str:
 
 def _images(count: int) -> str:
     return "image is" if count == 1 else "images are"
-
-
-def heat_rows(counts: np.ndarray, classes: list[str]) -> list[tuple[str, list[tuple[int, int, bool]]]]:
-    """Rows of a confusion matrix; a cell is a count, its percentage of the row, and whether it is correct."""
-    shares: Any = 100 * counts / np.maximum(counts.sum(1, keepdims=True), 1)
-    size = range(len(classes))
-    return [(classes[k], [(int(counts[k, j]), round(float(shares[k, j])), k == j) for j in size]) for k in size]

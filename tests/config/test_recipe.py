@@ -3,7 +3,8 @@ import json
 import pytest
 
 from robustgen.config.loading import from_content, override, read_recipe
-from robustgen.config.recipe import Recipe, ThreatConfig
+from robustgen.config.recipe import Recipe, SelectionConfig, ThreatConfig
+from robustgen.config.sampler import SamplerConfig
 from robustgen.config.training import ScheduleConfig
 from robustgen.pipeline.graph import check_recipe
 from robustgen.recipes import RECIPES
@@ -33,6 +34,16 @@ def test_settings_are_changed_by_dotted_names():
     assert (named.train.augment, named.train.smooth, named.labeller.augment) == ("none", "none", "none")
 
 
+def test_entries_of_open_ended_settings_are_added_changed_and_removed():
+    special = override(DIGITS, ["keep.special.edm.rule=balanced", "keep.special.edm.per_class=5"]).keep.special
+    assert special == {"edm": SelectionConfig(rule="balanced", per_class=5)}
+    drawn = override(DIGITS, ["sampling.special.edm.evaluations=9"])
+    assert drawn.sampling.special == {"edm": SamplerConfig(evaluations=9)}
+    more = override(DIGITS, ['arms.half={"proxy": "edm", "changes": ["real_share=0.5"]}', 'published.web=["a.npz"]'])
+    assert more.arms["half"].changes == ("real_share=0.5",) and more.published["web"] == ("a.npz",)
+    assert override(more, ["arms.half=none", "published.web=none"]) == DIGITS
+
+
 @pytest.mark.parametrize(
     ("assignment", "message"),
     [
@@ -42,6 +53,15 @@ def test_settings_are_changed_by_dotted_names():
         ),
         ("trian.beta=5", r"unknown setting trian.beta; did you mean train\? known: name"),
         ("generators.gan.steps=5", "known under generators: gaussian, edm"),
+        (
+            "arms.rael=none",
+            r"unknown setting arms.rael; did you mean arms.real\? known under arms: real, gaussian, edm",
+        ),
+        ("generators.edm.channels=x", "--set: generators.edm.channels: input should be a valid integer"),
+        ("arms.edm=none,none", "arms.edm: input should be a valid dictionary"),
+        ("arms.rael.proxy=edm", r"did you mean arms.real\?"),
+        ("keep.special.gan.rule=all", "keep.special.*gan"),
+        ("keep.special.edm.ruel=all", r"did you mean keep.special.edm.rule\?"),
         ("train.loss.beta=five", "train.loss.beta: expected a number or a fraction such as 8/255, got 'five'"),
         ("train.loss.beta=-1", "train.loss.beta: input should be greater than or equal to 0, got -1"),
         ("train.loss=tradez", "train.loss: unknown loss 'tradez'; known: plain, adversarial, trades, .*, macer$"),
