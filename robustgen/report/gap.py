@@ -12,7 +12,7 @@ from robustgen.records.tables import Table
 from robustgen.report.figures import COLORS, GRAY, axes_on, svg
 from robustgen.report.study_summary import Study
 from robustgen.report.tables import changes_of, proxies_of
-from robustgen.stats.formatting import percent, percent_range, points, points_range
+from robustgen.stats.formatting import percent, percent_range, points
 from robustgen.stats.gap import GapClosed, gap_closed
 
 
@@ -50,14 +50,17 @@ def shares_closed(study: Study, upper: str) -> dict[str, GapClosed]:
 
 
 def gap_section(study: Study) -> dict[str, Any] | None:
-    """Sentences, table, figure and costs; None without an arm of more real images next to the baseline's."""
+    """Title, sentences, table, figure and costs; None without an arm of more real images next to the baseline's."""
     upper = upper_arm(study)
     if upper is None or not study.with_arm(study.baseline, upper):
         return None
     found = shares_closed(study, upper)
     over = "seeds; small dots are seeds" if len(study.results) > 1 else "test images"
+    gap, shares = gap_sentence(study, upper), share_sentences(study, found)
     return {
-        "sentences": gap_sentences(study, upper, found),
+        "title": gap_title(study, upper, found),
+        "sentences": [gap, *shares.values()],
+        "first": [gap, *(shares[arm] for arm in _told_first(found))],
         "table": gap_table(study, found),
         "svg": gap_figure(study, upper, found),
         "caption": f"Robust accuracy with 95 % intervals over {over}. Dashed lines: the ends of the gap.",
@@ -66,20 +69,56 @@ def gap_section(study: Study) -> dict[str, Any] | None:
     }
 
 
-def gap_sentences(study: Study, upper: str, found: dict[str, GapClosed]) -> list[str]:
-    """The share of every arm; or one sentence where the gap itself is not certain."""
-    low, high = study.name(study.baseline), study.name(upper)
-    unknown = next((one for one in found.values() if not one.known), None)
-    if unknown is not None:
-        return [
-            f'The gap between "{low}" and "{high}" is {points(unknown.gap)} points '
-            f"({points_range(unknown.gap_interval)}): not significantly above 0, so no share of it is given."
-        ]
-    return [
-        f'{study.name(arm)}: closes {percent(one.value)} % ({percent_range(one.interval)}) of the gap of '
-        f'{percent(one.gap)} points between "{low}" and "{high}".'
-        for arm, one in found.items()
-    ]  # fmt: skip
+def gap_title(study: Study, upper: str, found: dict[str, GapClosed]) -> str | None:
+    """The result in words: the largest share, or that there is none; None where no share is known."""
+    if not found or not all(one.known for one in found.values()):
+        return None
+    between = f"the gap between {study.name(study.baseline)} and {study.name(upper)}"
+    best = max(found, key=lambda arm: (found[arm].interval[0] > 0, found[arm].value))
+    if found[best].interval[0] > 0:
+        return f"{study.name(best)} closes {100 * found[best].value:.0f} % of {between}"
+    return f"No arm closes a significant part of {between}"
+
+
+def gap_sentence(study: Study, upper: str) -> str:
+    """Both ends of the gap, and whether it is significant."""
+    gap, interval = _gap(study, upper)
+    ends = (f'"{study.name(arm)}" ({percent(study.robust(arm).mean)} % robust)' for arm in (study.baseline, upper))
+    unknown = "" if interval[0] > 0 else ": not significantly above 0, so no share of it is given"
+    return f"The gap between {' and '.join(ends)} is {percent(gap)} points ({percent_range(interval)}){unknown}."
+
+
+def _gap(study: Study, upper: str) -> tuple[float, tuple[float, float]]:
+    runs = study.with_arm(study.baseline, upper)
+    lower, most = (np.stack([run.verdicts[arm].robust for run in runs]) for arm in (study.baseline, upper))
+    whole = gap_closed(most, lower, most)
+    return whole.gap, whole.gap_interval
+
+
+def share_sentences(study: Study, found: dict[str, GapClosed]) -> dict[str, str]:
+    """The share of every arm, where it is known."""
+    sentences = {}
+    for arm, one in found.items():
+        share = f"{percent(one.value)} %", percent_range(one.interval)
+        if not one.known:
+            continue
+        if one.interval[0] > 0:
+            said = f"closes {share[0]} ({share[1]}) of the gap"
+        elif one.interval[1] < 0:
+            below = f'{percent(-one.gain)} points below "{study.name(study.baseline)}"'
+            said = f"closes nothing of the gap: it is {below} ({share[0]} of the gap, {share[1]})"
+        else:
+            said = f"closes no significant part of the gap: {share[0]} ({share[1]})"
+        sentences[arm] = f"{study.name(arm)}: {said}."
+    return sentences
+
+
+def _told_first(found: dict[str, GapClosed]) -> list[str]:
+    """The arm that closes most and the next; or the one that loses most, if it loses significantly."""
+    known = sorted((arm for arm in found if found[arm].known), key=lambda arm: found[arm].value, reverse=True)
+    if len(known) > 1 and found[known[-1]].interval[1] < 0:
+        return [known[0], known[-1]]
+    return known[:2]
 
 
 def gap_table(study: Study, found: dict[str, GapClosed]) -> Table:
@@ -119,7 +158,8 @@ def gap_figure(study: Study, upper: str, found: dict[str, GapClosed]) -> str:
     figure, axes = axes_on(7.4, 0.9 + 0.36 * len(study.alike))
     for arm, color in ((study.baseline, COLORS[1]), (upper, COLORS[2])):
         axes.axvline(100 * study.robust(arm).mean, color=color, linestyle="--", linewidth=1.2)
-    for i, arm in enumerate(reversed(study.alike)):
+    arms = [*(arm for arm in study.alike if arm != upper), upper]
+    for i, arm in enumerate(reversed(arms)):
         value = 100 * study.robust(arm).mean
         low, high = (100 * end for end in interval_of(study, arm))
         axes.plot([low, high], [i, i], color=COLORS[0], linewidth=2, alpha=0.5)
@@ -129,7 +169,7 @@ def gap_figure(study: Study, upper: str, found: dict[str, GapClosed]) -> str:
         if one is not None and one.known:
             text = f"{100 * one.value:.0f} % of the gap ({100 * one.interval[0]:.0f} to {100 * one.interval[1]:.0f})"
             axes.annotate(text, (value, i), (0, 6), textcoords="offset points", ha="center", fontsize=8, color=GRAY)
-    axes.set_yticks(range(len(study.alike)), [study.name(arm) for arm in reversed(study.alike)], color=GRAY)
-    axes.set_ylim(-0.6, len(study.alike) - 0.2)
+    axes.set_yticks(range(len(arms)), [study.name(arm) for arm in reversed(arms)], color=GRAY)
+    axes.set_ylim(-0.6, len(arms) - 0.2)
     axes.set_xlabel("robust accuracy, test %", color=GRAY, fontsize=9)
     return svg(figure)

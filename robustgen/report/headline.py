@@ -150,5 +150,5 @@ def first_screen(
     return {
         "svg": gap["svg"] if gap else headline_figure(rows),
         "caption": gap["caption"] if gap else headline_caption(rows),
-        "sentences": short_sentences(rows),
+        "sentences": gap["first"] if gap else short_sentences(rows),
     }

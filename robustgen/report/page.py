@@ -118,7 +118,7 @@ def render_run(results: Results) -> str:
     return render_page(
         "page.html.j2",
         title=f"robustgen: {recipe['name']}",
-        headline=recipe["name"] if noisy else title_of(rows),
+        headline=recipe["name"] if noisy else (closed and closed["title"]) or title_of(rows),
         first=first_screen(rows, closed, certificates if noisy else None, _CERTIFIED),
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images of {'x'.join(map(str, about['shape'][1:]))}; "

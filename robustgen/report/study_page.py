@@ -80,7 +80,7 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
     return render_page(
         "study.html.j2",
         title=f"robustgen: {recipe['name']}, {len(study.results)} {noun}",
-        headline=recipe["name"] if noisy else title_of(rows),
+        headline=recipe["name"] if noisy else (closed and closed["title"]) or title_of(rows),
         first=first_screen(rows, closed, certificates if noisy else None, _CERTIFIED),
         subtitle=f"{recipe['data']['name']}: {about['counts']['train']} training, {about['counts']['validation']} "
         f"validation, {about['counts']['test']} test images; {recipe['train']['architecture']}, "

@@ -104,8 +104,8 @@ def study_sentences(study: Study, most: int = 8) -> list[str]:
         robust, gain = study.robust(arm), study.gain(arm)
         changed = bool(changes_of(study.recipe["arms"][arm]))
         best = "Best arm with changed settings, " if changed and len(mentioned) < len(others) else ""
-        interval = points_range(gain.interval, ONE_SEED)
-        change = f"{points(gain.mean)} points ({interval}): {verdict(gain)}" if gain else "not compared"
+        certain = f" ({points_range(gain.interval)})" if len(gain) > 1 else ""
+        change = f"{points(gain.mean)} points{certain}: {verdict(gain)}" if gain else "not compared"
         sentences.append(f"{best}{study.name(arm)}: {percent(robust.mean)} % robust, {change}.")
     rest = [arm for arm in others if arm not in mentioned and study.gain(arm)]
     for said in ("more robust", "less robust"):

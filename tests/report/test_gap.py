@@ -17,7 +17,7 @@ from robustgen.report.page import write_report
 from robustgen.report.study_page import figures_of, write_reports
 from robustgen.report.study_summary import read_study
 from robustgen.report.tables import read_results
-from robustgen.stats.gap import gap_closed
+from robustgen.stats.gap import GapClosed, gap_closed
 
 
 def right_on(*counts, images=400):
@@ -89,16 +89,45 @@ def test_the_report_says_what_closes_the_gap(runs):
     share = gap_closed(*(verdicts[arm].robust[None] for arm in ("edm", "real", "all")))
     row = next(row for row in section["table"].rows if row[0] == "real + edm")
     assert row[4] == f"{100 * share.value:.1f}" and 10 < float(row[4]) < 80
-    assert any(
-        text.startswith(f"real + edm: closes {row[4]} % ({row[5]}) of the gap of ") for text in section["sentences"]
-    )
+    gap_of_both, *shares = section["sentences"]
+    assert f"real + edm: closes {row[4]} % ({row[5]}) of the gap." in shares
+    assert gap_of_both.startswith('The gap between "real only" (') and section["first"] == [gap_of_both, *shares[:2]]
+    assert section["title"].endswith(" % of the gap between real only and all real images")
     assert "500 real images" in "".join(section["sentences"]) and "of the gap (" in section["svg"]
     page = write_report(runs[0]).read_text()
-    assert "The gap to more real images" in page and section["sentences"][0].split(":")[0] in page
+    assert "The gap to more real images" in page and f"<h1>{section['title']}</h1>" in page and shares[0] in page
     assert "does not cover the variance between training runs" in page
     costs = {name: cells for name, *cells in section["costs"].rows}
     assert costs["real only"][1:4] == ["", "", ""] and costs["real only"][0] == costs["real only"][4]
     assert costs["real + edm"][0] == costs["real only"][0] and costs["real + edm"][1]
+
+
+def test_a_share_below_or_around_nothing_is_said_in_words(runs):
+    study = read_study([read_results(runs[0])])
+    gained = GapClosed(0.02, 0.05, (0.1, 0.7), (0.03, 0.07))
+    lost = GapClosed(-0.01, 0.05, (-0.4, -0.1), (0.03, 0.07))
+    unsure = GapClosed(0.005, 0.05, (-0.1, 0.3), (0.03, 0.07))
+    assert gap.share_sentences(study, {"edm": gained})["edm"] == "real + edm: closes 40.0 % (10.0 to 70.0) of the gap."
+    below = 'it is 1.0 points below "real only" (-20.0 % of the gap, -40.0 to -10.0).'
+    assert gap.share_sentences(study, {"edm": lost})["edm"] == f"real + edm: closes nothing of the gap: {below}"
+    assert gap.share_sentences(study, {"edm": unsure})["edm"] == (
+        "real + edm: closes no significant part of the gap: 10.0 % (-10.0 to 30.0)."
+    )
+    between = "the gap between real only and all real images"
+    assert gap.gap_title(study, "all", {"edm": gained, "more": unsure}) == f"real + edm closes 40 % of {between}"
+    assert (
+        gap.gap_title(study, "all", {"edm": lost, "more": unsure}) == f"No arm closes a significant part of {between}"
+    )
+    unknown = gap_closed(right_on(104), right_on(100), right_on(102))
+    assert gap.gap_title(study, "all", {"edm": unknown}) is None and gap.gap_title(study, "all", {}) is None
+    assert gap.share_sentences(study, {"edm": unknown}) == {}
+
+
+def test_a_loss_is_told_first_too():
+    found = {str(k): GapClosed(k / 100, 0.05, ((k - 1) / 5, (k + 1) / 5), (0.03, 0.07)) for k in (1, 3, -2, 2)}
+    assert gap._told_first(found) == ["3", "-2"]
+    del found["-2"]
+    assert gap._told_first(found) == ["3", "2"] and gap._told_first({}) == []
 
 
 def test_the_page_of_several_seeds_has_one_figure_of_the_gap(runs):
