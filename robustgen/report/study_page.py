@@ -90,6 +90,7 @@ def render_study(study: Study, missing: Sequence[str], command: str, folder: Pat
         arms=_by_question(study),
         chance=round(0.05 * len(others), 1),
         others=len(others),
+        several=len(study.results) > 1,
         count=about["counts"]["test"],
         suite=recipe["evaluation"]["suite"],
         threat=first.threat,

@@ -227,6 +227,8 @@ def test_only_finished_seeds_count_and_the_page_says_what_is_missing(runs, tmp_p
     assert "seed 1: not evaluated yet: edm" in page and "seed-2: nothing evaluated yet" in page
     study = read_study([read_results(RunDir(folder)) for folder in folders[:2]])
     assert len(study.robust("edm")) == 1 and "no interval from one seed" in str(arms_table(study).rows)
+    alone = write_reports(folders[:1], tmp_path / "page.html", "x").read_text()
+    assert "Student's t intervals" in page and "one seed does not show how much" in alone and "Student's" not in alone
     with pytest.raises(ValueError, match="is not a run folder"):
         write_reports([tmp_path / "nowhere"], tmp_path / "page.html", "x")
     with pytest.raises(ValueError, match="has been evaluated yet"):
