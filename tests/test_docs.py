@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 
 from conftest import REPOSITORY
+from robustgen.records.verdicts import Verdicts
+from robustgen.storage.files import read_json
 
 DOCS = REPOSITORY / "docs"
 PAGES = [REPOSITORY / "README.md", REPOSITORY / "CONTRIBUTING.md", *sorted(DOCS.rglob("*.md"))]
@@ -248,3 +250,17 @@ def test_studies_that_are_told_of_are_there():
         "cifar10-study",
         "cifar10-5k-cpu",
     }
+
+
+def test_autoattack_leaves_the_photographs_that_swift_leaves():
+    """And takes 21 times as long, as docs/evaluation.md says."""
+    folder = DOCS / "study" / "cifar10-5k-cpu"
+    for arm, count in {"real": 78, "edm": 73, "all": 96}.items():
+        whole = Verdicts.load(folder / "autoattack" / f"{arm}.npz")
+        swift = Verdicts.load(folder / "records" / "seed-0" / "evaluation" / f"{arm}.swift.npz")
+        assert (whole.suite, swift.suite, whole.precision) == ("autoattack", "swift", "float32")
+        assert whole.robust.sum() == count and np.array_equal(whole.robust, swift.robust[:256])
+        long, short = (
+            read_json(folder / "autoattack" / f"{arm}.{name}") for name in ("times.json", "swift.times.json")
+        )
+        assert round(sum(long.values()) / sum(short.values())) == 21

@@ -84,7 +84,8 @@ def _assign(content: dict[str, Any], place: str, text: str, defaults: Mapping[st
         if not steps and parent in OPEN_ENDED and _replaces_entry(here, step, _value(text, False)):
             return
         if step not in here or (steps and not isinstance(here[step], dict)):
-            raise ValueError(unknown(place, ".".join(walked), step, here))
+            new = f'; a new one is JSON such as {{"proxy": "edm"}}, got {text!r}' if text[:1] in ("{", "[") else ""
+            raise ValueError(unknown(place, ".".join(walked), step, here) + (new if parent in OPEN_ENDED else ""))
         if step == "loss" and is_loss(here[step]) and steps in ([], ["kind"]):
             here[step] = switched(here[step], text)
             return

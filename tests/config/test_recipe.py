@@ -60,6 +60,7 @@ def test_entries_of_open_ended_settings_are_added_changed_and_removed():
         ("generators.edm.channels=x", "--set: generators.edm.channels: input should be a valid integer"),
         ("arms.edm=none,none", "arms.edm: input should be a valid dictionary"),
         ("arms.rael.proxy=edm", r"did you mean arms.real\?"),
+        ("arms.half={proxy: edm}", r"known under arms: .*; a new one is JSON such as .*, got '{proxy: edm}'"),
         ("keep.special.gan.rule=all", "keep.special.*gan"),
         ("keep.special.edm.ruel=all", r"did you mean keep.special.edm.rule\?"),
         ("train.loss.beta=five", "train.loss.beta: expected a number or a fraction such as 8/255, got 'five'"),
